@@ -1,0 +1,13 @@
+//! Periodic, consistent, exactly-once checkpoints for a stream processor that runs in one process.
+
+pub mod clock;
+pub mod config;
+mod error;
+mod ids;
+pub mod limits;
+pub mod message;
+pub mod state;
+mod sync;
+
+pub use error::{Corruption, Error, ErrorKind, Result};
+pub use ids::{Attempt, CheckpointId, JobId, OperatorUid, StoreId, TaskId};

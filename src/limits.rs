@@ -1,0 +1,49 @@
+//! Every bound of the crate in one place; a length is checked against its bound before a byte is
+//! allocated or written.
+
+/// The longest job id, operator uid or state name, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// The most checkpoints in flight at once; `build()` refuses more.
+pub const CONCURRENT_CHECKPOINTS_MAX: u32 = 1024;
+
+/// Places for forced savepoints beside the concurrent checkpoints.
+pub const FORCED_SAVEPOINT_SLOTS: u32 = 32;
+
+/// The most requests that wait at once, as in Flink.
+pub const QUEUED_REQUESTS_MAX: usize = 1000;
+
+/// The largest subtask count of one operator, as in Flink.
+pub const MAX_PARALLELISM: u32 = 32_768;
+
+/// The most bytes of state in one chunk under `Placement::Split`.
+pub const CHUNK_BYTES: usize = 256 * 1024;
+
+/// The most bytes of state in one chunk under `Placement::Sled`: seventeen values of this size stay
+/// inline in a sled page when sled's segments have 16 MiB.
+pub const SLED_CHUNK_BYTES: usize = 128 * 1024;
+
+/// A section of at most this many bytes lies in its task manifest and has no chunk.
+pub const INLINE_BYTES_MAX: usize = 2 * 1024;
+
+/// The largest payload of any frame; a longer claim is damage.
+pub const FRAME_PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The largest value that goes into sled under `Placement::Split`, frame header included: larger
+/// ones would make sled spill pages to files that it never syncs.
+pub const SLED_VALUE_BYTES_MAX: usize = 4 * 1024;
+
+/// The size at which a log segment is closed.
+pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The write buffer that each open segment reuses.
+pub const WRITE_BUFFER_BYTES: usize = 1024 * 1024;
+
+/// How many bytes are written before the early writer syncs them in the background.
+pub const WRITEBACK_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The most entries of one decoded list (sections of a task, chunks of a section, live ids).
+pub const LIST_ENTRIES_MAX: usize = 4 * 1024 * 1024;
+
+/// The most bytes of one decoded entry of a list.
+pub const ENTRY_BYTES_MAX: usize = 16 * 1024 * 1024;

@@ -1,0 +1,71 @@
+//! The barrier and its relatives: small `Copy` values for the host's own channel type.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::CheckpointId;
+
+/// What kind of snapshot a barrier asks for (Flink: `SnapshotType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum CheckpointType {
+    /// A checkpoint that may reuse what earlier ones wrote.
+    Checkpoint,
+    /// A checkpoint that reuses nothing.
+    FullCheckpoint,
+    /// A snapshot that belongs to the user and is never subsumed.
+    Savepoint,
+    /// A savepoint after whose completion the job ends.
+    SyncSavepoint,
+}
+
+impl CheckpointType {
+    /// True for both kinds of savepoint.
+    pub fn is_savepoint(self) -> bool {
+        matches!(self, Self::Savepoint | Self::SyncSavepoint)
+    }
+}
+
+/// How the inputs of a task are brought to one cut (Flink: `CheckpointOptions.AlignmentType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Alignment {
+    /// Inputs are never held; records may be processed twice after a restart.
+    AtLeastOnce,
+    /// An input is held from its barrier until the last barrier.
+    Aligned,
+    /// The cut happens at the first barrier; records on the way are part of it.
+    Unaligned,
+    /// Aligned because this edge cannot be unaligned; the wish travels on.
+    ForcedAligned,
+}
+
+/// What a barrier asks of the tasks that it reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BarrierOptions {
+    /// What kind of snapshot is asked for.
+    pub kind: CheckpointType,
+    /// How inputs are aligned.
+    pub alignment: Alignment,
+    /// After this time since [`Barrier::timestamp_ms`] an aligned barrier becomes unaligned.
+    pub aligned_timeout: Option<Duration>,
+}
+
+/// Divides the records before it, which the checkpoint contains, from those after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Barrier {
+    /// The checkpoint.
+    pub id: CheckpointId,
+    /// Wall time of the trigger in milliseconds since 1970.
+    pub timestamp_ms: u64,
+    /// What is asked for.
+    pub options: BarrierOptions,
+}
+
+/// Says that no task downstream will see the barrier of this checkpoint any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CancelMarker {
+    /// The checkpoint that was given up.
+    pub id: CheckpointId,
+}

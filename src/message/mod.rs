@@ -1,0 +1,11 @@
+//! What travels between coordinator, tasks and host: barriers down the data, answers back up.
+//!
+//! Owns plain values only. Nothing here decides, stores or waits.
+
+mod barrier;
+mod notification;
+mod reason;
+
+pub use barrier::{Alignment, Barrier, BarrierOptions, CancelMarker, CheckpointType};
+pub use notification::Notification;
+pub use reason::CheckpointFailureReason;

@@ -1,0 +1,56 @@
+//! The synchronisation types of the lock-free parts: real ones, or loom's under
+//! `--cfg tidegate_loom`.
+//!
+//! Under loom the queue is a mutex around a deque, so loom proves the protocol over the queue and
+//! not the queue itself, which is crossbeam's.
+
+#[cfg(not(tidegate_loom))]
+pub(crate) use real::*;
+
+#[cfg(tidegate_loom)]
+pub(crate) use model::*;
+
+#[cfg(not(tidegate_loom))]
+mod real {
+    pub(crate) use std::sync::Arc;
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::thread;
+
+    pub(crate) use crossbeam::queue::ArrayQueue as Queue;
+    pub(crate) use crossbeam::utils::CachePadded;
+}
+
+#[cfg(tidegate_loom)]
+mod model {
+    use std::collections::VecDeque;
+
+    pub(crate) use crossbeam::utils::CachePadded;
+    pub(crate) use loom::sync::Arc;
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::thread;
+
+    #[derive(Debug)]
+    pub(crate) struct Queue<T> {
+        items: loom::sync::Mutex<VecDeque<T>>,
+        capacity: usize,
+    }
+
+    impl<T> Queue<T> {
+        pub(crate) fn new(capacity: usize) -> Self {
+            Self { items: loom::sync::Mutex::new(VecDeque::new()), capacity }
+        }
+
+        pub(crate) fn push(&self, item: T) -> Result<(), T> {
+            let mut items = self.items.lock().unwrap();
+            if items.len() == self.capacity {
+                return Err(item);
+            }
+            items.push_back(item);
+            Ok(())
+        }
+
+        pub(crate) fn pop(&self) -> Option<T> {
+            self.items.lock().unwrap().pop_front()
+        }
+    }
+}
