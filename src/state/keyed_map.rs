@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::Result;
 use crate::state::codec;
-pub(crate) use table::{KeyedTable, read_entries};
+pub(crate) use table::KeyedTable;
 
 /// What a key of keyed state must be able to do; nothing has to be implemented by hand.
 pub trait StateKey: Serialize + DeserializeOwned + 'static {}
