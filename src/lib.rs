@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod coordinator;
 mod error;
 mod ids;
 pub mod limits;

@@ -10,6 +10,9 @@ pub const CONCURRENT_CHECKPOINTS_MAX: u32 = 1024;
 /// Places for forced savepoints beside the concurrent checkpoints.
 pub const FORCED_SAVEPOINT_SLOTS: u32 = 32;
 
+/// The most tasks that one coordinator counts.
+pub const COORDINATED_TASKS_MAX: u32 = 1 << 20;
+
 /// The most requests that wait at once, as in Flink.
 pub const QUEUED_REQUESTS_MAX: usize = 1000;
 
