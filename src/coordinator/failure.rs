@@ -96,3 +96,98 @@ impl FailurePolicy {
         self.without_id = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::CheckpointFailureReason as Reason;
+
+    fn failed(policy: &mut FailurePolicy, id: u64, reason: Reason) -> bool {
+        let failure = Failure {
+            id: Some(CheckpointId(id)).filter(|id| id.0 > 0),
+            kind: CheckpointType::Checkpoint,
+            reason,
+            by_task: reason == Reason::CheckpointDeclined,
+        };
+        policy.failed(&failure) == Verdict::FailJob
+    }
+
+    #[test]
+    fn failures_older_than_the_last_success_do_not_count() {
+        let mut policy = FailurePolicy::new(Some(2));
+        assert!(!failed(&mut policy, 1, Reason::CheckpointExpired));
+        assert!(!failed(&mut policy, 2, Reason::CheckpointExpired));
+        policy.succeeded(CheckpointId(2));
+        for id in [1, 3, 4] {
+            assert!(!failed(&mut policy, id, Reason::CheckpointExpired));
+        }
+        policy.succeeded(CheckpointId(1));
+        assert!(
+            failed(&mut policy, 5, Reason::CheckpointExpired),
+            "an older success forgave"
+        );
+    }
+
+    #[test]
+    fn the_job_fails_once_and_the_count_starts_again() {
+        let mut policy = FailurePolicy::new(Some(2));
+        assert!(!failed(&mut policy, 1, Reason::CheckpointDeclined));
+        assert!(!failed(&mut policy, 2, Reason::CheckpointDeclined));
+        assert!(!failed(&mut policy, 3, Reason::JobFailoverRegion));
+        assert!(
+            !failed(&mut policy, 2, Reason::CheckpointDeclined),
+            "an id counts once"
+        );
+        assert!(failed(&mut policy, 4, Reason::CheckpointDeclined));
+        assert!(!failed(&mut policy, 5, Reason::CheckpointDeclined));
+    }
+
+    #[test]
+    fn without_tolerance_exactly_the_counted_reasons_fail_the_job() {
+        for &reason in Reason::ALL {
+            let mut policy = FailurePolicy::new(Some(0));
+            assert_eq!(
+                failed(&mut policy, 0, reason),
+                reason.is_counted(),
+                "{reason}"
+            );
+            let mut policy = FailurePolicy::new(None);
+            assert!(!failed(&mut policy, 0, reason), "{reason}");
+        }
+    }
+
+    #[test]
+    fn failures_without_an_id_count_every_time() {
+        let mut policy = FailurePolicy::new(Some(1));
+        assert!(!failed(&mut policy, 0, Reason::IoException));
+        assert!(failed(&mut policy, 0, Reason::IoException));
+    }
+
+    #[test]
+    fn savepoints_count_only_when_a_task_declines() {
+        let fails = |kind, by_task| {
+            let (id, reason) = (Some(CheckpointId(1)), Reason::CheckpointAsyncException);
+            let verdict = FailurePolicy::new(Some(0)).failed(&Failure {
+                id,
+                kind,
+                reason,
+                by_task,
+            });
+            verdict == Verdict::FailJob
+        };
+        assert!(fails(CheckpointType::Savepoint, true));
+        assert!(!fails(CheckpointType::Savepoint, false));
+        assert!(!fails(CheckpointType::SyncSavepoint, false));
+    }
+
+    #[test]
+    fn a_declined_synchronous_savepoint_fails_any_job() {
+        let failure = Failure {
+            id: Some(CheckpointId(1)),
+            kind: CheckpointType::SyncSavepoint,
+            reason: Reason::CheckpointDeclinedTaskNotReady,
+            by_task: true,
+        };
+        assert_eq!(FailurePolicy::new(None).failed(&failure), Verdict::FailJob);
+    }
+}

@@ -7,6 +7,8 @@
 //! protocol over them. Run with
 //! `RUSTFLAGS="--cfg tidegate_loom" cargo test --release --lib loom`.
 
+#![cfg(tidegate_loom)]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -46,7 +46,7 @@ mod trigger;
 #[cfg(test)]
 mod tests;
 
-#[cfg(all(test, tidegate_loom))]
+#[cfg(test)]
 mod loom;
 
 pub use self::core::Coordinator;

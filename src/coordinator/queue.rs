@@ -95,3 +95,77 @@ impl RequestQueue {
         self.waiting.pop_last().map(|(_, request)| request)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::CheckpointType;
+
+    const SAVEPOINT: RequestKind = RequestKind::Manual(CheckpointType::Savepoint);
+    const SYNC_SAVEPOINT: RequestKind = RequestKind::Manual(CheckpointType::SyncSavepoint);
+    const CHECKPOINT: RequestKind = RequestKind::Manual(CheckpointType::Checkpoint);
+    const FULL: RequestKind = RequestKind::Manual(CheckpointType::FullCheckpoint);
+
+    fn request(kind: RequestKind) -> Request {
+        Request {
+            kind,
+            promise: None,
+        }
+    }
+
+    fn refused(queue: &mut RequestQueue, kind: RequestKind) -> Option<RequestKind> {
+        queue.push(request(kind), false).map(|refused| refused.kind)
+    }
+
+    #[test]
+    fn savepoints_then_forced_then_users_then_the_order_of_arrival() {
+        let mut queue = RequestQueue::default();
+        for (kind, forced) in [
+            (RequestKind::Periodic, false),
+            (CHECKPOINT, false),
+            (FULL, false),
+            (SAVEPOINT, false),
+            (SYNC_SAVEPOINT, true),
+        ] {
+            assert!(queue.push(request(kind), forced).is_none());
+        }
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|r| r.kind).collect();
+        let expected = [
+            SYNC_SAVEPOINT,
+            SAVEPOINT,
+            CHECKPOINT,
+            FULL,
+            RequestKind::Periodic,
+        ];
+        assert_eq!(order, expected);
+    }
+
+    #[test]
+    fn a_full_queue_gives_up_the_periodic_request_and_never_a_users() {
+        let mut queue = RequestQueue::default();
+        for _ in 1..QUEUED_REQUESTS_MAX {
+            assert_eq!(refused(&mut queue, CHECKPOINT), None);
+        }
+        assert_eq!(refused(&mut queue, RequestKind::Periodic), None);
+        assert!(queue.has_periodic());
+        assert_eq!(refused(&mut queue, SAVEPOINT), Some(RequestKind::Periodic));
+        assert!(!queue.has_periodic());
+        assert_eq!(refused(&mut queue, SAVEPOINT), Some(SAVEPOINT));
+        assert_eq!(
+            refused(&mut queue, RequestKind::Periodic),
+            Some(RequestKind::Periodic)
+        );
+    }
+
+    #[test]
+    fn the_periodic_request_can_be_taken_from_behind_the_others() {
+        let mut queue = RequestQueue::default();
+        assert!(queue.pop_periodic().is_none());
+        for kind in [RequestKind::Periodic, CHECKPOINT] {
+            assert_eq!(refused(&mut queue, kind), None);
+        }
+        let taken = queue.pop_periodic().map(|request| request.kind);
+        assert_eq!(taken, Some(RequestKind::Periodic));
+        assert!(queue.pop_periodic().is_none());
+    }
+}

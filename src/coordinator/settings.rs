@@ -104,3 +104,68 @@ impl CoordinatorSettings {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alignment_follows_mode_flag_timeout_and_kind() {
+        use Alignment::{Aligned, AtLeastOnce, Unaligned};
+        use CheckpointType::{Checkpoint, FullCheckpoint, Savepoint, SyncSavepoint};
+        let second = Some(Duration::from_secs(1));
+        let rows = [
+            (false, true, second, Checkpoint, AtLeastOnce, None),
+            (false, false, None, Savepoint, AtLeastOnce, None),
+            (true, true, None, Savepoint, Aligned, None),
+            (true, true, second, SyncSavepoint, Aligned, None),
+            (true, false, second, Checkpoint, Aligned, None),
+            (true, true, None, Checkpoint, Unaligned, None),
+            (
+                true,
+                true,
+                Some(Duration::ZERO),
+                FullCheckpoint,
+                Unaligned,
+                None,
+            ),
+            (true, true, Some(Duration::MAX), Checkpoint, Unaligned, None),
+            (true, true, second, Checkpoint, Aligned, second),
+        ];
+        for (exactly_once, unaligned, aligned_timeout, kind, alignment, timeout) in rows {
+            let settings = CoordinatorSettings {
+                unaligned,
+                exactly_once,
+                aligned_timeout,
+                ..CoordinatorSettings::default()
+            };
+            let expected = BarrierOptions {
+                kind,
+                alignment,
+                aligned_timeout: timeout,
+            };
+            assert_eq!(settings.barrier_options(kind), expected, "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn the_pause_bounds_the_period_and_the_initial_delay_lies_between() {
+        let settings = |period, pause| CoordinatorSettings {
+            period: Some(Duration::from_millis(period)),
+            min_pause: Duration::from_millis(pause),
+            ..CoordinatorSettings::default()
+        };
+        let short = settings(10, 50);
+        assert_eq!(short.effective_period(), Some(short.min_pause));
+        assert_eq!(short.initial_delay(u64::MAX), short.min_pause);
+        let long = settings(50, 10);
+        for random in [0, 1, 40_000_000, 40_000_001, u64::MAX] {
+            let delay = long.initial_delay(random);
+            assert!(
+                delay >= long.min_pause && delay <= Duration::from_millis(50),
+                "{delay:?}"
+            );
+        }
+        assert_eq!(long.initial_delay(40_000_000), Duration::from_millis(50));
+    }
+}

@@ -71,3 +71,70 @@ impl PeriodicTimer {
         self.next = earliest.map(|new| self.next.map_or(new, |planned| planned.min(new)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn started(first: u64) -> PeriodicTimer {
+        let mut timer = PeriodicTimer::new(Some(ms(100)));
+        timer.start(ms(first));
+        timer
+    }
+
+    #[test]
+    fn a_late_look_does_not_shift_the_planned_times() {
+        let mut timer = started(30);
+        assert!(!timer.fire(ms(29)));
+        assert!(timer.fire(ms(75)));
+        assert_eq!(timer.next(), Some(ms(130)));
+        assert!(timer.fire(ms(130)));
+        assert_eq!(timer.next(), Some(ms(230)));
+    }
+
+    #[test]
+    fn missed_firings_count_as_one() {
+        let mut timer = started(30);
+        assert!(timer.fire(ms(1000)));
+        assert_eq!(timer.next(), Some(ms(1030)));
+        assert!(!timer.fire(ms(1000)));
+    }
+
+    #[test]
+    fn a_rearmed_timer_goes_on_from_there() {
+        let mut timer = started(30);
+        timer.rearm(ms(45));
+        assert!(timer.fire(ms(45)));
+        assert_eq!(timer.next(), Some(ms(145)));
+    }
+
+    #[test]
+    fn a_stopped_timer_and_one_without_a_period_never_fire() {
+        let mut timer = started(30);
+        timer.stop();
+        timer.rearm(ms(45));
+        assert!(!timer.fire(ms(1000)));
+        let mut timer = PeriodicTimer::new(None);
+        timer.start(ms(0));
+        assert!(!timer.fire(ms(1000)));
+        assert_eq!(timer.next(), None);
+    }
+
+    #[test]
+    fn a_shorter_period_brings_the_next_firing_forward_and_a_longer_one_does_not_delay_it() {
+        let mut timer = started(30);
+        assert!(timer.fire(ms(30)));
+        timer.set_period(Some(ms(500)), ms(40));
+        assert_eq!(timer.next(), Some(ms(130)));
+        timer.set_period(Some(ms(20)), ms(50));
+        assert_eq!(timer.next(), Some(ms(70)));
+        timer.set_period(None, ms(60));
+        assert_eq!(timer.next(), None);
+        timer.set_period(Some(ms(20)), ms(60));
+        assert_eq!(timer.next(), Some(ms(80)));
+    }
+}
