@@ -17,7 +17,8 @@ use crate::sync::Arc;
 #[must_use = "state that is given back has to be discarded by the caller"]
 pub enum Acknowledged<S> {
     /// Taken. The state comes out of the coordinator exactly once: in the checkpoint's commit, or to
-    /// be discarded if the checkpoint failed meanwhile.
+    /// be discarded if the checkpoint failed meanwhile. (A coordinator that is dropped drops the
+    /// states that are still inside.)
     Accepted,
     /// This task has acknowledged this checkpoint already. It is the same data: not to be discarded.
     Duplicate(S),

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use ::loom::model::Builder;
 
+use crate::coordinator::statistics::Statistics;
 use crate::coordinator::trigger::Promise;
 use crate::coordinator::{
     Acknowledged, CheckpointOutcome, Coordinator, CoordinatorHandle, CoordinatorSettings, Event,
@@ -216,6 +217,54 @@ fn a_subsumption_and_the_last_acknowledgement_give_one_outcome() {
             seen.states,
             BTreeMap::from([((FIRST, 0), 1), ((SECOND, 0), 1)])
         );
+    });
+}
+
+#[test]
+fn a_shutdown_and_the_last_acknowledgement_give_one_outcome() {
+    model(|| {
+        let mut coordinator = coordinator(1, 1, 1, nobody());
+        trigger(&mut coordinator);
+        let (handle, other) = (coordinator.handle(), coordinator.handle());
+        let acknowledging = thread::spawn(move || acknowledge(&handle, FIRST, 0));
+        let ending = thread::spawn(move || other.shutdown());
+        let mut seen = Seen::default();
+        coordinator.step(START, 0);
+        seen.drain(&mut coordinator);
+        seen.given_back(FIRST, acknowledging.join().unwrap());
+        ending.join().unwrap();
+        coordinator.step(START, 0);
+        seen.drain(&mut coordinator);
+        assert_eq!(seen.outcomes(FIRST), 1);
+        assert_eq!(seen.states, BTreeMap::from([((FIRST, 0), 1)]));
+    });
+}
+
+#[test]
+fn a_reading_of_the_counts_is_of_one_moment() {
+    model(|| {
+        let statistics = Arc::new(Statistics::new());
+        let writer = Arc::clone(&statistics);
+        let writing = thread::spawn(move || {
+            for id in 1..=3 {
+                writer.started();
+                writer.completed(CheckpointId(id), Duration::from_millis(id));
+            }
+        });
+        let counts = statistics.read();
+        assert_eq!(
+            counts.total,
+            counts.in_progress + counts.completed + counts.failed
+        );
+        let last = counts
+            .last_completed
+            .map(|last| (last.id.0, last.duration.as_millis()));
+        let completed = counts.completed;
+        assert_eq!(
+            last,
+            (completed > 0).then_some((completed, completed.into()))
+        );
+        writing.join().unwrap();
     });
 }
 

@@ -26,6 +26,14 @@
 //!
 //! The first arrow out of `pending` is one compare-exchange on the checkpoint's countdown word:
 //! whoever wins it has decided. Timeout and subsumption no longer apply to `committing`.
+//!
+//! # Where it differs from Flink
+//!
+//! - At most one periodic request waits; Flink queues up to a thousand and runs them in a burst.
+//! - Equal requests run in order of arrival; Flink compares identity hashes.
+//! - A pause counts only from a real completion; Flink's first request can be refused without one.
+//! - No lock is held while a checkpoint is made durable; until its commit has succeeded nothing is
+//!   subsumed, and what all tasks have acknowledged is not subsumed at all.
 
 mod core;
 mod decider;

@@ -7,7 +7,7 @@
 //!   (`lease`), so a push never fails.
 //! - `results`: one place for each slot, and a commit keeps its slot until its result was taken.
 //!   Only a host that reports a commit twice finds it full, and its report is not missed.
-//! - `requests`: when it is full, a thousand requests wait already, and the next is refused.
+//! - `requests`: a burst of four times what may wait; beyond it a request is refused at once.
 //!
 //! # Waking
 //!
@@ -21,7 +21,7 @@ use crate::coordinator::queue::Request;
 use crate::coordinator::slots::Slots;
 use crate::coordinator::statistics::Statistics;
 use crate::ids::CheckpointId;
-use crate::limits::QUEUED_REQUESTS_MAX;
+use crate::limits::SUBMITTED_REQUESTS_MAX;
 use crate::message::CheckpointFailureReason;
 use crate::sync::{AtomicBool, AtomicU64, Ordering, Queue};
 
@@ -66,7 +66,7 @@ impl<S> Shared<S> {
             slots: Slots::new(slots, tasks),
             reports: Queue::new(reports),
             results: Queue::new(slots),
-            requests: Queue::new(QUEUED_REQUESTS_MAX),
+            requests: Queue::new(SUBMITTED_REQUESTS_MAX),
             statistics: Statistics::new(),
             started: AtomicU64::new(0),
             dirty: AtomicBool::new(false),

@@ -146,6 +146,7 @@ impl<S: Send> Coordinator<S> {
     pub fn resume(&mut self) {
         if self.mode != Mode::ShutDown {
             self.mode = Mode::Running;
+            self.shared.notify();
         }
     }
 
@@ -208,14 +209,15 @@ impl<S: Send> Coordinator<S> {
 
     /// When [`step`](Self::step) has something to do even if nobody calls the wake hook.
     pub fn next_deadline(&self) -> Option<Duration> {
+        if self.mode != Mode::Running {
+            return None;
+        }
         let collecting = self
             .pending
             .values()
             .filter(|pending| pending.is_collecting());
-        collecting
-            .map(|pending| pending.deadline)
-            .chain(self.timer.next())
-            .min()
+        let expiries = collecting.map(|pending| pending.deadline);
+        expiries.chain(self.timer.next()).min()
     }
 
     /// The oldest event that was not taken yet.

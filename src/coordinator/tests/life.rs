@@ -126,3 +126,18 @@ fn changed_settings_hold_for_what_comes() {
     assert!(bench.core.update_settings(manual(0), bench.now).is_err());
     assert_eq!(bench.core.settings().max_concurrent, 3);
 }
+
+#[test]
+fn a_failed_job_has_no_deadline_that_nobody_handles() {
+    let mut bench = Bench::new(manual(2));
+    let _first = bench.trigger(CheckpointType::Checkpoint);
+    bench.now = Duration::from_millis(500);
+    let _second = bench.trigger(CheckpointType::Checkpoint);
+    bench.step_at(1000);
+    assert_eq!(bench.core.next_deadline(), None);
+    bench.core.resume();
+    assert_eq!(
+        bench.core.next_deadline(),
+        Some(Duration::from_millis(1500))
+    );
+}
