@@ -4,6 +4,7 @@ pub mod catalog;
 mod chunk;
 pub mod clock;
 pub mod config;
+pub mod coordinator;
 mod error;
 mod ids;
 pub mod limits;
