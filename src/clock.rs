@@ -26,14 +26,9 @@ pub struct SystemClock {
 
 impl SystemClock {
     /// A clock that starts now.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the place that reads the clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the place that reads the clock")]
     pub fn new() -> Self {
-        Self {
-            start: Instant::now(),
-        }
+        Self { start: Instant::now() }
     }
 }
 
@@ -48,14 +43,9 @@ impl Clock for SystemClock {
         self.start.elapsed()
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the place that reads the clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the place that reads the clock")]
     fn wall_ms(&self) -> u64 {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 }
@@ -70,10 +60,7 @@ pub struct ManualClock {
 impl ManualClock {
     /// A clock at zero whose wall time starts at `wall_start_ms`.
     pub fn new(wall_start_ms: u64) -> Self {
-        Self {
-            now_ns: AtomicU64::new(0),
-            wall_start_ms,
-        }
+        Self { now_ns: AtomicU64::new(0), wall_start_ms }
     }
 
     /// Moves the clock forward.

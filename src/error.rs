@@ -64,12 +64,7 @@ struct Inner {
 impl Error {
     /// An error of `kind` with a lower-case sentence that has no final period.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner {
-            kind,
-            message: message.into(),
-            corruption: None,
-            source: None,
-        }))
+        Self(Box::new(Inner { kind, message: message.into(), corruption: None, source: None }))
     }
 
     /// The same error with its cause.
@@ -156,8 +151,7 @@ impl Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Error");
-        out.field("kind", &self.0.kind)
-            .field("message", &self.0.message);
+        out.field("kind", &self.0.kind).field("message", &self.0.message);
         if let Some(source) = &self.0.source {
             out.field("source", source);
         }
@@ -173,10 +167,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0
-            .source
-            .as_deref()
-            .map(|source| source as &(dyn std::error::Error + 'static))
+        self.0.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
     }
 }
 
@@ -199,9 +190,7 @@ impl From<Error> for std::io::Error {
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
-            let inner = error
-                .into_inner()
-                .and_then(|inner| inner.downcast::<Error>().ok());
+            let inner = error.into_inner().and_then(|inner| inner.downcast::<Error>().ok());
             return inner.map_or_else(|| Error::internal("an error lost its cause"), |e| *e);
         }
         Self::io("read or write", error)

@@ -114,9 +114,7 @@ fn check_name(what: &str, name: &str) -> Result<()> {
         )));
     }
     if name.chars().any(char::is_control) {
-        return Err(Error::invalid(format!(
-            "the {what} {name:?} has a control character"
-        )));
+        return Err(Error::invalid(format!("the {what} {name:?} has a control character")));
     }
     Ok(())
 }

@@ -28,10 +28,7 @@ pub(crate) fn create_private_dir_all(path: &Path) -> io::Result<()> {
         _ => Path::new("."),
     };
     create_private_dir_all(parent)?;
-    #[cfg_attr(
-        not(unix),
-        expect(unused_mut, reason = "permissions are set on Unix only")
-    )]
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "permissions are set on Unix only"))]
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -44,10 +41,7 @@ pub(crate) fn create_private_dir_all(path: &Path) -> io::Result<()> {
 
 /// Options that make new files readable by the owner alone, on Unix.
 pub(crate) fn private_file() -> OpenOptions {
-    #[cfg_attr(
-        not(unix),
-        expect(unused_mut, reason = "permissions are set on Unix only")
-    )]
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "permissions are set on Unix only"))]
     let mut options = OpenOptions::new();
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);

@@ -37,10 +37,7 @@ mod model {
 
     impl<T> Queue<T> {
         pub(crate) fn new(capacity: usize) -> Self {
-            Self {
-                items: loom::sync::Mutex::new(VecDeque::new()),
-                capacity,
-            }
+            Self { items: loom::sync::Mutex::new(VecDeque::new()), capacity }
         }
 
         pub(crate) fn push(&self, item: T) -> Result<(), T> {

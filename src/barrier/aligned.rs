@@ -145,11 +145,7 @@ impl Aligned {
         }
         self.pending = Some(Pending {
             barrier,
-            missing: self
-                .channels
-                .iter()
-                .filter(|channel| !channel.ended)
-                .count(),
+            missing: self.channels.iter().filter(|channel| !channel.ended).count(),
             started: at.now,
             start_delay: Duration::from_millis(at.wall_ms.saturating_sub(barrier.timestamp_ms)),
         });
@@ -169,9 +165,7 @@ impl Aligned {
         if pending.missing > 0 {
             if holds {
                 channel.held = true;
-                actions.push(BarrierAction::Hold {
-                    channel: channel_number(index),
-                });
+                actions.push(BarrierAction::Hold { channel: channel_number(index) });
             }
             return;
         }
@@ -179,10 +173,7 @@ impl Aligned {
             start_delay: pending.start_delay,
             duration: at.now.saturating_sub(pending.started),
         };
-        actions.push(BarrierAction::Cut {
-            barrier: pending.barrier,
-            alignment,
-        });
+        actions.push(BarrierAction::Cut { barrier: pending.barrier, alignment });
         self.pending = None;
         self.resume_all(actions);
     }
@@ -197,9 +188,7 @@ impl Aligned {
     fn resume_all(&mut self, actions: &mut Vec<BarrierAction>) {
         for (index, channel) in self.channels.iter_mut().enumerate() {
             if std::mem::take(&mut channel.held) {
-                actions.push(BarrierAction::Resume {
-                    channel: channel_number(index),
-                });
+                actions.push(BarrierAction::Resume { channel: channel_number(index) });
             }
         }
     }

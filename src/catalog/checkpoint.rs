@@ -33,29 +33,19 @@ impl CompletedCheckpoint {
             let message = format!("checkpoint {} has {found} manifests for {tasks}", stored.id);
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
-        Ok(Self {
-            id: stored.id,
-            record: stored.record,
-            metadata,
-            manifests: node.refs,
-        })
+        Ok(Self { id: stored.id, record: stored.record, metadata, manifests: node.refs })
     }
 
     /// The commit node over the tasks' manifests.
     pub(crate) fn node(metadata: &CheckpointMetadata, manifests: Vec<RecordRef>) -> Result<Node> {
-        Ok(Node {
-            refs: manifests,
-            body: metadata.encode()?,
-        })
+        Ok(Node { refs: manifests, body: metadata.encode()? })
     }
 
     /// Every task with its manifest.
     pub(crate) fn tasks(&self) -> impl Iterator<Item = (TaskId, &RecordRef)> {
         let tasks = self.metadata.operators.iter().flat_map(|operator| {
-            (0..operator.parallelism).map(|subtask| TaskId {
-                operator: operator.uid.clone(),
-                subtask,
-            })
+            (0..operator.parallelism)
+                .map(|subtask| TaskId { operator: operator.uid.clone(), subtask })
         });
         tasks.zip(&self.manifests)
     }
@@ -69,10 +59,7 @@ impl CompletedCheckpoint {
         records: &Arc<dyn RecordSource>,
         task: &TaskId,
     ) -> Result<SnapshotReader> {
-        let manifest = self
-            .tasks()
-            .find(|(found, _)| found == task)
-            .map(|(_, record)| record);
+        let manifest = self.tasks().find(|(found, _)| found == task).map(|(_, record)| record);
         let manifest = manifest.ok_or_else(|| {
             let message = format!("checkpoint {} has no task {task}", self.id);
             Error::new(ErrorKind::NotFound, message)

@@ -85,12 +85,7 @@ impl Checkpoints {
 
     /// Ids of the completed checkpoints, oldest first.
     pub fn ids(&self) -> Vec<CheckpointId> {
-        self.storage
-            .access()
-            .stored()
-            .iter()
-            .map(|stored| stored.id)
-            .collect()
+        self.storage.access().stored().iter().map(|stored| stored.id).collect()
     }
 
     /// What one checkpoint says of itself.
@@ -137,9 +132,7 @@ impl Checkpoints {
         let retain = |stored: &StoredCheckpoint| Retained {
             id: stored.id,
             // What cannot be read is kept like a savepoint: somebody may still repair it.
-            kind: self
-                .load(stored.id)
-                .map_or(CheckpointType::Savepoint, |c| c.metadata.kind),
+            kind: self.load(stored.id).map_or(CheckpointType::Savepoint, |c| c.metadata.kind),
         };
         let stored: Vec<_> = access.stored().iter().map(retain).collect();
         let subsumed = plan_subsumption(&stored, retained);
@@ -190,14 +183,8 @@ impl Checkpoints {
 
     fn stored(&self, id: CheckpointId) -> Result<StoredCheckpoint> {
         let stored = self.storage.access().stored();
-        stored
-            .into_iter()
-            .find(|stored| stored.id == id)
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::NotFound,
-                    format!("there is no completed checkpoint {id}"),
-                )
-            })
+        stored.into_iter().find(|stored| stored.id == id).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("there is no completed checkpoint {id}"))
+        })
     }
 }

@@ -26,12 +26,8 @@ pub struct OperatorSpec {
 impl OperatorSpec {
     /// An operator with Flink's default maximum for its parallelism.
     pub fn new(uid: OperatorUid, parallelism: u32) -> Self {
-        let max_parallelism = crate::state::key_group::default_max_parallelism(parallelism);
-        Self {
-            uid,
-            parallelism,
-            max_parallelism,
-        }
+        let max_parallelism = crate::state::default_max_parallelism(parallelism);
+        Self { uid, parallelism, max_parallelism }
     }
 }
 
@@ -53,12 +49,7 @@ impl CheckpointPlan {
     /// A checkpoint of these operators, without properties, triggered at time 0.
     pub fn new(operators: Vec<OperatorSpec>) -> Self {
         let kind = CheckpointType::Checkpoint;
-        Self {
-            operators,
-            kind,
-            timestamp_ms: 0,
-            properties: BTreeMap::new(),
-        }
+        Self { operators, kind, timestamp_ms: 0, properties: BTreeMap::new() }
     }
 }
 
@@ -78,12 +69,7 @@ impl PendingCheckpoint {
         plan: CheckpointPlan,
         records: Arc<dyn PendingRecords>,
     ) -> Self {
-        Self {
-            id,
-            attempt,
-            plan,
-            records,
-        }
+        Self { id, attempt, plan, records }
     }
 
     /// The checkpoint's number.
@@ -115,18 +101,13 @@ impl PendingCheckpoint {
         snapshots: &[(TaskId, TaskSnapshot)],
         duration_ms: u64,
     ) -> Result<CheckpointInfo> {
-        let by_task: BTreeMap<_, _> = snapshots
-            .iter()
-            .map(|(task, snapshot)| (task, snapshot))
-            .collect();
+        let by_task: BTreeMap<_, _> =
+            snapshots.iter().map(|(task, snapshot)| (task, snapshot)).collect();
         let mut manifests = Vec::with_capacity(snapshots.len());
         let mut state_bytes = 0_u64;
         for operator in &self.plan.operators {
             for subtask in 0..operator.parallelism {
-                let task = TaskId {
-                    operator: operator.uid.clone(),
-                    subtask,
-                };
+                let task = TaskId { operator: operator.uid.clone(), subtask };
                 let snapshot = by_task.get(&task).ok_or_else(|| {
                     Error::invalid(format!("checkpoint {} lacks task {task}", self.id))
                 })?;
@@ -136,15 +117,11 @@ impl PendingCheckpoint {
         }
         if manifests.len() != snapshots.len() {
             let (found, wanted) = (snapshots.len(), manifests.len());
-            let message = format!(
-                "checkpoint {} has {found} parts for {wanted} tasks",
-                self.id
-            );
+            let message = format!("checkpoint {} has {found} parts for {wanted} tasks", self.id);
             return Err(Error::invalid(message));
         }
         let metadata = self.metadata(state_bytes, duration_ms);
-        self.records
-            .commit(&CompletedCheckpoint::node(&metadata, manifests)?)?;
+        self.records.commit(&CompletedCheckpoint::node(&metadata, manifests)?)?;
         Ok(CheckpointInfo {
             id: self.id,
             attempt: self.attempt,
@@ -168,7 +145,7 @@ impl PendingCheckpoint {
             timestamp_ms: self.plan.timestamp_ms,
             duration_ms,
             state_bytes,
-            key_hash_version: crate::state::key_group::HASH_VERSION,
+            key_hash_version: crate::state::HASH_VERSION,
             properties: self.plan.properties.clone(),
             operators: operators.collect(),
         }

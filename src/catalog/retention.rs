@@ -49,10 +49,7 @@ mod tests {
                 'y' => CheckpointType::SyncSavepoint,
                 _ => CheckpointType::Checkpoint,
             };
-            stored.push(Retained {
-                id: CheckpointId(id),
-                kind,
-            });
+            stored.push(Retained { id: CheckpointId(id), kind });
             let subsumed = plan_subsumption(&stored, most);
             stored.retain(|checkpoint| !subsumed.contains(&checkpoint.id));
         }

@@ -91,8 +91,7 @@ impl SnapshotReader {
 impl fmt::Debug for SnapshotReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("SnapshotReader");
-        out.field("sections_left", &self.sections.len())
-            .field("body", &self.body);
+        out.field("sections_left", &self.sections.len()).field("body", &self.body);
         out.finish_non_exhaustive()
     }
 }

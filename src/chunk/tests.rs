@@ -22,10 +22,7 @@ impl Records {
         let mut map = self.0.lock().unwrap();
         let id = map.len() as u64 + 1;
         map.insert(id, body.to_vec());
-        RecordRef {
-            attempt: Attempt(1),
-            ..RecordRef::unreadable(id, CheckpointId(1))
-        }
+        RecordRef { attempt: Attempt(1), ..RecordRef::unreadable(id, CheckpointId(1)) }
     }
 }
 

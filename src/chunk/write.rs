@@ -58,18 +58,12 @@ impl SnapshotWriter {
         self.check_whole()?;
         self.node.body = encode_sections(&self.sections)?;
         let manifest = self.records.finish(&self.node)?;
-        Ok(TaskSnapshot {
-            manifest,
-            state_bytes: self.state_bytes,
-        })
+        Ok(TaskSnapshot { manifest, state_bytes: self.state_bytes })
     }
 
     fn check_whole(&self) -> Result<()> {
         if self.failed {
-            return Err(Error::new(
-                ErrorKind::Closed,
-                "an earlier section of the snapshot failed",
-            ));
+            return Err(Error::new(ErrorKind::Closed, "an earlier section of the snapshot failed"));
         }
         Ok(())
     }
@@ -95,11 +89,7 @@ impl SnapshotWriter {
         body(&mut out)?;
         let (content, len) = out.finish()?;
         self.state_bytes += len;
-        self.sections.push(SectionMetadata {
-            key: key.clone(),
-            len,
-            content,
-        });
+        self.sections.push(SectionMetadata { key: key.clone(), len, content });
         Ok(())
     }
 }
@@ -107,8 +97,7 @@ impl SnapshotWriter {
 impl fmt::Debug for SnapshotWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("SnapshotWriter");
-        out.field("sections", &self.sections.len())
-            .field("state_bytes", &self.state_bytes);
+        out.field("sections", &self.sections.len()).field("state_bytes", &self.state_bytes);
         out.finish_non_exhaustive()
     }
 }

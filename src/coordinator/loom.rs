@@ -53,10 +53,7 @@ fn coordinator(slots: u32, tasks: u32, max_concurrent: u32, wake: WakeHook) -> C
 fn trigger(coordinator: &mut Coordinator<u32>) {
     drop(coordinator.handle().submit(CheckpointType::Checkpoint));
     coordinator.step(START, 0);
-    assert!(matches!(
-        coordinator.next_event(),
-        Some(Event::Trigger { .. })
-    ));
+    assert!(matches!(coordinator.next_event(), Some(Event::Trigger { .. })));
 }
 
 /// State that the tasks were given back.
@@ -102,16 +99,8 @@ impl Seen {
     }
 
     fn outcomes(&self, id: CheckpointId) -> usize {
-        let aborted = self
-            .aborted
-            .iter()
-            .filter(|(aborted, _)| *aborted == id)
-            .count();
-        self.committed
-            .iter()
-            .filter(|&&committed| committed == id)
-            .count()
-            + aborted
+        let aborted = self.aborted.iter().filter(|(aborted, _)| *aborted == id).count();
+        self.committed.iter().filter(|&&committed| committed == id).count() + aborted
     }
 }
 
@@ -135,10 +124,7 @@ fn the_last_acknowledgement_and_the_expiry_give_one_outcome() {
         coordinator.step(TIMEOUT, 0);
         seen.drain(&mut coordinator);
         assert_eq!(seen.outcomes(FIRST), 1);
-        assert_eq!(
-            seen.states,
-            BTreeMap::from([((FIRST, 0), 1), ((FIRST, 1), 1)])
-        );
+        assert_eq!(seen.states, BTreeMap::from([((FIRST, 0), 1), ((FIRST, 1), 1)]));
     });
 }
 
@@ -179,11 +165,7 @@ fn a_late_acknowledgement_never_counts_in_a_slot_that_is_used_again() {
         coordinator.step(TIMEOUT, 0);
         seen.drain(&mut coordinator);
         assert_eq!(seen.outcomes(FIRST), 1);
-        assert_eq!(
-            seen.outcomes(SECOND),
-            0,
-            "nobody has acknowledged the second"
-        );
+        assert_eq!(seen.outcomes(SECOND), 0, "nobody has acknowledged the second");
         assert_eq!(seen.states, BTreeMap::from([((FIRST, 0), 1)]));
         if seen.committed.is_empty() {
             assert_eq!(acknowledge(&coordinator.handle(), SECOND, 0), None);
@@ -213,10 +195,7 @@ fn a_subsumption_and_the_last_acknowledgement_give_one_outcome() {
         coordinator.step(START, 0);
         seen.drain(&mut coordinator);
         assert_eq!((seen.outcomes(FIRST), seen.outcomes(SECOND)), (1, 1));
-        assert_eq!(
-            seen.states,
-            BTreeMap::from([((FIRST, 0), 1), ((SECOND, 0), 1)])
-        );
+        assert_eq!(seen.states, BTreeMap::from([((FIRST, 0), 1), ((SECOND, 0), 1)]));
     });
 }
 
@@ -252,18 +231,10 @@ fn a_reading_of_the_counts_is_of_one_moment() {
             }
         });
         let counts = statistics.read();
-        assert_eq!(
-            counts.total,
-            counts.in_progress + counts.completed + counts.failed
-        );
-        let last = counts
-            .last_completed
-            .map(|last| (last.id.0, last.duration.as_millis()));
+        assert_eq!(counts.total, counts.in_progress + counts.completed + counts.failed);
+        let last = counts.last_completed.map(|last| (last.id.0, last.duration.as_millis()));
         let completed = counts.completed;
-        assert_eq!(
-            last,
-            (completed > 0).then_some((completed, completed.into()))
-        );
+        assert_eq!(last, (completed > 0).then_some((completed, completed.into())));
         writing.join().unwrap();
     });
 }
@@ -303,10 +274,7 @@ fn a_request_that_races_with_the_end_of_the_coordinator_is_answered() {
         drop(coordinator);
         let reason = Reason::CheckpointCoordinatorShutdown;
         let outcome = asking.join().unwrap().try_outcome();
-        assert_eq!(
-            outcome,
-            Some(CheckpointOutcome::Failed { id: None, reason })
-        );
+        assert_eq!(outcome, Some(CheckpointOutcome::Failed { id: None, reason }));
     });
 }
 
@@ -328,9 +296,6 @@ fn a_waiter_that_did_not_see_the_outcome_is_woken() {
         let polled = std::pin::Pin::new(&mut handle).poll(&mut context);
         giving.join().unwrap();
         assert_eq!(handle.try_outcome(), Some(outcome));
-        assert!(
-            polled.is_ready() || count.0.load(Ordering::Acquire) > 0,
-            "a lost wake-up"
-        );
+        assert!(polled.is_ready() || count.0.load(Ordering::Acquire) > 0, "a lost wake-up");
     });
 }

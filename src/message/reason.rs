@@ -107,19 +107,7 @@ mod tests {
     #[test]
     fn there_are_twenty_four_reasons_and_five_count() {
         assert_eq!(Reason::ALL.len(), 24);
-        assert_eq!(
-            Reason::ALL
-                .iter()
-                .filter(|reason| reason.is_counted())
-                .count(),
-            5
-        );
-        assert_eq!(
-            Reason::ALL
-                .iter()
-                .filter(|reason| reason.is_pre_flight())
-                .count(),
-            6
-        );
+        assert_eq!(Reason::ALL.iter().filter(|reason| reason.is_counted()).count(), 5);
+        assert_eq!(Reason::ALL.iter().filter(|reason| reason.is_pre_flight()).count(), 6);
     }
 }

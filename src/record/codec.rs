@@ -33,9 +33,7 @@ pub(crate) fn encode_into<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<
     let len = out.len() - start;
     if len > ENTRY_BYTES_MAX {
         out.truncate(start);
-        return Err(Error::invalid(format!(
-            "{len} bytes, the most is {ENTRY_BYTES_MAX}"
-        )));
+        return Err(Error::invalid(format!("{len} bytes, the most is {ENTRY_BYTES_MAX}")));
     }
     Ok(())
 }
@@ -88,10 +86,7 @@ pub(crate) fn encode_list<T: Serialize>(entries: &[T], out: &mut Vec<u8>) -> Res
 pub(crate) fn decode_list<T: DeserializeOwned>(bytes: &[u8]) -> Result<Vec<T>> {
     let (entries, rest) = take_list(bytes)?;
     if !rest.is_empty() {
-        return Err(Error::new(
-            ErrorKind::Corrupt,
-            "a list has bytes behind its last entry",
-        ));
+        return Err(Error::new(ErrorKind::Corrupt, "a list has bytes behind its last entry"));
     }
     Ok(entries)
 }

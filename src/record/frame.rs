@@ -169,21 +169,11 @@ impl<'a> FrameHeader<'a> {
         out.extend_from_slice(&lengths);
         out.push(0);
         out.extend_from_slice(&self.store.0);
-        for word in [
-            self.incarnation,
-            self.sequence,
-            self.id,
-            origin.checkpoint.0,
-        ] {
+        for word in [self.incarnation, self.sequence, self.id, origin.checkpoint.0] {
             out.extend_from_slice(&word.to_le_bytes());
         }
-        let words = [
-            origin.attempt.0,
-            origin.subtask,
-            origin.index,
-            self.payload_len,
-            self.payload_crc,
-        ];
+        let words =
+            [origin.attempt.0, origin.subtask, origin.index, self.payload_len, self.payload_crc];
         for word in words {
             out.extend_from_slice(&word.to_le_bytes());
         }
@@ -245,9 +235,7 @@ impl<'a> FrameHeader<'a> {
         let names = std::str::from_utf8(names).map_err(|_| FrameFault::Names)?;
         let [job_len, operator_len, _] = names_len;
         let (job, rest) = names.split_at_checked(job_len).ok_or(FrameFault::Names)?;
-        let (operator, state) = rest
-            .split_at_checked(operator_len)
-            .ok_or(FrameFault::Names)?;
+        let (operator, state) = rest.split_at_checked(operator_len).ok_or(FrameFault::Names)?;
         let origin = Origin {
             job,
             operator,
@@ -257,16 +245,7 @@ impl<'a> FrameHeader<'a> {
             subtask,
             index,
         };
-        Ok(Self {
-            kind,
-            store,
-            incarnation,
-            sequence,
-            id,
-            origin,
-            payload_len,
-            payload_crc,
-        })
+        Ok(Self { kind, store, incarnation, sequence, id, origin, payload_len, payload_crc })
     }
 
     /// Checks a payload against this header.
@@ -275,10 +254,7 @@ impl<'a> FrameHeader<'a> {
         if found == self.payload_crc && u32::try_from(payload.len()) == Ok(self.payload_len) {
             return Ok(());
         }
-        Err(FrameFault::PayloadChecksum {
-            expected: self.payload_crc,
-            found,
-        })
+        Err(FrameFault::PayloadChecksum { expected: self.payload_crc, found })
     }
 }
 
@@ -354,10 +330,7 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_frame_are_frozen() {
-        let hex: String = frame(b"body")
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hex: String = frame(b"body").iter().map(|byte| format!("{byte:02x}")).collect();
         let expected = concat!(
             "895447460d0a1a0a",                 // magic
             "5e00",                             // header length 94
@@ -405,10 +378,7 @@ mod tests {
     fn any_shorter_or_longer_frame_is_refused() {
         let mut bytes = frame(b"body");
         for len in 0..bytes.len() {
-            assert!(
-                Frame::decode(&bytes[..len]).is_err(),
-                "{len} bytes were believed"
-            );
+            assert!(Frame::decode(&bytes[..len]).is_err(), "{len} bytes were believed");
         }
         bytes.push(0);
         assert!(Frame::decode(&bytes).is_err());

@@ -119,9 +119,7 @@ impl Node {
             .filter(|_| self.refs.len() <= LIST_ENTRIES_MAX)
             .ok_or_else(|| {
                 let found = self.refs.len();
-                Error::invalid(format!(
-                    "{found} references, the most is {LIST_ENTRIES_MAX}"
-                ))
+                Error::invalid(format!("{found} references, the most is {LIST_ENTRIES_MAX}"))
             })?;
         let mut out = Vec::with_capacity(4 + self.refs.len() * REF_BYTES + self.body.len());
         out.extend_from_slice(&count.to_le_bytes());
@@ -137,14 +135,8 @@ impl Node {
         let (count, rest) = payload.split_first_chunk::<4>()?;
         let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
         let (refs, body) = rest.split_at_checked(count.checked_mul(REF_BYTES)?)?;
-        let refs = refs
-            .chunks_exact(REF_BYTES)
-            .map(RecordRef::decode)
-            .collect();
-        Some(Self {
-            refs,
-            body: body.to_vec(),
-        })
+        let refs = refs.chunks_exact(REF_BYTES).map(RecordRef::decode).collect();
+        Some(Self { refs, body: body.to_vec() })
     }
 }
 
@@ -165,10 +157,7 @@ mod tests {
             payload_crc: 8,
             digest: [9; 16],
         };
-        let node = Node {
-            refs: vec![reference; 3],
-            body: b"body".to_vec(),
-        };
+        let node = Node { refs: vec![reference; 3], body: b"body".to_vec() };
         let mut bytes = node.encode().unwrap();
         assert_eq!(bytes.len(), 4 + 3 * REF_BYTES + 4);
         assert_eq!(Node::decode(&bytes), Some(node));

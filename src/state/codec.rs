@@ -43,19 +43,13 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let wrong = |why: String| {
         Error::new(
             ErrorKind::Incompatible,
-            format!(
-                "the stored bytes are no {}: {why}",
-                std::any::type_name::<T>()
-            ),
+            format!("the stored bytes are no {}: {why}", std::any::type_name::<T>()),
         )
     };
     let (value, read) = bincode::serde::decode_from_slice(bytes, config())
         .map_err(|error| wrong("they do not decode".into()).with_source(error))?;
     if read != bytes.len() {
-        return Err(wrong(format!(
-            "{} bytes are left over",
-            bytes.len().saturating_sub(read)
-        )));
+        return Err(wrong(format!("{} bytes are left over", bytes.len().saturating_sub(read))));
     }
     Ok(value)
 }
@@ -69,10 +63,7 @@ mod tests {
         let mut bytes = Vec::new();
         encode_into(&(1_u32, "ab"), &mut bytes).unwrap();
         assert_eq!(bytes, [1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, b'a', b'b']);
-        assert_eq!(
-            decode::<(u32, String)>(&bytes).unwrap(),
-            (1, "ab".to_string())
-        );
+        assert_eq!(decode::<(u32, String)>(&bytes).unwrap(), (1, "ab".to_string()));
     }
 
     #[test]
@@ -83,9 +74,6 @@ mod tests {
 
     #[test]
     fn bytes_left_over_are_an_error() {
-        assert_eq!(
-            decode::<u8>(&[1, 2]).unwrap_err().kind(),
-            ErrorKind::Incompatible
-        );
+        assert_eq!(decode::<u8>(&[1, 2]).unwrap_err().kind(), ErrorKind::Incompatible);
     }
 }

@@ -22,11 +22,8 @@ pub(crate) fn write_entry<V: Serialize>(
     entry.extend_from_slice(&[0; 8]);
     entry.extend_from_slice(key);
     codec::encode_into(value, entry)?;
-    let too_long = || {
-        Error::invalid(format!(
-            "an entry of a section is above {STATE_ENTRY_BYTES_MAX} bytes"
-        ))
-    };
+    let too_long =
+        || Error::invalid(format!("an entry of a section is above {STATE_ENTRY_BYTES_MAX} bytes"));
     let length = entry.len().saturating_sub(4);
     if length > STATE_ENTRY_BYTES_MAX {
         return Err(too_long());
@@ -48,10 +45,7 @@ pub(crate) fn read_entries(
     let mut body = BufReader::new(body);
     let mut entry = Vec::new();
     let damaged = |why: &str| {
-        Error::new(
-            ErrorKind::Corrupt,
-            format!("a section of entries is damaged: {why}"),
-        )
+        Error::new(ErrorKind::Corrupt, format!("a section of entries is damaged: {why}"))
     };
     loop {
         let mut length = [0; 4];
@@ -64,9 +58,7 @@ pub(crate) fn read_entries(
         }
         // Reading through `take` allocates what is there, not what is claimed.
         entry.clear();
-        let read = (&mut body)
-            .take(u64::from(length))
-            .read_to_end(&mut entry)?;
+        let read = (&mut body).take(u64::from(length)).read_to_end(&mut entry)?;
         if u32::try_from(read) != Ok(length) {
             return Err(damaged("its last entry is cut off"));
         }
@@ -91,9 +83,6 @@ fn read_full(body: &mut impl Read, buffer: &mut [u8; 4]) -> Result<bool> {
             Ok(true)
         }
         Err(_) if bytes.is_empty() => Ok(false),
-        Err(_) => Err(Error::new(
-            ErrorKind::Corrupt,
-            "a section of entries ends in a length",
-        )),
+        Err(_) => Err(Error::new(ErrorKind::Corrupt, "a section of entries ends in a length")),
     }
 }

@@ -37,9 +37,7 @@ pub fn key_group_owner(key_group: u32, max_parallelism: u32, parallelism: u32) -
 pub fn key_group_range(subtask: u32, max_parallelism: u32, parallelism: u32) -> Range<u32> {
     let bound = |index: u64| {
         let start = (index * u64::from(max_parallelism)).div_ceil(u64::from(parallelism.max(1)));
-        u32::try_from(start)
-            .unwrap_or(u32::MAX)
-            .min(max_parallelism)
+        u32::try_from(start).unwrap_or(u32::MAX).min(max_parallelism)
     };
     bound(u64::from(subtask))..bound(u64::from(subtask) + 1)
 }
@@ -58,9 +56,7 @@ mod tests {
     use super::*;
 
     fn ranges(max_parallelism: u32, parallelism: u32) -> Vec<Range<u32>> {
-        (0..parallelism)
-            .map(|i| key_group_range(i, max_parallelism, parallelism))
-            .collect()
+        (0..parallelism).map(|i| key_group_range(i, max_parallelism, parallelism)).collect()
     }
 
     #[test]
@@ -72,19 +68,15 @@ mod tests {
     #[test]
     fn every_group_has_the_owner_in_whose_range_it_lies() {
         for max_parallelism in [1, 2, 7, 10, 128, 32_768] {
-            for parallelism in [1, 2, 3, 5, 7, 10, 127, 128]
-                .into_iter()
-                .filter(|p| *p <= max_parallelism)
+            for parallelism in
+                [1, 2, 3, 5, 7, 10, 127, 128].into_iter().filter(|p| *p <= max_parallelism)
             {
                 let mut next = 0;
                 for (subtask, range) in (0..).zip(ranges(max_parallelism, parallelism)) {
                     assert_eq!(range.start, next);
                     next = range.end;
                     for group in range {
-                        assert_eq!(
-                            key_group_owner(group, max_parallelism, parallelism),
-                            subtask
-                        );
+                        assert_eq!(key_group_owner(group, max_parallelism, parallelism), subtask);
                     }
                 }
                 assert_eq!(next, max_parallelism);
@@ -94,19 +86,10 @@ mod tests {
 
     #[test]
     fn the_default_max_parallelism_is_that_of_flink() {
-        for (parallelism, expected) in [
-            (1, 128),
-            (85, 128),
-            (86, 256),
-            (128, 256),
-            (1000, 2048),
-            (30_000, 32_768),
-        ] {
-            assert_eq!(
-                default_max_parallelism(parallelism),
-                expected,
-                "of {parallelism}"
-            );
+        for (parallelism, expected) in
+            [(1, 128), (85, 128), (86, 256), (128, 256), (1000, 2048), (30_000, 32_768)]
+        {
+            assert_eq!(default_max_parallelism(parallelism), expected, "of {parallelism}");
         }
     }
 }

@@ -39,10 +39,7 @@ pub struct KeyedMap<K, V> {
 
 impl<K, V> Clone for KeyedMap<K, V> {
     fn clone(&self) -> Self {
-        Self {
-            table: Rc::clone(&self.table),
-            key: PhantomData,
-        }
+        Self { table: Rc::clone(&self.table), key: PhantomData }
     }
 }
 
@@ -54,10 +51,7 @@ impl<K, V> fmt::Debug for KeyedMap<K, V> {
 
 impl<K: StateKey, V: StateValue> KeyedMap<K, V> {
     pub(crate) fn new(table: Rc<RefCell<KeyedTable<V>>>) -> Self {
-        Self {
-            table,
-            key: PhantomData,
-        }
+        Self { table, key: PhantomData }
     }
 
     /// A copy of the value of `key`.
@@ -120,8 +114,6 @@ impl<K: StateKey, V: StateValue> KeyedMap<K, V> {
     /// # Errors
     /// What `visit` returned, or `Incompatible` when a stored key is no `K`.
     pub fn for_each(&self, mut visit: impl FnMut(K, &V) -> Result<()>) -> Result<()> {
-        self.table
-            .borrow()
-            .for_each(|key, value| visit(codec::decode(key)?, value))
+        self.table.borrow().for_each(|key, value| visit(codec::decode(key)?, value))
     }
 }

@@ -10,10 +10,7 @@ pub(crate) fn murmur3_32(bytes: &[u8], seed: u32) -> u32 {
         hash = mix_hash(hash ^ scramble(u32::from_le_bytes(*word)));
     }
     if !tail.is_empty() {
-        let last = tail
-            .iter()
-            .rev()
-            .fold(0, |word, byte| word << 8 | u32::from(*byte));
+        let last = tail.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte));
         hash ^= scramble(last);
     }
     // The reference takes the length modulo 2^32 too.
@@ -25,23 +22,15 @@ pub(crate) fn murmur3_32(bytes: &[u8], seed: u32) -> u32 {
 pub(crate) fn spread(code: u32) -> u32 {
     let mixed = mix_bits(mix_hash(scramble(code)) ^ 4);
     let signed = mixed.cast_signed();
-    if signed == i32::MIN {
-        0
-    } else {
-        signed.unsigned_abs()
-    }
+    if signed == i32::MIN { 0 } else { signed.unsigned_abs() }
 }
 
 fn scramble(word: u32) -> u32 {
-    word.wrapping_mul(0xcc9e_2d51)
-        .rotate_left(15)
-        .wrapping_mul(0x1b87_3593)
+    word.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593)
 }
 
 fn mix_hash(hash: u32) -> u32 {
-    hash.rotate_left(13)
-        .wrapping_mul(5)
-        .wrapping_add(0xe654_6b64)
+    hash.rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
 }
 
 fn mix_bits(mut hash: u32) -> u32 {
@@ -70,17 +59,9 @@ mod tests {
             (0x9747_b28c, "aaa", 0x283e_0130),
             (0x9747_b28c, "aa", 0x5d21_1726),
             (0x9747_b28c, "a", 0x7fa0_9ea6),
-            (
-                0,
-                "The quick brown fox jumps over the lazy dog",
-                0x2e4f_f723,
-            ),
+            (0, "The quick brown fox jumps over the lazy dog", 0x2e4f_f723),
         ] {
-            assert_eq!(
-                murmur3_32(text.as_bytes(), seed),
-                expected,
-                "{text:?} with seed {seed:#x}"
-            );
+            assert_eq!(murmur3_32(text.as_bytes(), seed), expected, "{text:?} with seed {seed:#x}");
         }
     }
 

@@ -31,10 +31,7 @@ struct Registered {
 
 impl fmt::Debug for Registered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registered")
-            .field("name", &self.name)
-            .field("kind", &self.kind)
-            .finish()
+        f.debug_struct("Registered").field("name", &self.name).field("kind", &self.kind).finish()
     }
 }
 
@@ -70,9 +67,7 @@ pub struct FrozenScope(Vec<Box<dyn ErasedFrozen>>);
 
 impl fmt::Debug for FrozenScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FrozenScope")
-            .field("states", &self.0.len())
-            .finish()
+        f.debug_struct("FrozenScope").field("states", &self.0.len()).finish()
     }
 }
 
@@ -89,12 +84,7 @@ impl FrozenScope {
 impl StateScope {
     /// A scope without states for one subtask.
     pub fn new(subtask: u32, parallelism: u32, max_parallelism: u32) -> Self {
-        Self {
-            subtask,
-            parallelism,
-            max_parallelism,
-            states: Vec::new(),
-        }
+        Self { subtask, parallelism, max_parallelism, states: Vec::new() }
     }
 
     /// Registers a map whose entries belong to the keys of this subtask.
@@ -121,12 +111,7 @@ impl StateScope {
 
     /// Hot: freezes every state.
     pub fn freeze(&self, id: CheckpointId) -> FrozenScope {
-        FrozenScope(
-            self.states
-                .iter()
-                .map(|registered| registered.state.freeze(id))
-                .collect(),
-        )
+        FrozenScope(self.states.iter().map(|registered| registered.state.freeze(id)).collect())
     }
 
     /// Gives one section to the state that it belongs to.
@@ -135,10 +120,7 @@ impl StateScope {
     /// `Incompatible` when no state of that name and kind is registered: its content would be lost.
     /// Otherwise what the state returned.
     pub fn restore(&self, key: &SectionKey, body: &mut dyn Read) -> Result<()> {
-        let home = self
-            .states
-            .iter()
-            .find(|s| s.name == key.state && s.kind == key.kind);
+        let home = self.states.iter().find(|s| s.name == key.state && s.kind == key.kind);
         let Some(home) = home else {
             return Err(Error::new(
                 ErrorKind::Incompatible,
@@ -164,15 +146,9 @@ impl StateScope {
             )));
         }
         if self.states.iter().any(|registered| registered.name == name) {
-            return Err(Error::invalid(format!(
-                "the state name {name:?} is used twice"
-            )));
+            return Err(Error::invalid(format!("the state name {name:?} is used twice")));
         }
-        self.states.push(Registered {
-            name: name.to_owned(),
-            kind,
-            state,
-        });
+        self.states.push(Registered { name: name.to_owned(), kind, state });
         Ok(())
     }
 }

@@ -43,11 +43,7 @@ pub struct SectionKey {
 impl SectionKey {
     /// A key with index 0.
     pub fn new(kind: SectionKind, state: impl Into<String>) -> Self {
-        Self {
-            kind,
-            state: state.into(),
-            index: 0,
-        }
+        Self { kind, state: state.into(), index: 0 }
     }
 
     /// The same key with another index.

@@ -45,9 +45,7 @@ impl JobStorage {
 
 impl fmt::Debug for JobStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobStorage")
-            .field("attempt", &self.attempt())
-            .finish_non_exhaustive()
+        f.debug_struct("JobStorage").field("attempt", &self.attempt()).finish_non_exhaustive()
     }
 }
 

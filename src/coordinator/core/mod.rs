@@ -78,9 +78,7 @@ impl<S: Send> Coordinator<S> {
         wake: WakeHook,
     ) -> Result<Self> {
         settings.check()?;
-        let slots = settings
-            .max_concurrent
-            .saturating_add(FORCED_SAVEPOINT_SLOTS);
+        let slots = settings.max_concurrent.saturating_add(FORCED_SAVEPOINT_SLOTS);
         Self::with_slots(slots, settings, tasks, next_id, latest_completed, wake)
     }
 
@@ -201,10 +199,7 @@ impl<S: Send> Coordinator<S> {
 
     /// How many commits were handed out whose result has not been taken in.
     pub fn committing(&self) -> usize {
-        self.pending
-            .values()
-            .filter(|pending| !pending.is_collecting())
-            .count()
+        self.pending.values().filter(|pending| !pending.is_collecting()).count()
     }
 
     /// When [`step`](Self::step) has something to do even if nobody calls the wake hook.
@@ -212,10 +207,7 @@ impl<S: Send> Coordinator<S> {
         if self.mode != Mode::Running {
             return None;
         }
-        let collecting = self
-            .pending
-            .values()
-            .filter(|pending| pending.is_collecting());
+        let collecting = self.pending.values().filter(|pending| pending.is_collecting());
         let expiries = collecting.map(|pending| pending.deadline);
         expiries.chain(self.timer.next()).min()
     }
@@ -223,6 +215,11 @@ impl<S: Send> Coordinator<S> {
     /// The oldest event that was not taken yet.
     pub fn next_event(&mut self) -> Option<Event<S>> {
         self.events.pop_front()
+    }
+
+    /// True after a step that saw the shutdown.
+    pub fn is_shut_down(&self) -> bool {
+        self.mode == Mode::ShutDown
     }
 
     /// Does everything that is due at `now`; `wall_ms` becomes the timestamp of barriers.

@@ -49,10 +49,7 @@ impl CheckpointMetadata {
 
     /// How many manifests the operators have together.
     pub(crate) fn tasks(&self) -> u64 {
-        self.operators
-            .iter()
-            .map(|operator| u64::from(operator.parallelism))
-            .sum()
+        self.operators.iter().map(|operator| u64::from(operator.parallelism)).sum()
     }
 }
 

@@ -234,22 +234,13 @@ impl<V: StateValue> KeyedTable<V> {
                 self.name
             )));
         };
-        Ok((
-            slot,
-            Probe {
-                hash,
-                encoded: &self.encoded,
-            },
-        ))
+        Ok((slot, Probe { hash, encoded: &self.encoded }))
     }
 }
 
 impl Probe<'_> {
     fn stored(&self) -> StoredKey {
-        StoredKey {
-            hash: self.hash,
-            encoded: self.encoded.into(),
-        }
+        StoredKey { hash: self.hash, encoded: self.encoded.into() }
     }
 }
 
@@ -273,10 +264,7 @@ impl<V: StateValue> Stateful for KeyedTable<V> {
             .filter(|(_, slot)| !slot.group().is_empty())
             .map(|(group, slot)| (group, slot.share()))
             .collect();
-        FrozenTable {
-            name: self.name.clone(),
-            groups,
-        }
+        FrozenTable { name: self.name.clone(), groups }
     }
 
     fn write(frozen: FrozenTable<V>, sink: &mut dyn SnapshotSink) -> Result<()> {
@@ -298,18 +286,12 @@ impl<V: StateValue> Stateful for KeyedTable<V> {
         let Some(slot) = slot_of(&mut self.groups, self.first_group, key.index) else {
             return Err(Error::new(
                 ErrorKind::Incompatible,
-                format!(
-                    "key group {} of state {:?} is not this subtask's",
-                    key.index, self.name
-                ),
+                format!("key group {} of state {:?} is not this subtask's", key.index, self.name),
             ));
         };
         let group = slot.group_mut();
         read_entries(body, |encoded, value| {
-            let stored = StoredKey {
-                hash: key_hash(encoded),
-                encoded: encoded.into(),
-            };
+            let stored = StoredKey { hash: key_hash(encoded), encoded: encoded.into() };
             group.insert(stored, codec::decode(value)?);
             Ok(())
         })

@@ -50,10 +50,8 @@ pub(crate) struct JobView {
 
 impl From<&JobFacts> for JobView {
     fn from(facts: &JobFacts) -> Self {
-        let stored = |(id, live): (&CheckpointId, &Live)| StoredCheckpoint {
-            id: *id,
-            record: live.record,
-        };
+        let stored =
+            |(id, live): (&CheckpointId, &Live)| StoredCheckpoint { id: *id, record: live.record };
         Self {
             attempt_max: facts.attempt_max,
             checkpoint_max: facts.checkpoint_max,

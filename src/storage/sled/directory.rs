@@ -50,10 +50,7 @@ pub(crate) struct StoreDir {
 
 impl StoreDir {
     pub(crate) fn new(path: &Path, disk: Arc<dyn Disk>) -> Self {
-        Self {
-            path: path.to_owned(),
-            disk,
-        }
+        Self { path: path.to_owned(), disk }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -86,9 +83,7 @@ impl StoreDir {
             let message = format!("{} is not a directory", self.path.display());
             return Err(Error::invalid(message));
         }
-        self.disk
-            .create_dir_all(&self.path)
-            .map_err(|error| self.io("make", error))?;
+        self.disk.create_dir_all(&self.path).map_err(|error| self.io("make", error))?;
         let file = platform::private_file()
             .read(true)
             .write(true)
@@ -112,10 +107,7 @@ impl StoreDir {
     /// `Corrupt` when it cannot be understood, `Incompatible` when a newer release wrote it.
     pub(crate) fn read_format(&self) -> Result<Option<Format>> {
         let path = self.path.join("FORMAT");
-        let bytes = self
-            .disk
-            .read_small(&path)
-            .map_err(|error| self.io("read", error))?;
+        let bytes = self.disk.read_small(&path).map_err(|error| self.io("read", error))?;
         bytes.map(|bytes| parse_format(&path, &bytes)).transpose()
     }
 
@@ -137,10 +129,8 @@ impl StoreDir {
     pub(crate) fn create(&self, format: Format) -> Result<()> {
         let io = |error| self.io("make a store in", error);
         let ours = |name: &str| {
-            matches!(
-                name,
-                "LOCK" | "log" | "FORMAT.tmp" | "CURRENT" | "CURRENT.tmp"
-            ) || name.starts_with("index-")
+            matches!(name, "LOCK" | "log" | "FORMAT.tmp" | "CURRENT" | "CURRENT.tmp")
+                || name.starts_with("index-")
         };
         let names = self.disk.list(&self.path).map_err(io)?;
         if let Some(name) = names.iter().find(|name| !ours(name)) {
@@ -160,18 +150,12 @@ impl StoreDir {
         );
         // CRASH: before this the directory is empty but for the lock and an empty log, and the
         // next start makes the store anew.
-        self.disk
-            .replace_small(&self.path.join("FORMAT"), text.as_bytes())
-            .map_err(io)
+        self.disk.replace_small(&self.path.join("FORMAT"), text.as_bytes()).map_err(io)
     }
 
     /// Reads CURRENT; `None` when it is missing or cannot be understood, which costs a rebuild.
     pub(crate) fn read_current(&self) -> Option<Current> {
-        let bytes = self
-            .disk
-            .read_small(&self.path.join("CURRENT"))
-            .ok()
-            .flatten()?;
+        let bytes = self.disk.read_small(&self.path.join("CURRENT")).ok().flatten()?;
         parse_current(std::str::from_utf8(&bytes).ok()?)
     }
 
@@ -192,14 +176,8 @@ impl StoreDir {
 
     /// The numbers of all index directories.
     pub(crate) fn indexes(&self) -> Result<Vec<u64>> {
-        let names = self
-            .disk
-            .list(&self.path)
-            .map_err(|error| self.io("list", error))?;
-        Ok(names
-            .iter()
-            .filter_map(|name| name.strip_prefix("index-")?.parse().ok())
-            .collect())
+        let names = self.disk.list(&self.path).map_err(|error| self.io("list", error))?;
+        Ok(names.iter().filter_map(|name| name.strip_prefix("index-")?.parse().ok()).collect())
     }
 }
 
@@ -208,19 +186,12 @@ fn parse_format(path: &Path, bytes: &[u8]) -> Result<Format> {
     let text = std::str::from_utf8(bytes).map_err(|_| foreign("bytes that are not text"))?;
     let mut lines = text.lines();
     if lines.next() != Some(FORMAT_MAGIC) {
-        return Err(foreign(&format!(
-            "{:?}",
-            text.lines().next().unwrap_or_default()
-        )));
+        return Err(foreign(&format!("{:?}", text.lines().next().unwrap_or_default())));
     }
     let mut field = |name: &str| {
         let line = lines.next().unwrap_or_default();
-        let value = line
-            .strip_prefix(name)
-            .and_then(|rest| rest.strip_prefix(' '));
-        value
-            .map(str::to_owned)
-            .ok_or_else(|| foreign(&format!("{line:?} for {name}")))
+        let value = line.strip_prefix(name).and_then(|rest| rest.strip_prefix(' '));
+        value.map(str::to_owned).ok_or_else(|| foreign(&format!("{line:?} for {name}")))
     };
     let version = field("version")?;
     if version != FORMAT_VERSION.to_string() {
@@ -230,9 +201,7 @@ fn parse_format(path: &Path, bytes: &[u8]) -> Result<Format> {
         );
         return Err(Error::new(ErrorKind::Incompatible, message));
     }
-    let store = field("store")?
-        .parse()
-        .map_err(|_| foreign("a wrong store id"))?;
+    let store = field("store")?.parse().map_err(|_| foreign("a wrong store id"))?;
     let placement = Placement::from_str(&field("placement")?)
         .map_err(|error| Error::new(ErrorKind::Incompatible, error.to_string()))?;
     Ok(Format { store, placement })
@@ -246,9 +215,7 @@ fn parse_current(text: &str) -> Option<Current> {
     }
     let mut lines = body.lines();
     let index = lines.next()?.strip_prefix("index ")?.parse().ok()?;
-    let clean = lines
-        .next()
-        .and_then(|line| line.strip_prefix("clean ")?.parse().ok());
+    let clean = lines.next().and_then(|line| line.strip_prefix("clean ")?.parse().ok());
     Some(Current { index, clean })
 }
 
@@ -266,22 +233,10 @@ mod tests {
     #[test]
     fn format_and_current_read_back() {
         let (_keep, dir) = dir();
-        let format = Format {
-            store: StoreId([7; 16]),
-            placement: Placement::Sled,
-        };
+        let format = Format { store: StoreId([7; 16]), placement: Placement::Sled };
         dir.create(format).unwrap();
         assert_eq!(dir.require_format().unwrap(), format);
-        for current in [
-            Current {
-                index: 3,
-                clean: None,
-            },
-            Current {
-                index: 4,
-                clean: Some(99),
-            },
-        ] {
+        for current in [Current { index: 3, clean: None }, Current { index: 4, clean: Some(99) }] {
             dir.write_current(current).unwrap();
             assert_eq!(dir.read_current(), Some(current));
         }
@@ -302,10 +257,7 @@ mod tests {
     fn a_directory_with_other_files_does_not_become_a_store() {
         let (keep, dir) = dir();
         std::fs::write(keep.path().join("thesis.tex"), "x").unwrap();
-        let format = Format {
-            store: StoreId([7; 16]),
-            placement: Placement::Split,
-        };
+        let format = Format { store: StoreId([7; 16]), placement: Placement::Split };
         assert_eq!(dir.create(format).unwrap_err().kind(), ErrorKind::Invalid);
     }
 

@@ -52,11 +52,7 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let file = platform::private_file()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)?;
+        let file = platform::private_file().read(true).write(true).create_new(true).open(path)?;
         Ok(Arc::new(file))
     }
 
@@ -85,11 +81,7 @@ impl Disk for RealDisk {
     fn replace_small(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let temporary = path.with_extension("tmp");
         let mut options = platform::private_file();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&temporary)?;
+        let mut file = options.write(true).create(true).truncate(true).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         // CRASH: before the rename the old file stands and the temporary one is overwritten next

@@ -89,13 +89,10 @@ impl Image {
             };
             image.segments.entry(number).or_default();
             image.sequence_max = image.sequence_max.max(number);
-            let scan = scan_segment(
-                &*file,
-                &path,
-                number,
-                store,
-                &mut |header, place, payload| image.frame(header, place, payload),
-            )?;
+            let scan =
+                scan_segment(&*file, &path, number, store, &mut |header, place, payload| {
+                    image.frame(header, place, payload)
+                })?;
             if !scan.damage.is_empty() {
                 image.damaged.push(number);
             }
@@ -120,10 +117,7 @@ impl Image {
         let payload = payload.unwrap_or_default();
         match header.kind {
             FrameKind::Chunk => {
-                let chunk = self
-                    .chunks
-                    .entry(header.id)
-                    .or_insert((header.sequence, place));
+                let chunk = self.chunks.entry(header.id).or_insert((header.sequence, place));
                 // A record that was moved has several copies: the newest counts.
                 *chunk = (*chunk).max((header.sequence, place));
             }
@@ -131,11 +125,7 @@ impl Image {
                 let mut bytes = Vec::with_capacity(header.header_len() + payload.len());
                 header.encode(&mut bytes);
                 bytes.extend_from_slice(payload);
-                let node = NodeFrame {
-                    place,
-                    sequence: header.sequence,
-                    bytes,
-                };
+                let node = NodeFrame { place, sequence: header.sequence, bytes };
                 let newer = |old: &NodeFrame| old.sequence < node.sequence;
                 if self.nodes.get(&header.id).is_none_or(newer) {
                     self.nodes.insert(header.id, node);
@@ -165,11 +155,7 @@ impl Image {
         let newest = self.segments.entry(place.segment).or_default();
         *newest = (*newest).max(header.sequence);
         let job = header.origin.job.to_owned();
-        self.deltas.push(JobDelta {
-            sequence: header.sequence,
-            job,
-            delta,
-        });
+        self.deltas.push(JobDelta { sequence: header.sequence, job, delta });
     }
 
     /// Writes the index entries of everything that lives into `kv` and returns the facts.
@@ -203,16 +189,11 @@ impl Image {
                 live: BTreeMap::new(),
             };
             for (record, id) in facts.live {
-                let live = self
-                    .live(record, codec, &mut batch)
-                    .unwrap_or_else(|error| {
-                        broken.push((job.clone(), id, chain(&error)));
-                        // It stays listed, so that it is named and not forgotten.
-                        Live {
-                            record: RecordRef::unreadable(record, id),
-                            usage: Vec::new(),
-                        }
-                    });
+                let live = self.live(record, codec, &mut batch).unwrap_or_else(|error| {
+                    broken.push((job.clone(), id, chain(&error)));
+                    // It stays listed, so that it is named and not forgotten.
+                    Live { record: RecordRef::unreadable(record, id), usage: Vec::new() }
+                });
                 codec.live(&job, &live, &mut batch)?;
                 ledger.add_live(&job, id, live);
                 apply_full(&mut batch, kv, BATCH_ENTRIES)?;
@@ -222,12 +203,7 @@ impl Image {
         codec.applied(self.sequence_max, &mut batch)?;
         apply_full(&mut batch, kv, 0)?;
         let (sequence_max, damage) = (self.sequence_max, self.damage);
-        Ok(Loaded {
-            ledger,
-            sequence_max,
-            damage,
-            broken,
-        })
+        Ok(Loaded { ledger, sequence_max, damage, broken })
     }
 
     /// Follows a commit to its chunks; all their places go into the index.
@@ -245,10 +221,7 @@ impl Image {
                 }
             }
         }
-        let usage = usage
-            .into_iter()
-            .map(|(segment, bytes)| Usage { segment, bytes })
-            .collect();
+        let usage = usage.into_iter().map(|(segment, bytes)| Usage { segment, bytes }).collect();
         Ok(Live { record, usage })
     }
 

@@ -77,10 +77,7 @@ impl IndexCodec {
             incarnation: self.incarnation,
             sequence: id,
             id,
-            origin: Origin {
-                index: part,
-                ..Origin::default()
-            },
+            origin: Origin { index: part, ..Origin::default() },
             payload_len,
             payload_crc: crc32fast::hash(payload),
         };
@@ -101,10 +98,7 @@ impl IndexCodec {
             || header.incarnation != self.incarnation
             || header.origin.index != part
         {
-            return Err(damaged(format!(
-                "a {:?} frame of another place",
-                header.kind
-            )));
+            return Err(damaged(format!("a {:?} frame of another place", header.kind)));
         }
         Ok(frame.payload)
     }
@@ -119,28 +113,20 @@ impl IndexCodec {
         let value = kv.get_many(vec![applied_key()])?.pop().flatten();
         let Some(value) = value else { return Ok(None) };
         let payload = self.check(FrameKind::Applied, 0, &value)?;
-        Ok(payload
-            .first_chunk::<8>()
-            .map(|bytes| u64::from_le_bytes(*bytes)))
+        Ok(payload.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)))
     }
 
     pub(crate) fn chunk<P: Serialize>(&self, id: u64, place: &P, batch: &mut Batch) -> Result<()> {
         let mut payload = Vec::new();
         codec::encode_into(place, &mut payload)?;
-        batch.push((
-            chunk_key(id),
-            Some(self.frame(FrameKind::ChunkPlace, id, 0, &payload)?),
-        ));
+        batch.push((chunk_key(id), Some(self.frame(FrameKind::ChunkPlace, id, 0, &payload)?)));
         Ok(())
     }
 
     pub(crate) fn read_chunk<P: DeserializeOwned>(&self, kv: &dyn Kv, id: u64) -> Result<P> {
         let value = kv.get_many(vec![chunk_key(id)])?.pop().flatten();
         let value = value.ok_or_else(|| {
-            Error::new(
-                ErrorKind::Corrupt,
-                format!("chunk {id} is not in the store"),
-            )
+            Error::new(ErrorKind::Corrupt, format!("chunk {id} is not in the store"))
         })?;
         codec::decode(self.check(FrameKind::ChunkPlace, 0, &value)?)
     }
@@ -149,15 +135,9 @@ impl IndexCodec {
     pub(crate) fn read_chunks<P: DeserializeOwned>(&self, kv: &dyn Kv) -> Result<Vec<(u64, P)>> {
         let entries = kv.scan_prefix(b"c")?;
         let read = |(key, value): (Vec<u8>, Vec<u8>)| {
-            let id = key
-                .get(1..)
-                .and_then(|id| id.try_into().ok())
-                .map(u64::from_be_bytes);
+            let id = key.get(1..).and_then(|id| id.try_into().ok()).map(u64::from_be_bytes);
             let id = id.ok_or_else(|| Error::new(ErrorKind::Corrupt, "a key of the index"))?;
-            Ok((
-                id,
-                codec::decode(self.check(FrameKind::ChunkPlace, 0, &value)?)?,
-            ))
+            Ok((id, codec::decode(self.check(FrameKind::ChunkPlace, 0, &value)?)?))
         };
         entries.into_iter().map(read).collect()
     }
@@ -168,10 +148,7 @@ impl IndexCodec {
             .map_err(|_| Error::invalid("an index entry is too long"))?;
         for (part, bytes) in (0..total).zip(payload.chunks(PART_BYTES).chain([&[][..]])) {
             let part_key = [key, &part.to_be_bytes()].concat();
-            batch.push((
-                part_key,
-                Some(self.frame(kind, u64::from(total), part, bytes)?),
-            ));
+            batch.push((part_key, Some(self.frame(kind, u64::from(total), part, bytes)?)));
         }
         Ok(())
     }
@@ -181,18 +158,13 @@ impl IndexCodec {
         let mut total = 0;
         for (part, (_, value)) in (0_u32..).zip(parts) {
             payload.extend_from_slice(self.check(kind, part, value)?);
-            total = Frame::decode(value)
-                .map(|frame| frame.header.id)
-                .unwrap_or_default();
+            total = Frame::decode(value).map(|frame| frame.header.id).unwrap_or_default();
         }
         if total == parts.len() as u64 && total > 0 {
             return Ok(payload);
         }
         let found = parts.len();
-        Err(Error::new(
-            ErrorKind::Corrupt,
-            format!("{found} of {total} parts of an index entry"),
-        ))
+        Err(Error::new(ErrorKind::Corrupt, format!("{found} of {total} parts of an index entry")))
     }
 
     /// A commit or manifest record with its header, as it stands in the log.
@@ -218,10 +190,7 @@ impl IndexCodec {
     }
 
     pub(crate) fn live(&self, job: &str, live: &Live, batch: &mut Batch) -> Result<()> {
-        let entry = LiveEntry {
-            record: live.record,
-            usage: live.usage.clone(),
-        };
+        let entry = LiveEntry { record: live.record, usage: live.usage.clone() };
         let mut payload = Vec::new();
         codec::encode_into(&entry, &mut payload)?;
         let key = live_key(job, live.record.checkpoint);
@@ -260,14 +229,7 @@ impl IndexCodec {
             for parts in by_key(kv.scan_prefix(&prefix)?, 4) {
                 let entry: LiveEntry = codec::decode(&self.join(FrameKind::Live, &parts)?)?;
                 let id = entry.record.checkpoint;
-                ledger.add_live(
-                    &job,
-                    id,
-                    Live {
-                        record: entry.record,
-                        usage: entry.usage,
-                    },
-                );
+                ledger.add_live(&job, id, Live { record: entry.record, usage: entry.usage });
             }
         }
         Ok(ledger)
@@ -275,11 +237,7 @@ impl IndexCodec {
 }
 
 fn remove_all(kv: &dyn Kv, prefix: &[u8], batch: &mut Batch) -> Result<()> {
-    batch.extend(
-        kv.scan_prefix(prefix)?
-            .into_iter()
-            .map(|(key, _)| (key, None)),
-    );
+    batch.extend(kv.scan_prefix(prefix)?.into_iter().map(|(key, _)| (key, None)));
     Ok(())
 }
 
@@ -298,19 +256,11 @@ pub(crate) fn check_record(bytes: &[u8], record: &RecordRef, store: StoreId) -> 
 
 /// Adjacent entries whose keys agree up to the last `suffix` bytes.
 fn by_key(entries: Vec<(Vec<u8>, Vec<u8>)>, suffix: usize) -> Vec<Vec<(Vec<u8>, Vec<u8>)>> {
-    let stem = |key: &[u8]| {
-        key.get(..key.len().saturating_sub(suffix))
-            .unwrap_or(key)
-            .to_vec()
-    };
+    let stem = |key: &[u8]| key.get(..key.len().saturating_sub(suffix)).unwrap_or(key).to_vec();
     let mut groups: Vec<Vec<(Vec<u8>, Vec<u8>)>> = Vec::new();
     for (key, value) in entries {
         match groups.last_mut() {
-            Some(group)
-                if group
-                    .last()
-                    .is_some_and(|(last, _)| stem(last) == stem(&key)) =>
-            {
+            Some(group) if group.last().is_some_and(|(last, _)| stem(last) == stem(&key)) => {
                 group.push((key, value));
             }
             _ => groups.push(vec![(key, value)]),
@@ -325,13 +275,8 @@ fn by_owner(entries: Vec<(Vec<u8>, Vec<u8>)>, suffix: usize) -> Result<Vec<Named
     by_key(entries, suffix)
         .into_iter()
         .map(|parts| {
-            let key = parts
-                .first()
-                .map(|(key, _)| key.as_slice())
-                .unwrap_or_default();
-            let name = key
-                .get(1..key.len().saturating_sub(suffix))
-                .unwrap_or_default();
+            let key = parts.first().map(|(key, _)| key.as_slice()).unwrap_or_default();
+            let name = key.get(1..key.len().saturating_sub(suffix)).unwrap_or_default();
             let name = String::from_utf8(name.to_vec())
                 .map_err(|_| Error::new(ErrorKind::Corrupt, "a key of the index"))?;
             Ok((name, parts))

@@ -56,10 +56,7 @@ pub(crate) struct MemoryKv {
 
 impl MemoryKv {
     fn with<R>(&self, act: impl FnOnce(&mut BTreeMap<Vec<u8>, Vec<u8>>) -> R) -> R {
-        act(&mut self
-            .entries
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner))
+        act(&mut self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 }
 
@@ -72,8 +69,7 @@ impl Kv for MemoryKv {
         Ok(self.with(|entries| {
             let from = entries.range(prefix.to_vec()..);
             let own = from.take_while(|(key, _)| key.starts_with(prefix));
-            own.map(|(key, value)| (key.clone(), value.clone()))
-                .collect()
+            own.map(|(key, value)| (key.clone(), value.clone())).collect()
         }))
     }
 
@@ -131,16 +127,10 @@ pub(crate) struct SledSettings {
 
 impl SledSettings {
     /// For an index of small values.
-    pub(crate) const INDEX: Self = Self {
-        cache_bytes: 16 << 20,
-        segment_bytes: 512 * 1024,
-    };
+    pub(crate) const INDEX: Self = Self { cache_bytes: 16 << 20, segment_bytes: 512 * 1024 };
 
     /// For bodies of `SLED_CHUNK_BYTES`, which must not spill into files that sled never syncs.
-    pub(crate) const BODIES: Self = Self {
-        cache_bytes: 64 << 20,
-        segment_bytes: 16 << 20,
-    };
+    pub(crate) const BODIES: Self = Self { cache_bytes: 64 << 20, segment_bytes: 16 << 20 };
 }
 
 /// A sled database on a thread of its own.
@@ -167,10 +157,7 @@ impl SledKv {
             Ok(outcome) => outcome?,
             Err(_) => return Err(no_answer()),
         }
-        Ok(Self {
-            calls,
-            failed: AtomicBool::new(false),
-        })
+        Ok(Self { calls, failed: AtomicBool::new(false) })
     }
 
     fn call<T>(&self, call: impl FnOnce(Sender<Result<T>>) -> Call) -> Result<T> {
@@ -179,9 +166,7 @@ impl SledKv {
         }
         let (reply, result) = bounded(1);
         let answer = match self.calls.send_timeout(call(reply), CALL_DEADLINE) {
-            Ok(()) => result
-                .recv_timeout(CALL_DEADLINE)
-                .unwrap_or_else(|_| Err(no_answer())),
+            Ok(()) => result.recv_timeout(CALL_DEADLINE).unwrap_or_else(|_| Err(no_answer())),
             Err(_) => Err(no_answer()),
         };
         if answer.is_err() {
@@ -323,9 +308,7 @@ fn scan(db: &sled::Db, prefix: &[u8]) -> Result<Entries> {
 
 fn last(db: &sled::Db, prefix: &[u8]) -> Result<Option<Vec<u8>>> {
     let last = db.scan_prefix(prefix).next_back().transpose();
-    Ok(last
-        .map_err(|error| sled_error(&error))?
-        .map(|(key, _)| key.to_vec()))
+    Ok(last.map_err(|error| sled_error(&error))?.map(|(key, _)| key.to_vec()))
 }
 
 fn apply(db: &sled::Db, changes: Batch) -> Result<()> {

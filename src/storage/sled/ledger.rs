@@ -89,10 +89,7 @@ impl Base {
         let (as_of, jobs) = payload
             .split_first_chunk::<8>()
             .ok_or_else(|| Error::new(ErrorKind::Corrupt, "a base ends early"))?;
-        Ok(Self {
-            as_of: u64::from_le_bytes(*as_of),
-            jobs: codec::decode_list(jobs)?,
-        })
+        Ok(Self { as_of: u64::from_le_bytes(*as_of), jobs: codec::decode_list(jobs)? })
     }
 }
 
@@ -121,24 +118,15 @@ impl Ledger {
 
     /// What a base frame with this sequence number says.
     pub(crate) fn base(&self, sequence: u64) -> Base {
-        let as_of = self
-            .delta_in_progress
-            .map_or(sequence, |delta| delta.min(sequence));
+        let as_of = self.delta_in_progress.map_or(sequence, |delta| delta.min(sequence));
         let jobs = self.jobs.iter().map(|(job, facts)| BaseJob {
             job: job.clone(),
             attempt_max: facts.attempt_max,
             checkpoint_max: facts.checkpoint_max,
             finish: facts.finish.clone(),
-            live: facts
-                .live
-                .iter()
-                .map(|(id, live)| (*id, live.record.id))
-                .collect(),
+            live: facts.live.iter().map(|(id, live)| (*id, live.record.id)).collect(),
         });
-        Base {
-            as_of: as_of.saturating_sub(1),
-            jobs: jobs.collect(),
-        }
+        Base { as_of: as_of.saturating_sub(1), jobs: jobs.collect() }
     }
 
     /// Notes a live checkpoint and what it uses.
@@ -182,11 +170,7 @@ impl Ledger {
                 && facts.delta_max <= as_of
                 && **number != base_segment
         };
-        self.segments
-            .iter()
-            .filter(unneeded)
-            .map(|(number, _)| *number)
-            .collect()
+        self.segments.iter().filter(unneeded).map(|(number, _)| *number).collect()
     }
 
     /// What lives according to a log: the newest base, then the deltas after it in order. Commit
@@ -201,11 +185,7 @@ impl Ledger {
                 facts.attempt_max = job.attempt_max;
                 facts.checkpoint_max = job.checkpoint_max;
                 facts.finish = job.finish;
-                facts.live = job
-                    .live
-                    .into_iter()
-                    .map(|(id, record)| (record, id))
-                    .collect();
+                facts.live = job.live.into_iter().map(|(id, record)| (record, id)).collect();
             }
         }
         deltas.sort_by_key(|delta| delta.sequence);
@@ -262,19 +242,11 @@ mod tests {
     }
 
     fn delta(sequence: u64, delta: Delta) -> JobDelta {
-        JobDelta {
-            sequence,
-            job: "job".to_owned(),
-            delta,
-        }
+        JobDelta { sequence, job: "job".to_owned(), delta }
     }
 
     fn live_ids(resolved: &Resolved) -> Vec<u64> {
-        resolved
-            .jobs
-            .get("job")
-            .map(|job| job.live.keys().copied().collect())
-            .unwrap_or_default()
+        resolved.jobs.get("job").map(|job| job.live.keys().copied().collect()).unwrap_or_default()
     }
 
     fn base(as_of: u64, live: &[u64]) -> Base {
@@ -285,10 +257,7 @@ mod tests {
             finish: None,
             live: live.iter().map(|id| (CheckpointId(*id), *id)).collect(),
         };
-        Base {
-            as_of,
-            jobs: vec![job],
-        }
+        Base { as_of, jobs: vec![job] }
     }
 
     #[test]
@@ -303,25 +272,17 @@ mod tests {
 
     #[test]
     fn a_commit_older_than_the_base_does_not_come_back() {
-        let deltas = vec![
-            delta(1, Delta::Commit(record(1))),
-            delta(7, Delta::Commit(record(7))),
-        ];
+        let deltas = vec![delta(1, Delta::Commit(record(1))), delta(7, Delta::Commit(record(7)))];
         let resolved = Ledger::resolve(vec![base(3, &[2]), base(0, &[])], deltas);
         assert_eq!(live_ids(&resolved), [2, 7]);
     }
 
     #[test]
     fn a_base_taken_during_a_commit_does_not_claim_to_contain_it() {
-        let ledger = Ledger {
-            delta_in_progress: Some(5),
-            ..Ledger::default()
-        };
+        let ledger = Ledger { delta_in_progress: Some(5), ..Ledger::default() };
         assert_eq!(ledger.base(8).as_of, 4);
-        let resolved = Ledger::resolve(
-            vec![ledger.base(8)],
-            vec![delta(5, Delta::Commit(record(5)))],
-        );
+        let resolved =
+            Ledger::resolve(vec![ledger.base(8)], vec![delta(5, Delta::Commit(record(5)))]);
         assert_eq!(live_ids(&resolved), [5]);
     }
 
@@ -333,68 +294,24 @@ mod tests {
 
     #[test]
     fn a_segment_is_freed_only_when_nothing_needs_it() {
-        let needless = SegmentFacts {
-            delta_max: 4,
-            ..SegmentFacts::default()
-        };
-        let based = SegmentFacts {
-            durable_base: Some(4),
-            ..SegmentFacts::default()
-        };
+        let needless = SegmentFacts { delta_max: 4, ..SegmentFacts::default() };
+        let based = SegmentFacts { durable_base: Some(4), ..SegmentFacts::default() };
         let frees = |facts: SegmentFacts| {
             let segments = BTreeMap::from([(1, facts), (2, based.clone())]);
-            Ledger {
-                segments,
-                ..Ledger::default()
-            }
-            .plan_frees()
+            Ledger { segments, ..Ledger::default() }.plan_frees()
         };
         assert_eq!(frees(needless.clone()), [1]);
-        assert!(
-            frees(SegmentFacts {
-                live_bytes: 1,
-                ..needless.clone()
-            })
-            .is_empty()
-        );
-        assert!(
-            frees(SegmentFacts {
-                pins: 1,
-                ..needless.clone()
-            })
-            .is_empty()
-        );
-        assert!(
-            frees(SegmentFacts {
-                open: true,
-                ..needless.clone()
-            })
-            .is_empty()
-        );
-        assert!(
-            frees(SegmentFacts {
-                delta_max: 5,
-                ..needless
-            })
-            .is_empty()
-        );
+        assert!(frees(SegmentFacts { live_bytes: 1, ..needless.clone() }).is_empty());
+        assert!(frees(SegmentFacts { pins: 1, ..needless.clone() }).is_empty());
+        assert!(frees(SegmentFacts { open: true, ..needless.clone() }).is_empty());
+        assert!(frees(SegmentFacts { delta_max: 5, ..needless }).is_empty());
     }
 
     #[test]
     fn dropping_a_checkpoint_returns_its_bytes() {
         let mut ledger = Ledger::default();
-        let usage = vec![Usage {
-            segment: 3,
-            bytes: 10,
-        }];
-        ledger.add_live(
-            "job",
-            CheckpointId(1),
-            Live {
-                record: record(1),
-                usage,
-            },
-        );
+        let usage = vec![Usage { segment: 3, bytes: 10 }];
+        ledger.add_live("job", CheckpointId(1), Live { record: record(1), usage });
         assert_eq!(ledger.segments[&3].live_bytes, 10);
         assert!(ledger.remove_live("job", CheckpointId(1)).is_some());
         assert_eq!(ledger.segments[&3].live_bytes, 0);

@@ -55,9 +55,7 @@ impl FromStr for Placement {
         match text {
             "split" => Ok(Self::Split),
             "sled" => Ok(Self::Sled),
-            _ => Err(Error::invalid(format!(
-                "{text:?} is no placement; there are split and sled"
-            ))),
+            _ => Err(Error::invalid(format!("{text:?} is no placement; there are split and sled"))),
         }
     }
 }
@@ -79,10 +77,7 @@ pub struct SledCheckpointStorage {
 impl SledCheckpointStorage {
     /// A store in this directory, which is made when it is first opened.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self {
-            directory: directory.into(),
-            placement: None,
-        }
+        Self { directory: directory.into(), placement: None }
     }
 
     /// Where chunk bodies lie in a store that is made; [`Placement::Split`] when nothing is said.

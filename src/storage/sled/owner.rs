@@ -70,10 +70,7 @@ fn open_shared(directory: &Path, placement: Option<Placement>) -> Result<Arc<Ope
 
 fn check_placement(dir: &Path, found: Placement, wanted: Option<Placement>) -> Result<()> {
     if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
-        let message = format!(
-            "the store in {} has placement {found}, not {wanted}",
-            dir.display()
-        );
+        let message = format!("the store in {} has placement {found}, not {wanted}", dir.display());
         return Err(Error::new(ErrorKind::Incompatible, message));
     }
     Ok(())
@@ -92,10 +89,7 @@ impl OpenStore {
             Some(format) => format,
             None => {
                 let placement = placement.unwrap_or_default();
-                let format = Format {
-                    store: new_store_id()?,
-                    placement,
-                };
+                let format = Format { store: new_store_id()?, placement };
                 dir.create(format)?;
                 format
             }
@@ -111,12 +105,7 @@ impl OpenStore {
         for (job, id, why) in &backend.report().broken {
             tracing::warn!(job, %id, why, "a completed checkpoint cannot be read");
         }
-        Ok(Self {
-            backend,
-            placement: format.placement,
-            jobs: Mutex::default(),
-            _lock: held,
-        })
+        Ok(Self { backend, placement: format.placement, jobs: Mutex::default(), _lock: held })
     }
 
     pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
@@ -128,9 +117,7 @@ impl OpenStore {
 fn new_store_id() -> Result<StoreId> {
     let mut id = [0; 16];
     if let Ok(mut random) = File::open("/dev/urandom") {
-        random
-            .read_exact(&mut id)
-            .map_err(|error| Error::io("read random bytes", error))?;
+        random.read_exact(&mut id).map_err(|error| Error::io("read random bytes", error))?;
         return Ok(StoreId(id));
     }
     use std::hash::{BuildHasher, Hasher, RandomState};
@@ -155,20 +142,9 @@ impl SledJob {
             let message = format!("job {job} runs already in this process");
             return Err(Error::new(ErrorKind::Conflict, message));
         }
-        let attempt = store
-            .backend
-            .job(job.as_str())
-            .attempt_max
-            .0
-            .saturating_add(1);
+        let attempt = store.backend.job(job.as_str()).attempt_max.0.saturating_add(1);
         // From here on dropping `this` gives the job back.
-        let this = Self {
-            store,
-            actor: Actor {
-                job: job.clone(),
-                attempt: Attempt(attempt),
-            },
-        };
+        let this = Self { store, actor: Actor { job: job.clone(), attempt: Attempt(attempt) } };
         this.change(Change::Attempt)?;
         Ok(Arc::new(this))
     }
@@ -205,11 +181,7 @@ impl JobAccess for SledJob {
     }
 
     fn next_checkpoint_id(&self) -> CheckpointId {
-        self.store
-            .backend
-            .job(self.actor.job.as_str())
-            .checkpoint_max
-            .next()
+        self.store.backend.job(self.actor.job.as_str()).checkpoint_max.next()
     }
 
     fn stored(&self) -> Vec<StoredCheckpoint> {

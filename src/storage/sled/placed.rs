@@ -43,10 +43,7 @@ impl Slots {
         }
         let slot = self.next;
         self.next = slot.checked_add(1).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Full,
-                "the store has as many chunks as it can number",
-            )
+            Error::new(ErrorKind::Full, "the store has as many chunks as it can number")
         })?;
         Ok(slot)
     }
@@ -81,31 +78,18 @@ impl PlacedStore {
         // is. sled's files and their names are durable before anything is committed to them.
         kv.sync()?;
         let disk = dir.disk();
-        disk.sync_dir(dir.path())
-            .map_err(|error| Error::io("sync the store", error))?;
-        dir.write_current(Current {
-            index: INDEX,
-            clean: None,
-        })?;
-        let codec = IndexCodec {
-            store,
-            incarnation: INDEX,
-        };
+        disk.sync_dir(dir.path()).map_err(|error| Error::io("sync the store", error))?;
+        dir.write_current(Current { index: INDEX, clean: None })?;
+        let codec = IndexCodec { store, incarnation: INDEX };
         let ledger = codec.read_ledger(&kv)?;
-        let used: BTreeSet<u32> = codec
-            .read_chunks::<u32>(&kv)?
-            .into_iter()
-            .map(|(_, slot)| slot)
-            .collect();
+        let used: BTreeSet<u32> =
+            codec.read_chunks::<u32>(&kv)?.into_iter().map(|(_, slot)| slot).collect();
         let last = kv.last_key(b"b")?.and_then(|key| {
             let slot = key.get(1..)?.try_into().ok()?;
             Some(u32::from_be_bytes(slot))
         });
         let next = last.map_or(0, |last| last.saturating_add(1));
-        let slots = Slots {
-            free: (0..next).filter(|slot| !used.contains(slot)).collect(),
-            next,
-        };
+        let slots = Slots { free: (0..next).filter(|slot| !used.contains(slot)).collect(), next };
         Ok(Self {
             codec,
             sequence: AtomicU64::new(codec.read_applied(&kv)?.unwrap_or_default()),
@@ -118,9 +102,7 @@ impl PlacedStore {
     }
 
     fn next_sequence(&self) -> u64 {
-        self.sequence
-            .fetch_add(1, Ordering::Relaxed)
-            .saturating_add(1)
+        self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
     fn frame(
@@ -150,8 +132,7 @@ impl PlacedStore {
 
     /// Applies a change with the sequence number reached, and makes it durable.
     fn apply_durably(&self, mut batch: Batch) -> Result<()> {
-        self.codec
-            .applied(self.sequence.load(Ordering::Acquire), &mut batch)?;
+        self.codec.applied(self.sequence.load(Ordering::Acquire), &mut batch)?;
         self.kv.apply(batch)?;
         self.kv.sync()
     }
@@ -169,10 +150,7 @@ impl PlacedStore {
         for id in ids {
             let record = {
                 let ledger = lock(&self.ledger);
-                ledger
-                    .jobs
-                    .get(job)
-                    .and_then(|facts| Some(facts.live.get(id)?.record))
+                ledger.jobs.get(job).and_then(|facts| Some(facts.live.get(id)?.record))
             };
             let Some(record) = record else { continue };
             self.codec.remove_live(&self.kv, job, *id, &mut batch)?;
@@ -213,11 +191,7 @@ impl Backend for PlacedStore {
     }
 
     fn job(&self, job: &str) -> JobView {
-        lock(&self.ledger)
-            .jobs
-            .get(job)
-            .map(JobView::from)
-            .unwrap_or_default()
+        lock(&self.ledger).jobs.get(job).map(JobView::from).unwrap_or_default()
     }
 
     fn change(&self, actor: &Actor, change: Change<'_>) -> Result<()> {
@@ -301,22 +275,14 @@ struct PlacedPending {
 impl PendingRecords for Arc<PlacedPending> {
     fn writer(&self, task: &TaskId) -> Result<Box<dyn RecordWriter>> {
         let (pending, task) = (Arc::clone(self), task.clone());
-        Ok(Box::new(PlacedWriter {
-            pending,
-            task,
-            batch: Batch::new(),
-        }))
+        Ok(Box::new(PlacedWriter { pending, task, batch: Batch::new() }))
     }
 
     fn commit(&self, node: &Node) -> Result<()> {
         let store = &self.store;
         let mut batch = std::mem::take(&mut *lock(&self.batch));
         let manifests = std::mem::take(&mut *lock(&self.manifests));
-        if let Some(missing) = node
-            .refs
-            .iter()
-            .find(|record| !manifests.contains(&record.id))
-        {
+        if let Some(missing) = node.refs.iter().find(|record| !manifests.contains(&record.id)) {
             let message = format!("manifest {} was not written", missing.id);
             return Err(Error::internal(message));
         }
@@ -329,17 +295,10 @@ impl PendingRecords for Arc<PlacedPending> {
             let message = format!("checkpoint {} commits after {newest}", self.id);
             return Err(Error::new(ErrorKind::Conflict, message));
         }
-        let origin = Origin {
-            job,
-            checkpoint: self.id,
-            attempt: self.actor.attempt,
-            ..Origin::default()
-        };
+        let origin =
+            Origin { job, checkpoint: self.id, attempt: self.actor.attempt, ..Origin::default() };
         let (record, frame) = store.frame(FrameKind::Commit, origin, &node.encode()?)?;
-        let live = Live {
-            record,
-            usage: Vec::new(),
-        };
+        let live = Live { record, usage: Vec::new() };
         store.codec.node(record.id, &frame, &mut batch)?;
         store.codec.live(job, &live, &mut batch)?;
         batch.extend(store.job_batch(job)?);
@@ -352,9 +311,7 @@ impl PendingRecords for Arc<PlacedPending> {
 
 impl Drop for PlacedPending {
     fn drop(&mut self) {
-        lock(&self.store.slots)
-            .free
-            .extend(lock(&self.slots).drain(..));
+        lock(&self.store.slots).free.extend(lock(&self.slots).drain(..));
     }
 }
 
@@ -404,10 +361,7 @@ impl RecordWriter for PlacedWriter {
     fn finish(mut self: Box<Self>, manifest: &Node) -> Result<RecordRef> {
         let (record, frame) = self.frame(FrameKind::Manifest, "", 0, &manifest.encode()?)?;
         let pending = Arc::clone(&self.pending);
-        pending
-            .store
-            .codec
-            .node(record.id, &frame, &mut self.batch)?;
+        pending.store.codec.node(record.id, &frame, &mut self.batch)?;
         lock(&pending.batch).append(&mut self.batch);
         lock(&pending.manifests).insert(record.id);
         Ok(record)

@@ -55,21 +55,11 @@ impl StoreView {
         if format.placement == Placement::Sled {
             let store = OpenStore::open(directory, None, Arc::new(RealDisk))?;
             let backend = store.backend();
-            let jobs = backend
-                .jobs()
-                .into_iter()
-                .map(|job| listing(&job, &backend.job(&job)));
+            let jobs = backend.jobs().into_iter().map(|job| listing(&job, &backend.job(&job)));
             let jobs = jobs.collect();
-            return Ok(Self {
-                source: Source::Store(store),
-                jobs,
-                damage: Vec::new(),
-            });
+            return Ok(Self { source: Source::Store(store), jobs, damage: Vec::new() });
         }
-        let codec = IndexCodec {
-            store: format.store,
-            incarnation: 0,
-        };
+        let codec = IndexCodec { store: format.store, incarnation: 0 };
         let kv = MemoryKv::default();
         let loaded = Image::scan(&dir, format.store)?.load(codec, &kv)?;
         let jobs = loaded
@@ -78,22 +68,11 @@ impl StoreView {
             .iter()
             .map(|(job, facts)| listing(job, &JobView::from(facts)))
             .collect();
-        let broken = loaded
-            .broken
-            .iter()
-            .map(|(job, id, why)| format!("checkpoint {id} of {job}: {why}"));
-        let damage = loaded
-            .damage
-            .iter()
-            .map(ToString::to_string)
-            .chain(broken)
-            .collect();
+        let broken =
+            loaded.broken.iter().map(|(job, id, why)| format!("checkpoint {id} of {job}: {why}"));
+        let damage = loaded.damage.iter().map(ToString::to_string).chain(broken).collect();
         let reader = Reader::new(dir, codec, Arc::new(kv));
-        Ok(Self {
-            source: Source::Log(reader),
-            jobs,
-            damage,
-        })
+        Ok(Self { source: Source::Log(reader), jobs, damage })
     }
 
     pub(crate) fn jobs(&self) -> &[JobListing] {
@@ -123,9 +102,5 @@ impl RecordSource for StoreView {
 
 fn listing(job: &str, view: &JobView) -> JobListing {
     let JobView { finish, stored, .. } = view.clone();
-    JobListing {
-        job: job.to_owned(),
-        finish,
-        stored,
-    }
+    JobListing { job: job.to_owned(), finish, stored }
 }

@@ -32,17 +32,8 @@ pub(crate) struct Damage {
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            file,
-            offset,
-            len,
-            fault,
-        } = self;
-        write!(
-            f,
-            "{} at offset {offset}, {len} bytes: {fault}",
-            file.display()
-        )
+        let Self { file, offset, len, fault } = self;
+        write!(f, "{} at offset {offset}, {len} bytes: {fault}", file.display())
     }
 }
 
@@ -70,21 +61,13 @@ pub(crate) fn scan_segment(
     visit: Visit<'_>,
 ) -> Result<SegmentScan> {
     let len = file.len().map_err(|error| read_error(path, error))?;
-    let mut reader = Reader {
-        file,
-        path,
-        bytes: Vec::new(),
-        start: 0,
-    };
+    let mut reader = Reader { file, path, bytes: Vec::new(), start: 0 };
     let mut found = SegmentScan::default();
     let mut damage: Option<Damage> = None;
     let mut offset = 0;
     while offset < len {
         match read_frame(&mut reader, offset, len, number, store)? {
-            Step::Frame {
-                header_len,
-                frame_len,
-            } => {
+            Step::Frame { header_len, frame_len } => {
                 if let Some(mut damage) = damage.take() {
                     damage.len = offset - damage.offset;
                     found.damage.push(damage);
@@ -92,11 +75,7 @@ pub(crate) fn scan_segment(
                 let bytes = reader.at(offset, header_len)?;
                 let header = FrameHeader::decode(bytes)
                     .map_err(|fault| fault_error(path, offset, &fault))?;
-                let place = Place {
-                    segment: number,
-                    offset,
-                    len: frame_len,
-                };
+                let place = Place { segment: number, offset, len: frame_len };
                 if header.kind == FrameKind::Chunk {
                     visit(&header, place, None)?;
                 } else {
@@ -110,12 +89,7 @@ pub(crate) fn scan_segment(
                 found.end = offset;
             }
             Step::Bad { fault, skip } => {
-                damage.get_or_insert(Damage {
-                    file: path.to_owned(),
-                    offset,
-                    len: 0,
-                    fault,
-                });
+                damage.get_or_insert(Damage { file: path.to_owned(), offset, len: 0, fault });
                 match reader.next_magic(offset + skip, len)? {
                     Some(next) => offset = next,
                     None => break,
@@ -158,10 +132,7 @@ fn read_frame(
     let (header_len, frame_len) = (header.header_len(), header.frame_len());
     if frame_len > len - offset {
         let short = usize::try_from(len - offset).unwrap_or(usize::MAX);
-        return Ok(Step::Bad {
-            fault: FrameFault::Short(short),
-            skip: header_len as u64,
-        });
+        return Ok(Step::Bad { fault: FrameFault::Short(short), skip: header_len as u64 });
     }
     if header.kind != FrameKind::Chunk {
         let payload_len = header.payload_len;
@@ -170,21 +141,12 @@ fn read_frame(
         let bytes = reader.at(offset, whole)?;
         let found = crc32fast::hash(bytes.get(header_len..).unwrap_or_default());
         if found != payload_crc {
-            let fault = FrameFault::PayloadChecksum {
-                expected: payload_crc,
-                found,
-            };
+            let fault = FrameFault::PayloadChecksum { expected: payload_crc, found };
             // The header is valid, so its length is believed.
-            return Ok(Step::Bad {
-                fault,
-                skip: header_len as u64 + u64::from(payload_len),
-            });
+            return Ok(Step::Bad { fault, skip: header_len as u64 + u64::from(payload_len) });
         }
     }
-    Ok(Step::Frame {
-        header_len,
-        frame_len,
-    })
+    Ok(Step::Frame { header_len, frame_len })
 }
 
 /// A window on the file.

@@ -25,12 +25,8 @@ pub(crate) fn segment_name(number: u64) -> String {
 
 /// The number of a segment's file name, or `None` for any other name.
 pub(crate) fn parse_segment_name(name: &str) -> Option<u64> {
-    let digits = name
-        .strip_suffix(".seg")
-        .filter(|digits| digits.len() == 16)?;
-    u64::from_str_radix(digits, 16)
-        .ok()
-        .filter(|number| segment_name(*number) == name)
+    let digits = name.strip_suffix(".seg").filter(|digits| digits.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok().filter(|number| segment_name(*number) == name)
 }
 
 /// A segment that this process writes.

@@ -34,10 +34,7 @@ impl Writeback {
                 }
             })
             .map_err(|error| Error::io("start the writeback thread", error))?;
-        Ok(Self {
-            requests: Some(requests),
-            thread: Some(thread),
-        })
+        Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
 
     /// Asks for an early sync; never waits.

@@ -120,11 +120,7 @@ impl SegmentWriter {
         let offset = self.end();
         header.encode(&mut self.buffer);
         self.buffer.extend_from_slice(payload);
-        let place = Place {
-            segment: self.segment.number,
-            offset,
-            len: header.frame_len(),
-        };
+        let place = Place { segment: self.segment.number, offset, len: header.frame_len() };
         Ok((RecordRef::to_record(&header), place))
     }
 
@@ -138,12 +134,9 @@ impl SegmentWriter {
         }
         let end = self.end();
         self.preallocate(end);
-        self.segment
-            .file()
-            .write_all_at(&self.buffer, self.flushed)
-            .map_err(|error| {
-                Error::io(format!("write {}", self.segment.path().display()), error)
-            })?;
+        self.segment.file().write_all_at(&self.buffer, self.flushed).map_err(|error| {
+            Error::io(format!("write {}", self.segment.path().display()), error)
+        })?;
         self.buffer.clear();
         self.flushed = end;
         self.segment.wrote(end);
@@ -156,10 +149,8 @@ impl SegmentWriter {
         if end <= self.preallocated {
             return;
         }
-        let wanted = (self.preallocated * 2)
-            .max(PREALLOCATE_FIRST)
-            .max(end)
-            .min(SEGMENT_BYTES.max(end));
+        let wanted =
+            (self.preallocated * 2).max(PREALLOCATE_FIRST).max(end).min(SEGMENT_BYTES.max(end));
         if wanted <= self.preallocate_max && self.segment.file().preallocate(wanted).is_ok() {
             self.preallocated = wanted;
         } else {

@@ -78,9 +78,7 @@ impl SplitStore {
     }
 
     fn next_sequence(&self) -> u64 {
-        self.sequence
-            .fetch_add(1, Ordering::Relaxed)
-            .saturating_add(1)
+        self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
     /// The store refuses writes after a failed sync, whose victims nobody can name.
@@ -93,10 +91,7 @@ impl SplitStore {
     }
 
     fn poison_on_sync_error<T>(&self, result: Result<T>) -> Result<T> {
-        if result
-            .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::Poisoned)
-        {
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Poisoned) {
             // ORDERING: pairs with the load in `check_healthy`.
             self.poisoned.store(true, Ordering::Release);
         }
@@ -108,9 +103,7 @@ impl SplitStore {
         let mut used = lock(&self.used);
         if !*used {
             let index = self.reader.codec.incarnation;
-            self.reader
-                .dir
-                .write_current(Current { index, clean: None })?;
+            self.reader.dir.write_current(Current { index, clean: None })?;
             *used = true;
         }
         Ok(())
@@ -141,12 +134,7 @@ impl SplitStore {
             (base_sequence, base)
         };
         let (base_sequence, base) = base;
-        let free = self
-            .reader
-            .dir
-            .disk()
-            .free_bytes(&self.reader.dir.log())
-            .unwrap_or(0);
+        let free = self.reader.dir.disk().free_bytes(&self.reader.dir.log()).unwrap_or(0);
         let head = SegmentHead {
             store: self.reader.codec.store,
             base: &base.encode()?,
@@ -204,15 +192,11 @@ impl SplitStore {
         // ORDERING: pairs with the store in `new_segment`: a segment that is synced here was made
         // before, so its name is covered.
         if self.log_dir_behind.swap(false, Ordering::AcqRel) {
-            self.reader
-                .dir
-                .disk()
-                .sync_dir(&self.reader.dir.log())
-                .map_err(|error| {
-                    self.poisoned.store(true, Ordering::Release);
-                    Error::new(ErrorKind::Poisoned, "syncing the log directory failed")
-                        .with_source(error)
-                })?;
+            self.reader.dir.disk().sync_dir(&self.reader.dir.log()).map_err(|error| {
+                self.poisoned.store(true, Ordering::Release);
+                Error::new(ErrorKind::Poisoned, "syncing the log directory failed")
+                    .with_source(error)
+            })?;
         }
         Ok(())
     }
@@ -264,12 +248,7 @@ impl SplitStore {
 
     fn newest_live(&self, job: &str) -> Option<CheckpointId> {
         let ledger = lock(&self.ledger);
-        ledger
-            .jobs
-            .get(job)?
-            .live
-            .last_key_value()
-            .map(|(id, _)| *id)
+        ledger.jobs.get(job)?.live.last_key_value().map(|(id, _)| *id)
     }
 
     /// Removes segments that nothing needs.
@@ -353,11 +332,8 @@ impl SplitStore {
     }
 
     fn delta_frame(&self, kind: FrameKind, actor: &Actor, payload: &[u8]) -> Result<()> {
-        let origin = Origin {
-            job: actor.job.as_str(),
-            attempt: actor.attempt,
-            ..Origin::default()
-        };
+        let origin =
+            Origin { job: actor.job.as_str(), attempt: actor.attempt, ..Origin::default() };
         self.append_delta(kind, &origin, payload)?;
         Ok(())
     }
@@ -385,11 +361,7 @@ impl Backend for SplitStore {
     }
 
     fn job(&self, job: &str) -> JobView {
-        lock(&self.ledger)
-            .jobs
-            .get(job)
-            .map(JobView::from)
-            .unwrap_or_default()
+        lock(&self.ledger).jobs.get(job).map(JobView::from).unwrap_or_default()
     }
 
     fn change(&self, actor: &Actor, change: Change<'_>) -> Result<()> {
@@ -422,11 +394,7 @@ impl Backend for SplitStore {
             let facts = ledger.job(actor.job.as_str());
             facts.checkpoint_max = facts.checkpoint_max.max(id);
         }
-        Ok(Arc::new(Arc::new(SplitPending::new(
-            self,
-            actor.clone(),
-            id,
-        ))))
+        Ok(Arc::new(Arc::new(SplitPending::new(self, actor.clone(), id))))
     }
 
     fn node(&self, record: &RecordRef) -> Result<Node> {
@@ -455,10 +423,7 @@ impl Backend for SplitStore {
         kv.apply(batch)?;
         kv.close()?;
         // CRASH: before this CURRENT says that the index is behind, and the next open rebuilds it.
-        let current = Current {
-            index: self.reader.codec.incarnation,
-            clean: Some(sequence),
-        };
+        let current = Current { index: self.reader.codec.incarnation, clean: Some(sequence) };
         self.reader.dir.write_current(current)
     }
 }

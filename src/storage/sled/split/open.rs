@@ -27,15 +27,8 @@ impl Opened {
     /// What the disk answers. Damage is no error here: it is in the report, and reading what
     /// depends on it fails.
     pub(crate) fn open(dir: &StoreDir, store: StoreId) -> Result<Self> {
-        if let Some(Current {
-            index,
-            clean: Some(sequence),
-        }) = dir.read_current()
-        {
-            let codec = IndexCodec {
-                store,
-                incarnation: index,
-            };
+        if let Some(Current { index, clean: Some(sequence) }) = dir.read_current() {
+            let codec = IndexCodec { store, incarnation: index };
             match Self::clean(dir, codec, sequence) {
                 Ok(opened) => return Ok(opened),
                 Err(error) => tracing::warn!(
@@ -56,29 +49,19 @@ impl Opened {
         let kv = SledKv::open(&path, SledSettings::INDEX)?;
         let applied = codec.read_applied(&kv)?;
         if applied != Some(sequence) {
-            return Err(corrupt(format!(
-                "the index stands at {applied:?}, not at {sequence}"
-            )));
+            return Err(corrupt(format!("the index stands at {applied:?}, not at {sequence}")));
         }
         let mut ledger = codec.read_ledger(&kv)?;
         let segments = list_segments(dir)?;
         let missing = |number: &&u64| !segments.iter().any(|(listed, _)| listed == *number);
         if let Some(number) = ledger.segments.keys().find(missing) {
-            return Err(corrupt(format!(
-                "the index names segment {number}, which is missing"
-            )));
+            return Err(corrupt(format!("the index names segment {number}, which is missing")));
         }
         for (number, _) in segments {
             // The index contains every delta up to here; the next durable base will, too.
             ledger.segments.entry(number).or_default().delta_max = sequence;
         }
-        Ok(Self {
-            codec,
-            kv: Arc::new(kv),
-            ledger,
-            sequence,
-            report: OpenReport::default(),
-        })
+        Ok(Self { codec, kv: Arc::new(kv), ledger, sequence, report: OpenReport::default() })
     }
 
     /// Reads the whole log and makes a new index of it.
@@ -90,32 +73,18 @@ impl Opened {
             synced.map_err(|error| Error::io(format!("sync {}", path.display()), error))?;
         }
         let log = dir.log();
-        dir.disk()
-            .sync_dir(&log)
-            .map_err(|error| Error::io("sync the log directory", error))?;
+        dir.disk().sync_dir(&log).map_err(|error| Error::io("sync the log directory", error))?;
         let image = Image::scan(dir, store)?;
         let old = dir.indexes()?;
         let current = dir.read_current().map_or(0, |current| current.index);
-        let number = old
-            .iter()
-            .copied()
-            .chain([current])
-            .max()
-            .unwrap_or(0)
-            .saturating_add(1);
-        let codec = IndexCodec {
-            store,
-            incarnation: number,
-        };
+        let number = old.iter().copied().chain([current]).max().unwrap_or(0).saturating_add(1);
+        let codec = IndexCodec { store, incarnation: number };
         let kv = new_index(dir, number);
         let loaded = match image.load(codec, &*kv) {
             Err(error) if error.kind() == ErrorKind::Unavailable => {
                 tracing::warn!(error = %chain(&error), "the index stays in memory");
                 let kv = Arc::new(MemoryKv::default());
-                (
-                    Image::scan(dir, store)?.load(codec, &*kv)?,
-                    kv as Arc<dyn Kv>,
-                )
+                (Image::scan(dir, store)?.load(codec, &*kv)?, kv as Arc<dyn Kv>)
             }
             loaded => (loaded?, kv),
         };
@@ -126,13 +95,7 @@ impl Opened {
             damage: loaded.damage.iter().map(ToString::to_string).collect(),
             broken: loaded.broken,
         };
-        Ok(Self {
-            codec,
-            kv,
-            ledger: loaded.ledger,
-            sequence: loaded.sequence_max,
-            report,
-        })
+        Ok(Self { codec, kv, ledger: loaded.ledger, sequence: loaded.sequence_max, report })
     }
 }
 
@@ -150,10 +113,7 @@ fn new_index(dir: &StoreDir, number: u64) -> Arc<dyn Kv> {
 /// CRASH: before CURRENT is written it names an older index that is not clean, or none, and the
 /// next open rebuilds again; whatever directories are left are removed then.
 fn remove_old_indexes(dir: &StoreDir, number: u64, old: &[u64]) {
-    if let Err(error) = dir.write_current(Current {
-        index: number,
-        clean: None,
-    }) {
+    if let Err(error) = dir.write_current(Current { index: number, clean: None }) {
         tracing::warn!(error = %chain(&error), "CURRENT stays as it was");
     }
     for old in old {

@@ -36,13 +36,7 @@ pub(crate) struct SplitPending {
 
 impl SplitPending {
     pub(super) fn new(store: Arc<SplitStore>, actor: Actor, id: CheckpointId) -> Self {
-        Self {
-            store,
-            actor,
-            id,
-            tasks: Mutex::default(),
-            pins: Mutex::default(),
-        }
+        Self { store, actor, id, tasks: Mutex::default(), pins: Mutex::default() }
     }
 
     fn pin(&self, segment: &Arc<Segment>) {
@@ -108,12 +102,8 @@ impl PendingRecords for Arc<SplitPending> {
             let message = format!("checkpoint {} commits after {newest}", self.id);
             return Err(Error::new(ErrorKind::Conflict, message));
         }
-        let origin = Origin {
-            job,
-            checkpoint: self.id,
-            attempt: self.actor.attempt,
-            ..Origin::default()
-        };
+        let origin =
+            Origin { job, checkpoint: self.id, attempt: self.actor.attempt, ..Origin::default() };
         let (record, place) = store.append_delta(FrameKind::Commit, &origin, &payload)?;
         // The checkpoint is complete. What follows only makes it quick to find.
         let mut usage = BTreeMap::from([(place.segment, place.len)]);
@@ -123,10 +113,7 @@ impl PendingRecords for Arc<SplitPending> {
                 *usage.entry(place.segment).or_insert(0) += place.len;
             }
         }
-        let usage = usage
-            .into_iter()
-            .map(|(segment, bytes)| Usage { segment, bytes })
-            .collect();
+        let usage = usage.into_iter().map(|(segment, bytes)| Usage { segment, bytes }).collect();
         let live = Live { record, usage };
         let facts = store.settle_delta(|ledger| {
             ledger.add_live(job, self.id, live.clone());
@@ -134,13 +121,11 @@ impl PendingRecords for Arc<SplitPending> {
         });
         self.unpin();
         let frame = frame_bytes(store, FrameKind::Commit, &origin, &record, place, &payload);
-        let applied = self
-            .index_batch(&tasks, (record.id, &frame))
-            .and_then(|mut batch| {
-                store.reader.codec.live(job, &live, &mut batch)?;
-                store.reader.codec.job(job, &facts, &mut batch)?;
-                store.reader.with_index(|kv| kv.apply(batch.clone()))
-            });
+        let applied = self.index_batch(&tasks, (record.id, &frame)).and_then(|mut batch| {
+            store.reader.codec.live(job, &live, &mut batch)?;
+            store.reader.codec.job(job, &facts, &mut batch)?;
+            store.reader.with_index(|kv| kv.apply(batch.clone()))
+        });
         if let Err(error) = applied {
             tracing::error!(error = %chain(&error), "a durable checkpoint is not in the index");
         }
@@ -255,14 +240,7 @@ impl RecordWriter for SplitWriter {
         }
         let origin = self.origin("", 0);
         let store = &self.pending.store;
-        let frame = frame_bytes(
-            store,
-            FrameKind::Manifest,
-            &origin,
-            &record,
-            place,
-            &payload,
-        );
+        let frame = frame_bytes(store, FrameKind::Manifest, &origin, &record, place, &payload);
         lock(&self.pending.tasks).push(TaskRecords {
             manifest: record,
             manifest_place: place,

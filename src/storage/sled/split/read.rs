@@ -29,10 +29,7 @@ struct OpenFiles {
 impl OpenFiles {
     fn get(&self, number: u64) -> Option<Arc<dyn DiskFile>> {
         let files = lock(&self.files);
-        files
-            .iter()
-            .find(|(open, _)| *open == number)
-            .map(|(_, file)| Arc::clone(file))
+        files.iter().find(|(open, _)| *open == number).map(|(_, file)| Arc::clone(file))
     }
 
     fn put(&self, number: u64, file: &Arc<dyn DiskFile>) {
@@ -57,12 +54,7 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(dir: StoreDir, codec: IndexCodec, index: Arc<dyn Kv>) -> Self {
-        Self {
-            dir,
-            codec,
-            index: RwLock::new(index),
-            files: OpenFiles::default(),
-        }
+        Self { dir, codec, index: RwLock::new(index), files: OpenFiles::default() }
     }
 
     pub(super) fn index(&self) -> Arc<dyn Kv> {
@@ -108,9 +100,7 @@ impl Reader {
         let place: Place = self.with_index(|kv| self.codec.read_chunk(kv, record.id))?;
         let path = self.dir.log().join(segment_name(place.segment));
         let longest = (FRAME_PAYLOAD_BYTES_MAX + HEADER_BYTES_MAX) as u64;
-        let len = usize::try_from(place.len)
-            .ok()
-            .filter(|_| place.len <= longest);
+        let len = usize::try_from(place.len).ok().filter(|_| place.len <= longest);
         let len = len.ok_or_else(|| corrupt(&path, place, "a frame's length", place.len))?;
         let file = self.segment_file(place.segment, &path)?;
         buffer.resize(len, 0);
@@ -124,12 +114,7 @@ impl Reader {
         let ours = header.store == self.codec.store && header.incarnation == place.segment;
         if !ours || !record.matches(header) {
             let found = format!("record {} of {:?}", header.id, header.origin);
-            return Err(corrupt(
-                &path,
-                place,
-                format!("record {}", record.id),
-                found,
-            ));
+            return Err(corrupt(&path, place, format!("record {}", record.id), found));
         }
         Ok(header.header_len())
     }
