@@ -1,8 +1,6 @@
 //! Periodic, consistent, exactly-once checkpoints for a stream processor that runs in one process.
 
 pub mod barrier;
-pub mod catalog;
-mod chunk;
 pub mod clock;
 pub mod config;
 pub mod coordinator;
@@ -10,6 +8,7 @@ pub mod engine;
 mod error;
 mod ids;
 pub mod limits;
+pub mod local;
 pub mod message;
 mod platform;
 mod record;
