@@ -26,12 +26,13 @@ impl fmt::Debug for Finished {
 impl Finished {
     pub(super) fn open(job: &JobInner, checkpoint: CheckpointId) -> Result<Self> {
         let engine = job.open_engine()?;
-        if engine.restored() != Some(checkpoint) {
+        // A checkpoint that was on its way may have completed since; nothing lies between the two.
+        let Some(checkpoint) = engine.restored().filter(|newest| *newest >= checkpoint) else {
             return Err(Error::internal(format!(
                 "the job finished with checkpoint {checkpoint}, but the store gives {:?}",
                 engine.restored()
             )));
-        }
+        };
         let tasks = job
             .nodes
             .iter()
@@ -44,7 +45,7 @@ impl Finished {
         })
     }
 
-    /// The checkpoint taken after the last record.
+    /// The newest checkpoint, taken after the last record.
     pub fn checkpoint(&self) -> CheckpointId {
         self.checkpoint
     }

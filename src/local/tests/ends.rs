@@ -1,0 +1,1 @@
+//! How jobs end: finished, stopped and continued, given up.
