@@ -1,6 +1,8 @@
 //! Periodic, consistent, exactly-once checkpoints for a stream processor that runs in one process.
 
 pub mod barrier;
+pub mod catalog;
+mod chunk;
 pub mod clock;
 pub mod config;
 pub mod coordinator;

@@ -6,6 +6,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, TaskId};
 use crate::local::job::JobInner;
+use crate::restore::RestorePolicy;
 use crate::state::{SectionKind, StateKey, StateValue, codec, read_entries};
 
 /// The state in which a job finished.
@@ -25,7 +26,7 @@ impl fmt::Debug for Finished {
 
 impl Finished {
     pub(super) fn open(job: &JobInner, checkpoint: CheckpointId) -> Result<Self> {
-        let engine = job.open_engine()?;
+        let engine = job.open_engine(RestorePolicy::Latest)?;
         // A checkpoint that was on its way may have completed since; nothing lies between the two.
         let Some(checkpoint) = engine.restored().filter(|newest| *newest >= checkpoint) else {
             return Err(Error::internal(format!(
@@ -87,11 +88,12 @@ impl Finished {
         ))
     }
 
-    /// Writes the record that this job is done; it outlives the job's checkpoints.
+    /// Writes the record that this job is done, with a word to its next start; it outlives the
+    /// job's checkpoints.
     ///
     /// # Errors
     /// What the storage returned.
-    pub fn record(&self) -> Result<()> {
-        self.engine.record_finish()
+    pub fn record(&self, word: &str) -> Result<()> {
+        self.engine.record_finish(word)
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use crate::engine::{Engine, RestoreReport, TriggerHandle};
+use crate::engine::{Engine, TriggerHandle};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::message::{CheckpointFailureReason, CheckpointType};
+use crate::restore::RestoreReport;
 use crate::sync::{AtomicBool, Ordering};
 
 /// Is told what happens to a job, on the job's own thread; must not block for long.

@@ -17,6 +17,7 @@ use crate::local::handle::{JobHandle, JobListener, JobShared};
 use crate::local::node::Node;
 use crate::local::restart::{Failures, RestartPolicy};
 use crate::local::runner::{AttemptEnd, run_attempt};
+use crate::restore::RestorePolicy;
 use crate::storage::CheckpointStorage;
 
 /// A flow that is ready to run.
@@ -30,6 +31,7 @@ pub(super) struct JobInner {
     pub(super) properties: BTreeMap<String, String>,
     pub(super) expected: BTreeMap<String, String>,
     pub(super) restart_policy: RestartPolicy,
+    pub(super) restore_policy: RestorePolicy,
     pub(super) listener: Arc<dyn JobListener>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) exchange: ExchangeOptions,
@@ -87,6 +89,7 @@ impl Job {
             properties: BTreeMap::new(),
             expected: BTreeMap::new(),
             restart_policy: RestartPolicy::default(),
+            restore_policy: RestorePolicy::default(),
             listener: Arc::new(Silent),
             clock: Arc::new(SystemClock::new()),
             exchange: ExchangeOptions::default(),
@@ -110,9 +113,10 @@ impl Job {
     pub fn run(self) -> Result<JobEnd> {
         let job = &self.0;
         let mut failures = Failures::default();
+        let mut policy = job.restore_policy;
         loop {
             let start = job.clock.now();
-            let error = match run_attempt(job) {
+            let error = match run_attempt(job, &mut policy) {
                 Ok(AttemptEnd::Finished(checkpoint)) => {
                     return Ok(JobEnd::Finished(Finished::open(job, checkpoint)?));
                 }
@@ -120,8 +124,8 @@ impl Job {
                 Err(error) => error,
             };
             let ran_for = job.clock.now().saturating_sub(start);
-            let policy = &job.restart_policy;
-            let Some(delay) = failures.decide_restart(policy, error.kind(), ran_for) else {
+            let restart = &job.restart_policy;
+            let Some(delay) = failures.decide_restart(restart, error.kind(), ran_for) else {
                 return Err(error);
             };
             let progress = job.shared.update(|progress| progress.restarts += 1);
@@ -138,9 +142,10 @@ impl Job {
 }
 
 impl JobInner {
-    pub(super) fn open_engine(&self) -> Result<Engine> {
+    pub(super) fn open_engine(&self, policy: RestorePolicy) -> Result<Engine> {
         let config = self.config.clone();
         let mut builder = Engine::builder(self.id.clone(), config, Arc::clone(&self.storage))
+            .restore_policy(policy)
             .clock(Arc::clone(&self.clock));
         for node in &self.nodes {
             let spec = node.spec();
@@ -204,6 +209,12 @@ impl JobBuilder {
     /// When a failed job is started again; see [`RestartPolicy`] for the default.
     pub fn restart_policy(self, policy: RestartPolicy) -> Self {
         self.with(|job| job.restart_policy = policy)
+    }
+
+    /// What the first attempt starts from; [`RestorePolicy::Latest`] unless set. Restarts within
+    /// the run always go on from the newest checkpoint.
+    pub fn restore_policy(self, policy: RestorePolicy) -> Self {
+        self.with(|job| job.restore_policy = policy)
     }
 
     /// Who is told what happens.

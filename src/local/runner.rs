@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, never, select, unbounded};
 
+use crate::restore::RestorePolicy;
 use crate::engine::{CheckpointOutcome, Engine, TriggerHandle};
 use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, TaskId};
@@ -35,8 +36,10 @@ pub(super) enum AttemptEnd {
 }
 
 /// Runs the job once, from the newest checkpoint to its end or first failure.
-pub(super) fn run_attempt(job: &JobInner) -> Result<AttemptEnd> {
-    let engine = Arc::new(job.open_engine()?);
+pub(super) fn run_attempt(job: &JobInner, policy: &mut RestorePolicy) -> Result<AttemptEnd> {
+    let engine = Arc::new(job.open_engine(*policy)?);
+    // What this run completes from here on is never thrown away.
+    *policy = RestorePolicy::Latest;
     job.listener.restored(engine.report());
     for node in &job.nodes {
         node.recover(&engine)?;
@@ -187,8 +190,8 @@ impl<'j> Attempt<'j> {
                 }
             } else if self.watch.sources_ended == self.watch.sources {
                 // A checkpoint asked for now is triggered after the last record of every source.
-                let again = match last.as_ref().map(TriggerHandle::outcome) {
-                    None | Some(Some(CheckpointOutcome::Failed(_))) => true,
+                let again = match last.as_ref().map(TriggerHandle::try_outcome) {
+                    None | Some(Some(CheckpointOutcome::Failed { .. })) => true,
                     Some(_) => false,
                 };
                 if again {
@@ -284,9 +287,9 @@ impl<'j> Attempt<'j> {
         if self.job.clock.now() >= stop.deadline {
             return true;
         }
-        match stop.handle.outcome() {
+        match stop.handle.try_outcome() {
             Some(CheckpointOutcome::Completed(id)) => self.watch.is_committed(id),
-            Some(CheckpointOutcome::Failed(_)) => true,
+            Some(CheckpointOutcome::Failed { .. }) => true,
             None => false,
         }
     }
