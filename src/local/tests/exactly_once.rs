@@ -1,10 +1,10 @@
 //! Failures at random points: the result is that of an undisturbed run.
 
-use crate::local::ExchangeOptions;
-use crate::local::JobEnd;
 use crate::local::tests::support::{
-    Failures, Outside, Random, Shape, assert_exactly_once, counting, numbers, tiny,
+    Failures, Outside, Random, Record, Shape, assert_exactly_once, config, counting,
+    fast_restarts, numbers, storage, tiny,
 };
+use crate::local::{ExchangeOptions, FileSink, Flow, Job, JobEnd};
 
 fn run(shape: &Shape, failures: Vec<u64>, outside: &Outside) -> JobEnd {
     let failures = Failures::after(failures);
@@ -107,5 +107,51 @@ fn a_failing_commit_or_persist_is_tried_again_after_a_restart() {
             .store(fail_at, std::sync::atomic::Ordering::SeqCst);
         let end = run(&shape, vec![], &outside);
         assert_exactly_once(&shape, &end, &outside);
+    }
+}
+
+#[test]
+fn lines_in_files_are_there_once_whatever_fails() {
+    for seed in 0..4 {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("lines");
+        let mut random = Random::new(seed);
+        let points = (0..5).map(|_| 1 + random.below(1_500)).collect();
+        let ends = [3_000, 1_000, 17];
+        let flow = Flow::new();
+        let into = directory.clone();
+        flow.source("read", numbers(&ends, &Failures::after(points)))
+            .unwrap()
+            .map(|(id, number): Record| format!("{id}\t{number}"))
+            .filter(|line| !line.ends_with('3'))
+            .key_by_ref(|line: &String| line.as_str())
+            .sink("lines", 3, move |context| {
+                FileSink::new(&into, context, |line: &String, bytes: &mut Vec<u8>| {
+                    bytes.extend_from_slice(line.as_bytes());
+                    bytes.push(b'\n');
+                })
+            })
+            .unwrap();
+        let job = Job::builder("lines", flow, config(1, 2), storage())
+            .restart_policy(fast_restarts())
+            .build()
+            .unwrap();
+        assert!(matches!(job.run().unwrap(), JobEnd::Finished(_)));
+
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            assert!(path.file_name().unwrap().to_str().unwrap().starts_with("part-"), "{path:?}");
+            let content = std::fs::read_to_string(path).unwrap();
+            found.extend(content.lines().map(str::to_string));
+        }
+        let mut expected: Vec<String> = (0..)
+            .zip(ends)
+            .flat_map(|(id, end)| (0..end).map(move |number| format!("{id}\t{number}")))
+            .filter(|line| !line.ends_with('3'))
+            .collect();
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "seed {seed}");
     }
 }
