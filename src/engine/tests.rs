@@ -1,1 +1,221 @@
-//! x
+//! Goal: the engine takes a job's tasks from trigger to durable checkpoint and back. Method: a host
+//! that answers barriers on a thread of its own, over a real store.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+
+use super::*;
+use crate::config::CheckpointConfig;
+use crate::error::ErrorKind;
+use crate::ids::{JobId, OperatorUid};
+use crate::message::CheckpointFailureReason;
+use crate::restore::RestorePolicy;
+use crate::state::{SectionKey, SectionKind};
+use crate::storage::SledCheckpointStorage;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+enum Told {
+    Barrier(Barrier),
+    News(Notification),
+    Failed(Error),
+}
+
+struct Channel(Sender<Told>);
+
+impl Host for Channel {
+    fn trigger(&self, barrier: Barrier) {
+        let _ = self.0.send(Told::Barrier(barrier));
+    }
+
+    fn notify(&self, notification: Notification) {
+        let _ = self.0.send(Told::News(notification));
+    }
+
+    fn fail(&self, error: Error) {
+        let _ = self.0.send(Told::Failed(error));
+    }
+}
+
+fn builder(dir: &std::path::Path) -> EngineBuilder {
+    let config = CheckpointConfig::builder().tolerable_failures(0).build().unwrap();
+    let storage = Arc::new(SledCheckpointStorage::new(dir));
+    Engine::builder(JobId::new("job").unwrap(), config, storage)
+        .operator(OperatorSpec::new(OperatorUid::new("op").unwrap(), 2))
+}
+
+fn task(subtask: u32) -> TaskId {
+    TaskId { operator: OperatorUid::new("op").unwrap(), subtask }
+}
+
+fn key() -> SectionKey {
+    SectionKey::new(SectionKind::Raw, "state")
+}
+
+fn start(engine: &Engine) -> Receiver<Told> {
+    let (tell, told) = unbounded();
+    engine.start(Arc::new(Channel(tell))).unwrap();
+    told
+}
+
+fn next_barrier(told: &Receiver<Told>) -> Barrier {
+    loop {
+        if let Told::Barrier(barrier) = told.recv_timeout(PATIENCE).unwrap() {
+            return barrier;
+        }
+    }
+}
+
+fn acknowledge_all(engine: &Engine, barrier: Barrier) {
+    for subtask in 0..2 {
+        let text = format!("{} of {}", subtask, barrier.id);
+        let handle = engine.task(&task(subtask)).unwrap();
+        handle
+            .snapshot(barrier, &mut |sink| {
+                sink.section(&key(), &mut |out| Ok(out.write_all(text.as_bytes())?))
+            })
+            .unwrap();
+    }
+}
+
+fn state(engine: &Engine, subtask: u32) -> Option<String> {
+    let mut source = engine.task_state(&task(subtask)).unwrap();
+    source.next_section().unwrap()?;
+    let mut text = String::new();
+    source.body().read_to_string(&mut text).unwrap();
+    Some(text)
+}
+
+#[test]
+fn a_triggered_checkpoint_is_restored_by_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = builder(dir.path()).property("input", "x").open().unwrap();
+    assert_eq!(engine.restored(), None);
+    let told = start(&engine);
+    let handle = engine.trigger(CheckpointType::Checkpoint);
+    let barrier = next_barrier(&told);
+    acknowledge_all(&engine, barrier);
+    assert_eq!(handle.wait(PATIENCE), Some(CheckpointOutcome::Completed(barrier.id)));
+    let news = loop {
+        if let Told::News(news) = told.recv_timeout(PATIENCE).unwrap() {
+            break news;
+        }
+    };
+    assert_eq!(news, Notification::Completed { id: barrier.id });
+    drop(engine);
+
+    let engine = builder(dir.path()).open().unwrap();
+    assert_eq!(engine.restored(), Some(barrier.id));
+    assert_eq!(engine.property("input"), Some("x"));
+    assert_eq!(state(&engine, 1), Some(format!("1 of {}", barrier.id)));
+    assert_eq!(engine.attempt().0, 2);
+}
+
+#[test]
+fn a_failing_snapshot_declines_and_a_panic_does_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = CheckpointConfig::builder().unlimited_failures().build().unwrap();
+    let storage = Arc::new(SledCheckpointStorage::new(dir.path()));
+    let engine = Engine::builder(JobId::new("job").unwrap(), config, storage)
+        .operator(OperatorSpec::new(OperatorUid::new("op").unwrap(), 2))
+        .open()
+        .unwrap();
+    let told = start(&engine);
+    for panics in [false, true] {
+        let handle = engine.trigger(CheckpointType::Checkpoint);
+        let barrier = next_barrier(&told);
+        let failed = engine.task(&task(0)).unwrap().snapshot(barrier, &mut |_| {
+            assert!(!panics, "on purpose");
+            Err(Error::invalid("on purpose"))
+        });
+        assert!(failed.is_err());
+        let reason = CheckpointFailureReason::CheckpointAsyncException;
+        let expected = CheckpointOutcome::Failed { id: Some(barrier.id), reason };
+        assert_eq!(handle.wait(PATIENCE), Some(expected));
+        acknowledge_all(&engine, barrier);
+    }
+    let handle = engine.trigger(CheckpointType::Checkpoint);
+    let barrier = next_barrier(&told);
+    acknowledge_all(&engine, barrier);
+    assert_eq!(handle.wait(PATIENCE), Some(CheckpointOutcome::Completed(barrier.id)));
+}
+
+#[test]
+fn a_job_beyond_its_tolerance_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = builder(dir.path()).open().unwrap();
+    let told = start(&engine);
+    let _handle = engine.trigger(CheckpointType::Checkpoint);
+    let barrier = next_barrier(&told);
+    let reason = CheckpointFailureReason::CheckpointDeclined;
+    engine.task(&task(1)).unwrap().decline(barrier.id, reason);
+    let error = loop {
+        if let Told::Failed(error) = told.recv_timeout(PATIENCE).unwrap() {
+            break error;
+        }
+    };
+    assert!(error.to_string().contains("CHECKPOINT_DECLINED"), "{error}");
+}
+
+#[test]
+fn only_the_retained_checkpoints_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = builder(dir.path()).open().unwrap();
+    let told = start(&engine);
+    let mut subsumed = Vec::new();
+    for _ in 0..5 {
+        let handle = engine.trigger(CheckpointType::Checkpoint);
+        let barrier = next_barrier(&told);
+        acknowledge_all(&engine, barrier);
+        assert_eq!(handle.wait(PATIENCE), Some(CheckpointOutcome::Completed(barrier.id)));
+    }
+    while subsumed.len() < 2 {
+        if let Told::News(Notification::Subsumed { id }) = told.recv_timeout(PATIENCE).unwrap() {
+            subsumed.push(id.0);
+        }
+    }
+    assert_eq!(subsumed, [1, 2]);
+    let left: Vec<u64> = engine.checkpoints().ids().iter().map(|id| id.0).collect();
+    assert_eq!(left, [3, 4, 5]);
+}
+
+#[test]
+fn a_fresh_start_forgets_everything_but_the_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = builder(dir.path()).open().unwrap();
+    let told = start(&engine);
+    let handle = engine.trigger(CheckpointType::Checkpoint);
+    let barrier = next_barrier(&told);
+    acknowledge_all(&engine, barrier);
+    assert!(handle.wait(PATIENCE).is_some());
+    engine.record_finish("done").unwrap();
+    drop(engine);
+
+    let engine = builder(dir.path()).restore_policy(RestorePolicy::Fresh).open().unwrap();
+    assert_eq!((engine.restored(), state(&engine, 0)), (None, None));
+    drop(engine);
+    let engine = builder(dir.path()).open().unwrap();
+    assert_eq!((engine.restored(), engine.checkpoints().finish()), (None, None));
+    assert!(engine.checkpoints().next_id() > barrier.id);
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_the_job_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = builder(dir.path()).open().unwrap();
+    let told = start(&engine);
+    let handle = engine.trigger(CheckpointType::Checkpoint);
+    let barrier = next_barrier(&told);
+    acknowledge_all(&engine, barrier);
+    assert!(handle.wait(PATIENCE).is_some());
+    drop(engine);
+    let config = CheckpointConfig::builder().build().unwrap();
+    let storage = Arc::new(SledCheckpointStorage::new(dir.path()));
+    let other = Engine::builder(JobId::new("job").unwrap(), config, storage)
+        .operator(OperatorSpec::new(OperatorUid::new("op").unwrap(), 3))
+        .open();
+    assert_eq!(other.unwrap_err().kind(), ErrorKind::Incompatible);
+}
