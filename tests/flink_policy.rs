@@ -56,9 +56,7 @@ fn object<'a>(value: &'a Value, keys: &[&str]) -> &'a Map<String, Value> {
 }
 
 fn number(value: &Value) -> u64 {
-    value
-        .as_u64()
-        .unwrap_or_else(|| panic!("{value} is not a number of milliseconds"))
+    value.as_u64().unwrap_or_else(|| panic!("{value} is not a number of milliseconds"))
 }
 
 fn millis(value: &Value) -> Duration {
@@ -66,13 +64,8 @@ fn millis(value: &Value) -> Duration {
 }
 
 fn read_settings(value: &Value) -> CoordinatorSettings {
-    let keys = [
-        "interval_ms",
-        "min_pause_ms",
-        "timeout_ms",
-        "max_concurrent",
-        "tolerable_failures",
-    ];
+    let keys =
+        ["interval_ms", "min_pause_ms", "timeout_ms", "max_concurrent", "tolerable_failures"];
     let config = object(value, &[&keys[..], &["unaligned"]].concat());
     let count = |value: &Value| u32::try_from(number(value)).expect("a count");
     let tolerable = &config["tolerable_failures"];
@@ -110,15 +103,7 @@ fn read_request(value: &Value) -> (u64, CheckpointType) {
 
 fn read_case(line: &str) -> Case {
     let value: Value = serde_json::from_str(line).expect("a JSON line");
-    let keys = [
-        "case",
-        "config",
-        "first_trigger_ms",
-        "until_ms",
-        "attempts",
-        "requests",
-        "events",
-    ];
+    let keys = ["case", "config", "first_trigger_ms", "until_ms", "attempts", "requests", "events"];
     let case = object(&value, &keys);
     let list = |key: &str| case[key].as_array().expect("a list");
     Case {
@@ -213,10 +198,7 @@ impl<'a> Replay<'a> {
                     self.acknowledge(id, 7);
                     let reason = CheckpointFailureReason::CheckpointDeclined;
                     self.handle.decline(id, 3, reason);
-                    assert!(
-                        !self.handle.decline(id, 4, reason),
-                        "a second decline decided"
-                    );
+                    assert!(!self.handle.decline(id, 4, reason), "a second decline decided");
                     self.acknowledge(id, 5);
                 }
             }
@@ -271,12 +253,7 @@ impl<'a> Replay<'a> {
             Event::Completed { id, .. } => {
                 self.record(json!({"event": "completed", "id": id.0}));
             }
-            Event::Aborted {
-                id,
-                reason,
-                declined_by,
-                ..
-            } => {
+            Event::Aborted { id, reason, declined_by, .. } => {
                 let (event, by) = match reason {
                     CheckpointFailureReason::CheckpointExpired => ("expired", None),
                     CheckpointFailureReason::CheckpointSubsumed => ("subsumed", None),
@@ -317,14 +294,8 @@ impl<'a> Replay<'a> {
         assert_eq!(counts.total, seen(&["triggered"]));
         assert_eq!(counts.completed, seen(&["completed"]));
         assert_eq!(counts.failed, seen(&["declined", "expired", "subsumed"]));
-        assert_eq!(
-            counts.in_progress,
-            counts.total - counts.completed - counts.failed
-        );
-        assert_eq!(
-            self.states, 0,
-            "states that are neither committed nor discarded"
-        );
+        assert_eq!(counts.in_progress, counts.total - counts.completed - counts.failed);
+        assert_eq!(self.states, 0, "states that are neither committed nor discarded");
     }
 }
 
@@ -352,31 +323,13 @@ fn compare(case: &Case, replayed: &[Value]) -> Result<(), String> {
 fn every_recorded_run_of_flink_is_repeated_event_by_event() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/flink/policy.jsonl");
     let text = std::fs::read_to_string(path).expect(path);
-    let cases: Vec<Case> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .map(read_case)
-        .collect();
+    let cases: Vec<Case> =
+        text.lines().filter(|line| !line.trim().is_empty()).map(read_case).collect();
     assert!(!cases.is_empty(), "{path} has no case");
     let events: usize = cases.iter().map(|case| case.events.len()).sum();
-    let failed: Vec<String> = cases
-        .iter()
-        .filter_map(|case| compare(case, &Replay::new(case).run()).err())
-        .collect();
-    let shown = failed
-        .iter()
-        .take(3)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join("\n");
-    assert!(
-        failed.is_empty(),
-        "{} of {} cases differ:\n{shown}",
-        failed.len(),
-        cases.len()
-    );
-    println!(
-        "{} cases of Flink's policy replayed, {events} events",
-        cases.len()
-    );
+    let failed: Vec<String> =
+        cases.iter().filter_map(|case| compare(case, &Replay::new(case).run()).err()).collect();
+    let shown = failed.iter().take(3).map(String::as_str).collect::<Vec<_>>().join("\n");
+    assert!(failed.is_empty(), "{} of {} cases differ:\n{shown}", failed.len(), cases.len());
+    println!("{} cases of Flink's policy replayed, {events} events", cases.len());
 }

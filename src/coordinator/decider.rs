@@ -59,9 +59,7 @@ impl RequestDecider {
             return Decision::Queue;
         }
         if facts.periodic && !facts.forced {
-            let earliest = facts
-                .last_completion
-                .map(|last| last.saturating_add(facts.min_pause));
+            let earliest = facts.last_completion.map(|last| last.saturating_add(facts.min_pause));
             if let Some(retry_in) = earliest.and_then(|earliest| earliest.checked_sub(facts.now))
                 && !retry_in.is_zero()
             {
@@ -97,51 +95,26 @@ mod tests {
     #[test]
     fn a_periodic_request_within_the_pause_is_dropped_for_the_rest_of_it() {
         let now = Duration::from_millis(104);
-        let facts = Facts {
-            periodic: true,
-            now,
-            ..IDLE
-        };
+        let facts = Facts { periodic: true, now, ..IDLE };
         let reason = CheckpointFailureReason::MinimumTimeBetweenCheckpoints;
         let retry_in = Duration::from_millis(6);
-        assert_eq!(
-            RequestDecider::decide(&facts),
-            Decision::Drop { reason, retry_in }
-        );
-        let facts = Facts {
-            now: Duration::from_millis(110),
-            ..facts
-        };
+        assert_eq!(RequestDecider::decide(&facts), Decision::Drop { reason, retry_in });
+        let facts = Facts { now: Duration::from_millis(110), ..facts };
         assert_eq!(RequestDecider::decide(&facts), Decision::Start);
-        let facts = Facts {
-            forced: true,
-            now,
-            ..facts
-        };
+        let facts = Facts { forced: true, now, ..facts };
         assert_eq!(RequestDecider::decide(&facts), Decision::Start);
     }
 
     #[test]
     fn before_the_first_completion_there_is_no_pause() {
-        let facts = Facts {
-            periodic: true,
-            last_completion: None,
-            now: Duration::ZERO,
-            ..IDLE
-        };
+        let facts = Facts { periodic: true, last_completion: None, now: Duration::ZERO, ..IDLE };
         assert_eq!(RequestDecider::decide(&facts), Decision::Start);
     }
 
     #[test]
     fn a_pause_does_not_limit_how_many_are_in_flight() {
         let now = Duration::from_secs(10);
-        let facts = Facts {
-            periodic: true,
-            pending: 1,
-            max_concurrent: 2,
-            now,
-            ..IDLE
-        };
+        let facts = Facts { periodic: true, pending: 1, max_concurrent: 2, now, ..IDLE };
         assert_eq!(RequestDecider::decide(&facts), Decision::Start);
     }
 
@@ -149,39 +122,19 @@ mod tests {
     fn only_a_forced_request_exceeds_the_number_in_flight() {
         let facts = Facts { pending: 1, ..IDLE };
         assert_eq!(RequestDecider::decide(&facts), Decision::Queue);
-        assert_eq!(
-            RequestDecider::decide(&Facts {
-                forced: true,
-                ..facts
-            }),
-            Decision::Start
-        );
+        assert_eq!(RequestDecider::decide(&Facts { forced: true, ..facts }), Decision::Start);
     }
 
     #[test]
     fn slow_deletions_hold_even_forced_requests_back() {
-        let facts = Facts {
-            forced: true,
-            cleaning: 1,
-            ..IDLE
-        };
+        let facts = Facts { forced: true, cleaning: 1, ..IDLE };
         assert_eq!(RequestDecider::decide(&facts), Decision::Start);
-        assert_eq!(
-            RequestDecider::decide(&Facts {
-                cleaning: 2,
-                ..facts
-            }),
-            Decision::Queue
-        );
+        assert_eq!(RequestDecider::decide(&Facts { cleaning: 2, ..facts }), Decision::Queue);
     }
 
     #[test]
     fn a_forced_request_waits_for_a_slot() {
-        let facts = Facts {
-            forced: true,
-            slot_free: false,
-            ..IDLE
-        };
+        let facts = Facts { forced: true, slot_free: false, ..IDLE };
         assert_eq!(RequestDecider::decide(&facts), Decision::Queue);
     }
 }

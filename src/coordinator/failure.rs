@@ -42,12 +42,7 @@ pub struct FailurePolicy {
 impl FailurePolicy {
     /// A policy that survives `tolerable` failures in a row, or any number.
     pub fn new(tolerable: Option<u32>) -> Self {
-        Self {
-            tolerable,
-            counted: BTreeSet::new(),
-            without_id: 0,
-            last_succeeded: None,
-        }
+        Self { tolerable, counted: BTreeSet::new(), without_id: 0, last_succeeded: None }
     }
 
     /// Changes the tolerable number for failures to come.
@@ -122,10 +117,7 @@ mod tests {
             assert!(!failed(&mut policy, id, Reason::CheckpointExpired));
         }
         policy.succeeded(CheckpointId(1));
-        assert!(
-            failed(&mut policy, 5, Reason::CheckpointExpired),
-            "an older success forgave"
-        );
+        assert!(failed(&mut policy, 5, Reason::CheckpointExpired), "an older success forgave");
     }
 
     #[test]
@@ -134,10 +126,7 @@ mod tests {
         assert!(!failed(&mut policy, 1, Reason::CheckpointDeclined));
         assert!(!failed(&mut policy, 2, Reason::CheckpointDeclined));
         assert!(!failed(&mut policy, 3, Reason::JobFailoverRegion));
-        assert!(
-            !failed(&mut policy, 2, Reason::CheckpointDeclined),
-            "an id counts once"
-        );
+        assert!(!failed(&mut policy, 2, Reason::CheckpointDeclined), "an id counts once");
         assert!(failed(&mut policy, 4, Reason::CheckpointDeclined));
         assert!(!failed(&mut policy, 5, Reason::CheckpointDeclined));
     }
@@ -146,11 +135,7 @@ mod tests {
     fn without_tolerance_exactly_the_counted_reasons_fail_the_job() {
         for &reason in Reason::ALL {
             let mut policy = FailurePolicy::new(Some(0));
-            assert_eq!(
-                failed(&mut policy, 0, reason),
-                reason.is_counted(),
-                "{reason}"
-            );
+            assert_eq!(failed(&mut policy, 0, reason), reason.is_counted(), "{reason}");
             let mut policy = FailurePolicy::new(None);
             assert!(!failed(&mut policy, 0, reason), "{reason}");
         }
@@ -167,12 +152,8 @@ mod tests {
     fn savepoints_count_only_when_a_task_declines() {
         let fails = |kind, by_task| {
             let (id, reason) = (Some(CheckpointId(1)), Reason::CheckpointAsyncException);
-            let verdict = FailurePolicy::new(Some(0)).failed(&Failure {
-                id,
-                kind,
-                reason,
-                by_task,
-            });
+            let verdict =
+                FailurePolicy::new(Some(0)).failed(&Failure { id, kind, reason, by_task });
             verdict == Verdict::FailJob
         };
         assert!(fails(CheckpointType::Savepoint, true));

@@ -44,17 +44,11 @@ impl<S: Send> CoordinatorHandle<S> {
     /// refused.
     pub fn submit(&self, kind: CheckpointType) -> TriggerHandle {
         let (promise, handle) = Promise::new();
-        let request = Request {
-            kind: RequestKind::Manual(kind),
-            promise: Some(promise),
-        };
+        let request = Request { kind: RequestKind::Manual(kind), promise: Some(promise) };
         if let Err(refused) = self.shared.requests.push(request) {
             let reason = CheckpointFailureReason::TooManyCheckpointRequests;
             let outcome = CheckpointOutcome::Failed { id: None, reason };
-            refused
-                .promise
-                .into_iter()
-                .for_each(|promise| promise.complete(outcome));
+            refused.promise.into_iter().for_each(|promise| promise.complete(outcome));
         }
         if self.shared.is_closed() {
             self.shared.refuse_requests();
@@ -74,12 +68,7 @@ impl<S: Send> CoordinatorHandle<S> {
             Err(Refusal::Duplicate) => return Acknowledged::Duplicate(state),
             Err(Refusal::Late) => return Acknowledged::Late(state),
         };
-        if let Err(report) = self.shared.reports.push(Report {
-            id,
-            task,
-            slot,
-            state,
-        }) {
+        if let Err(report) = self.shared.reports.push(Report { id, task, slot, state }) {
             // Capacity forbids it (see `shared`). Without its state the checkpoint must not complete.
             debug_assert!(false, "the queue of states is full");
             self.abort(id, CheckpointFailureReason::TriggerCheckpointFailure);
@@ -94,14 +83,7 @@ impl<S: Send> CoordinatorHandle<S> {
     /// A task cannot take part in a checkpoint. True when this call decided the outcome; repeated
     /// and late ones change nothing.
     pub fn decline(&self, id: CheckpointId, task: u32, reason: CheckpointFailureReason) -> bool {
-        task < self.shared.slots.tasks()
-            && self.fail(
-                id,
-                Cause {
-                    reason,
-                    task: Some(task),
-                },
-            )
+        task < self.shared.slots.tasks() && self.fail(id, Cause { reason, task: Some(task) })
     }
 
     /// The host gives a pending checkpoint up, for no task's sake. True when this call decided the
@@ -114,11 +96,7 @@ impl<S: Send> CoordinatorHandle<S> {
     /// [`FinalizeCheckpointFailure`](CheckpointFailureReason::FinalizeCheckpointFailure). To be
     /// called once for each commit that was handed out, in that order, from any thread.
     pub fn commit_finished(&self, id: CheckpointId, result: Result<(), CheckpointFailureReason>) {
-        let is_new = self
-            .shared
-            .results
-            .push(CommitResult { id, result })
-            .is_ok();
+        let is_new = self.shared.results.push(CommitResult { id, result }).is_ok();
         debug_assert!(is_new, "a commit was reported twice");
         self.shared.notify();
     }
@@ -147,9 +125,7 @@ impl<S: Send> CoordinatorHandle<S> {
 
 impl<S> Clone for CoordinatorHandle<S> {
     fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-        }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 

@@ -46,12 +46,8 @@ impl Leases {
         };
         *lease = match *lease {
             Lease::Free | Lease::Draining { outstanding: 0 | 1 } => Lease::Free,
-            Lease::Used { taken } => Lease::Used {
-                taken: taken.saturating_add(1),
-            },
-            Lease::Draining { outstanding } => Lease::Draining {
-                outstanding: outstanding - 1,
-            },
+            Lease::Used { taken } => Lease::Used { taken: taken.saturating_add(1) },
+            Lease::Draining { outstanding } => Lease::Draining { outstanding: outstanding - 1 },
         };
     }
 

@@ -43,10 +43,7 @@ fn nobody() -> WakeHook {
 fn counting() -> (Arc<AtomicU32>, WakeHook) {
     let woken = Arc::new(AtomicU32::new(0));
     let hook = Arc::clone(&woken);
-    (
-        woken,
-        std::sync::Arc::new(move || _ = hook.fetch_add(1, Ordering::AcqRel)),
-    )
+    (woken, std::sync::Arc::new(move || _ = hook.fetch_add(1, Ordering::AcqRel)))
 }
 
 fn coordinator(slots: u32, tasks: u32, max_concurrent: u32, wake: WakeHook) -> Coordinator<u32> {
@@ -63,10 +60,7 @@ fn coordinator(slots: u32, tasks: u32, max_concurrent: u32, wake: WakeHook) -> C
 fn trigger(coordinator: &mut Coordinator<u32>) {
     drop(coordinator.handle().submit(CheckpointType::Checkpoint));
     coordinator.step(START, 0);
-    assert!(matches!(
-        coordinator.next_event(),
-        Some(Event::Trigger { .. })
-    ));
+    assert!(matches!(coordinator.next_event(), Some(Event::Trigger { .. })));
 }
 
 /// State that the tasks were given back.
@@ -114,16 +108,8 @@ impl Seen {
     }
 
     fn outcomes(&self, id: CheckpointId) -> usize {
-        let aborted = self
-            .aborted
-            .iter()
-            .filter(|(aborted, _)| *aborted == id)
-            .count();
-        self.committed
-            .iter()
-            .filter(|&&committed| committed == id)
-            .count()
-            + aborted
+        let aborted = self.aborted.iter().filter(|(aborted, _)| *aborted == id).count();
+        self.committed.iter().filter(|&&committed| committed == id).count() + aborted
     }
 }
 
@@ -153,10 +139,7 @@ fn the_last_acknowledgement_and_the_expiry_give_one_outcome() {
             seen.drain(&mut coordinator);
         }
         assert_eq!(seen.outcomes(FIRST), 1);
-        assert_eq!(
-            seen.states,
-            BTreeMap::from([((FIRST, 0), 1), ((FIRST, 1), 1)])
-        );
+        assert_eq!(seen.states, BTreeMap::from([((FIRST, 0), 1), ((FIRST, 1), 1)]));
     });
 }
 
@@ -197,11 +180,7 @@ fn a_late_acknowledgement_never_counts_in_a_slot_that_is_used_again() {
         // The slot is used again, and its task has a place in the queue, or it is not used yet.
         let reused = seen.triggered.contains(&SECOND);
         if reused {
-            assert_eq!(
-                seen.outcomes(SECOND),
-                0,
-                "nobody has acknowledged the second"
-            );
+            assert_eq!(seen.outcomes(SECOND), 0, "nobody has acknowledged the second");
             assert_eq!(acknowledge(&handle, SECOND, 0), None);
         }
         seen.given_back(FIRST, late.join().unwrap());
@@ -235,10 +214,7 @@ fn a_subsumption_and_the_last_acknowledgement_give_one_outcome() {
         coordinator.step(START, 0);
         seen.drain(&mut coordinator);
         assert_eq!((seen.outcomes(FIRST), seen.outcomes(SECOND)), (1, 1));
-        assert_eq!(
-            seen.states,
-            BTreeMap::from([((FIRST, 0), 1), ((SECOND, 0), 1)])
-        );
+        assert_eq!(seen.states, BTreeMap::from([((FIRST, 0), 1), ((SECOND, 0), 1)]));
     });
 }
 
@@ -274,18 +250,10 @@ fn a_reading_of_the_counts_is_of_one_moment() {
             }
         });
         let counts = statistics.read();
-        assert_eq!(
-            counts.total,
-            counts.in_progress + counts.completed + counts.failed
-        );
-        let last = counts
-            .last_completed
-            .map(|last| (last.id.0, last.duration.as_millis()));
+        assert_eq!(counts.total, counts.in_progress + counts.completed + counts.failed);
+        let last = counts.last_completed.map(|last| (last.id.0, last.duration.as_millis()));
         let completed = counts.completed;
-        assert_eq!(
-            last,
-            (completed > 0).then_some((completed, completed.into()))
-        );
+        assert_eq!(last, (completed > 0).then_some((completed, completed.into())));
         writing.join().unwrap();
     });
 }
@@ -324,10 +292,7 @@ fn a_request_that_races_with_the_end_of_the_coordinator_is_answered() {
         drop(coordinator);
         let reason = Reason::CheckpointCoordinatorShutdown;
         let outcome = asking.join().unwrap().try_outcome();
-        assert_eq!(
-            outcome,
-            Some(CheckpointOutcome::Failed { id: None, reason })
-        );
+        assert_eq!(outcome, Some(CheckpointOutcome::Failed { id: None, reason }));
     });
 }
 
@@ -349,9 +314,6 @@ fn a_waiter_that_did_not_see_the_outcome_is_woken() {
         let polled = std::pin::Pin::new(&mut handle).poll(&mut context);
         giving.join().unwrap();
         assert_eq!(handle.try_outcome(), Some(outcome));
-        assert!(
-            polled.is_ready() || count.0.load(Ordering::Acquire) > 0,
-            "a lost wake-up"
-        );
+        assert!(polled.is_ready() || count.0.load(Ordering::Acquire) > 0, "a lost wake-up");
     });
 }

@@ -36,18 +36,11 @@ impl<S> Pending<S> {
 
     /// All tasks have acknowledged: what the host makes durable.
     pub(super) fn commit(&mut self, id: CheckpointId, now: Duration) -> Commit<S> {
-        self.phase = Phase::Committing {
-            acknowledged_at: now,
-        };
+        self.phase = Phase::Committing { acknowledged_at: now };
         let mut acknowledged = std::mem::take(&mut self.states);
         acknowledged.sort_unstable_by_key(|(task, _)| *task);
         let kind = self.kind.checkpoint_type();
-        Commit {
-            id,
-            kind,
-            timestamp_ms: self.timestamp_ms,
-            acknowledged,
-        }
+        Commit { id, kind, timestamp_ms: self.timestamp_ms, acknowledged }
     }
 
     /// Time from the trigger to the last acknowledgement.

@@ -42,12 +42,7 @@ impl RequestQueue {
     /// else the periodic one.
     pub(super) fn push(&mut self, request: Request, forced: bool) -> Option<Request> {
         let is_full = self.waiting.len() >= QUEUED_REQUESTS_MAX;
-        if is_full
-            && self
-                .waiting
-                .last_key_value()
-                .is_some_and(|(last, _)| !last.periodic)
-        {
+        if is_full && self.waiting.last_key_value().is_some_and(|(last, _)| !last.periodic) {
             return Some(request);
         }
         let rank = Rank {
@@ -58,11 +53,7 @@ impl RequestQueue {
         };
         self.arrivals = self.arrivals.wrapping_add(1);
         self.waiting.insert(rank, request);
-        if self.waiting.len() > QUEUED_REQUESTS_MAX {
-            self.pop_last()
-        } else {
-            None
-        }
+        if self.waiting.len() > QUEUED_REQUESTS_MAX { self.pop_last() } else { None }
     }
 
     /// The rank of the request whose turn it is.
@@ -77,18 +68,12 @@ impl RequestQueue {
     /// True when the timer's request waits; a second one would add nothing.
     pub(super) fn has_periodic(&self) -> bool {
         // Only the timer ranks behind users' checkpoints, and it makes checkpoints only.
-        self.waiting
-            .last_key_value()
-            .is_some_and(|(last, _)| last.periodic)
+        self.waiting.last_key_value().is_some_and(|(last, _)| last.periodic)
     }
 
     /// Takes the timer's request out.
     pub(super) fn pop_periodic(&mut self) -> Option<Request> {
-        if self.has_periodic() {
-            self.pop_last()
-        } else {
-            None
-        }
+        if self.has_periodic() { self.pop_last() } else { None }
     }
 
     fn pop_last(&mut self) -> Option<Request> {
@@ -107,10 +92,7 @@ mod tests {
     const FULL: RequestKind = RequestKind::Manual(CheckpointType::FullCheckpoint);
 
     fn request(kind: RequestKind) -> Request {
-        Request {
-            kind,
-            promise: None,
-        }
+        Request { kind, promise: None }
     }
 
     fn refused(queue: &mut RequestQueue, kind: RequestKind) -> Option<RequestKind> {
@@ -130,13 +112,7 @@ mod tests {
             assert!(queue.push(request(kind), forced).is_none());
         }
         let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|r| r.kind).collect();
-        let expected = [
-            SYNC_SAVEPOINT,
-            SAVEPOINT,
-            CHECKPOINT,
-            FULL,
-            RequestKind::Periodic,
-        ];
+        let expected = [SYNC_SAVEPOINT, SAVEPOINT, CHECKPOINT, FULL, RequestKind::Periodic];
         assert_eq!(order, expected);
     }
 
@@ -151,10 +127,7 @@ mod tests {
         assert_eq!(refused(&mut queue, SAVEPOINT), Some(RequestKind::Periodic));
         assert!(!queue.has_periodic());
         assert_eq!(refused(&mut queue, SAVEPOINT), Some(SAVEPOINT));
-        assert_eq!(
-            refused(&mut queue, RequestKind::Periodic),
-            Some(RequestKind::Periodic)
-        );
+        assert_eq!(refused(&mut queue, RequestKind::Periodic), Some(RequestKind::Periodic));
     }
 
     #[test]

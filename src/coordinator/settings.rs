@@ -66,9 +66,8 @@ impl CoordinatorSettings {
     /// What the barriers of a checkpoint ask for, decided once, at its trigger
     /// (Flink: `CheckpointOptions.forConfig`).
     pub fn barrier_options(&self, kind: CheckpointType) -> BarrierOptions {
-        let timeout = self
-            .aligned_timeout
-            .filter(|&timeout| !timeout.is_zero() && timeout != Duration::MAX);
+        let timeout =
+            self.aligned_timeout.filter(|&timeout| !timeout.is_zero() && timeout != Duration::MAX);
         let (alignment, aligned_timeout) = match (self.exactly_once, self.unaligned, timeout) {
             (false, _, _) => (Alignment::AtLeastOnce, None),
             (true, false, _) => (Alignment::Aligned, None),
@@ -76,11 +75,7 @@ impl CoordinatorSettings {
             (true, true, None) => (Alignment::Unaligned, None),
             (true, true, Some(timeout)) => (Alignment::Aligned, Some(timeout)),
         };
-        BarrierOptions {
-            kind,
-            alignment,
-            aligned_timeout,
-        }
+        BarrierOptions { kind, alignment, aligned_timeout }
     }
 
     /// True for a request that ignores the most checkpoints in flight.
@@ -121,14 +116,7 @@ mod tests {
             (true, true, second, SyncSavepoint, Aligned, None),
             (true, false, second, Checkpoint, Aligned, None),
             (true, true, None, Checkpoint, Unaligned, None),
-            (
-                true,
-                true,
-                Some(Duration::ZERO),
-                FullCheckpoint,
-                Unaligned,
-                None,
-            ),
+            (true, true, Some(Duration::ZERO), FullCheckpoint, Unaligned, None),
             (true, true, Some(Duration::MAX), Checkpoint, Unaligned, None),
             (true, true, second, Checkpoint, Aligned, second),
         ];
@@ -139,11 +127,7 @@ mod tests {
                 aligned_timeout,
                 ..CoordinatorSettings::default()
             };
-            let expected = BarrierOptions {
-                kind,
-                alignment,
-                aligned_timeout: timeout,
-            };
+            let expected = BarrierOptions { kind, alignment, aligned_timeout: timeout };
             assert_eq!(settings.barrier_options(kind), expected, "{settings:?}");
         }
     }
@@ -161,10 +145,7 @@ mod tests {
         let long = settings(50, 10);
         for random in [0, 1, 40_000_000, 40_000_001, u64::MAX] {
             let delay = long.initial_delay(random);
-            assert!(
-                delay >= long.min_pause && delay <= Duration::from_millis(50),
-                "{delay:?}"
-            );
+            assert!(delay >= long.min_pause && delay <= Duration::from_millis(50), "{delay:?}");
         }
         assert_eq!(long.initial_delay(40_000_000), Duration::from_millis(50));
     }

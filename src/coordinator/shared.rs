@@ -59,9 +59,7 @@ pub(super) struct Shared<S> {
 
 impl<S> Shared<S> {
     pub(super) fn new(slots: usize, tasks: u32, wake: WakeHook) -> Self {
-        let reports = usize::try_from(tasks)
-            .unwrap_or(usize::MAX)
-            .saturating_mul(slots);
+        let reports = usize::try_from(tasks).unwrap_or(usize::MAX).saturating_mul(slots);
         Self {
             slots: Slots::new(slots, tasks),
             reports: Queue::new(reports),
@@ -115,8 +113,6 @@ impl<S> Shared<S> {
 
 impl<S> fmt::Debug for Shared<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("slots", &self.slots.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Shared").field("slots", &self.slots.len()).finish_non_exhaustive()
     }
 }

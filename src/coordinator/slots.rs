@@ -45,10 +45,7 @@ impl Word {
 
     fn unpack(word: u64) -> Self {
         let half = |word| u32::try_from(word & u64::from(u32::MAX)).unwrap_or_default();
-        Self {
-            tag: half(word),
-            payload: half(word >> 32),
-        }
+        Self { tag: half(word), payload: half(word >> 32) }
     }
 
     fn pack(self) -> u64 {
@@ -87,10 +84,7 @@ pub(super) struct Cause {
 impl Cause {
     fn payload(self) -> u32 {
         let reasons = CheckpointFailureReason::ALL;
-        let code = reasons
-            .iter()
-            .position(|&reason| reason == self.reason)
-            .unwrap_or_default();
+        let code = reasons.iter().position(|&reason| reason == self.reason).unwrap_or_default();
         let code = u32::try_from(code).unwrap_or_default();
         let task = self.task.map_or(0, |task| task.saturating_add(1)) & TASK_MASK;
         FAILED | code << REASON_SHIFT | task
@@ -152,14 +146,9 @@ impl Slots {
         let closed = || AtomicU64::new(Word::CLOSED.pack());
         let slot = || Slot {
             countdown: CachePadded::new(closed()),
-            acknowledged: (0..tasks.div_ceil(TASKS_PER_WORD))
-                .map(|_| closed())
-                .collect(),
+            acknowledged: (0..tasks.div_ceil(TASKS_PER_WORD)).map(|_| closed()).collect(),
         };
-        Self {
-            slots: (0..count).map(|_| slot()).collect(),
-            tasks,
-        }
+        Self { slots: (0..count).map(|_| slot()).collect(), tasks }
     }
 
     pub(super) fn tasks(&self) -> u32 {
@@ -184,10 +173,7 @@ impl Slots {
             return false;
         };
         let open = |word: &AtomicU64, payload| {
-            change(word, |word| {
-                (word == Word::CLOSED).then_some(Word { tag, payload })
-            })
-            .is_ok()
+            change(word, |word| (word == Word::CLOSED).then_some(Word { tag, payload })).is_ok()
         };
         // ORDERING: the countdown last; who reads it with this id sees the words opened before.
         slot.acknowledged.iter().all(|word| open(word, 0)) && open(&slot.countdown, self.tasks)
@@ -242,13 +228,8 @@ impl Slots {
     /// How far the checkpoint in a slot is. Driver only, between open and close.
     pub(super) fn status(&self, index: usize) -> Status {
         // ORDERING: pairs with the release of the last count down; all states are in the queue.
-        let word = self
-            .slots
-            .get(index)
-            .map(|slot| slot.countdown.load(Ordering::Acquire));
-        word.map_or(Status::Pending, |word| {
-            Status::of(Word::unpack(word).payload)
-        })
+        let word = self.slots.get(index).map(|slot| slot.countdown.load(Ordering::Acquire));
+        word.map_or(Status::Pending, |word| Status::of(Word::unpack(word).payload))
     }
 
     /// Closes a slot for good and tells how many bits were set in it. Driver only.
@@ -259,9 +240,7 @@ impl Slots {
         let close = |word: &AtomicU64| change(word, |_| Some(Word::CLOSED));
         let _ = close(&slot.countdown);
         let closed = slot.acknowledged.iter().map(close);
-        closed
-            .map(|before| before.map_or(0, |word| word.payload.count_ones()))
-            .sum()
+        closed.map(|before| before.map_or(0, |word| word.payload.count_ones())).sum()
     }
 
     /// The open slot of an id. One that is opened meanwhile is never missed for an id that a task
@@ -270,13 +249,10 @@ impl Slots {
         let tag = tag(id)?;
         let slots = || self.slots.iter().enumerate();
         let home = self.home(id);
-        slots()
-            .skip(home)
-            .chain(slots().take(home))
-            .find_map(|(index, slot)| {
-                // ORDERING: pairs with the release in `open`.
-                let word = Word::unpack(slot.countdown.load(Ordering::Acquire));
-                (word.tag == tag).then_some((index, slot, word))
-            })
+        slots().skip(home).chain(slots().take(home)).find_map(|(index, slot)| {
+            // ORDERING: pairs with the release in `open`.
+            let word = Word::unpack(slot.countdown.load(Ordering::Acquire));
+            (word.tag == tag).then_some((index, slot, word))
+        })
     }
 }

@@ -61,10 +61,7 @@ pub(super) struct Statistics {
 impl Statistics {
     pub(super) fn new() -> Self {
         let zero = || AtomicU64::new(0);
-        let cell = || Cell {
-            id: zero(),
-            duration_ms: zero(),
-        };
+        let cell = || Cell { id: zero(), duration_ms: zero() };
         Self {
             restored: zero(),
             total: zero(),

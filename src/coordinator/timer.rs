@@ -16,11 +16,7 @@ pub(super) struct PeriodicTimer {
 impl PeriodicTimer {
     /// A stopped timer; without a period it never fires.
     pub(super) fn new(period: Option<Duration>) -> Self {
-        Self {
-            period,
-            running: false,
-            next: None,
-        }
+        Self { period, running: false, next: None }
     }
 
     pub(super) fn start(&mut self, first: Duration) {
@@ -65,9 +61,7 @@ impl PeriodicTimer {
             return;
         }
         self.period = period;
-        let earliest = period
-            .filter(|_| self.running)
-            .map(|period| now.saturating_add(period));
+        let earliest = period.filter(|_| self.running).map(|period| now.saturating_add(period));
         self.next = earliest.map(|new| self.next.map_or(new, |planned| planned.min(new)));
     }
 }

@@ -52,10 +52,7 @@ struct Shared {
 impl Shared {
     fn outcome(&self) -> Option<CheckpointOutcome> {
         // ORDERING: pairs with the release in `Promise::set`; the id was stored before it.
-        decode(
-            self.state.load(Ordering::Acquire),
-            self.id.load(Ordering::Relaxed),
-        )
+        decode(self.state.load(Ordering::Acquire), self.id.load(Ordering::Relaxed))
     }
 
     /// Registers a waker. False when it will not be woken and must look again by itself.
@@ -75,10 +72,7 @@ fn encode(outcome: CheckpointOutcome) -> (u32, u64) {
         CheckpointOutcome::Completed(id) => (COMPLETED, id.0),
         CheckpointOutcome::Failed { id, reason } => {
             let reasons = CheckpointFailureReason::ALL;
-            let code = reasons
-                .iter()
-                .position(|&other| other == reason)
-                .unwrap_or_default();
+            let code = reasons.iter().position(|&other| other == reason).unwrap_or_default();
             let code = u32::try_from(code).unwrap_or_default();
             (FAILED.saturating_add(code), id.map_or(0, |id| id.0))
         }
@@ -110,13 +104,7 @@ impl Promise {
             state: AtomicU32::new(OPEN),
             waiting: Queue::new(WAKERS),
         });
-        (
-            Self(Arc::clone(&shared)),
-            TriggerHandle {
-                shared,
-                registered: None,
-            },
-        )
+        (Self(Arc::clone(&shared)), TriggerHandle { shared, registered: None })
     }
 
     pub(super) fn complete(self, outcome: CheckpointOutcome) {
@@ -155,10 +143,7 @@ pub struct TriggerHandle {
 
 impl Clone for TriggerHandle {
     fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-            registered: None,
-        }
+        Self { shared: Arc::clone(&self.shared), registered: None }
     }
 }
 
@@ -177,18 +162,12 @@ impl TriggerHandle {
         }
         let clock = SystemClock::new();
         let waker = Waker::from(std::sync::Arc::new(ThreadWaker(std::thread::current())));
-        let longest = if self.shared.register(waker) {
-            Duration::MAX
-        } else {
-            LOOK_AGAIN
-        };
+        let longest = if self.shared.register(waker) { Duration::MAX } else { LOOK_AGAIN };
         loop {
             if let Some(outcome) = self.try_outcome() {
                 return Some(outcome);
             }
-            let left = timeout
-                .checked_sub(clock.now())
-                .filter(|left| !left.is_zero())?;
+            let left = timeout.checked_sub(clock.now()).filter(|left| !left.is_zero())?;
             std::thread::park_timeout(left.min(longest));
         }
     }
@@ -202,11 +181,7 @@ impl Future for TriggerHandle {
         if let Some(outcome) = this.shared.outcome() {
             return Poll::Ready(outcome);
         }
-        if !this
-            .registered
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(context.waker()))
-        {
+        if !this.registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             if this.shared.register(context.waker().clone()) {
                 this.registered = Some(context.waker().clone());
             } else {

@@ -5,6 +5,4 @@
 
 mod section;
 
-pub use section::{
-    SectionBody, SectionKey, SectionKind, SnapshotSink, SnapshotSource, Stateful,
-};
+pub use section::{SectionBody, SectionKey, SectionKind, SnapshotSink, SnapshotSource, Stateful};

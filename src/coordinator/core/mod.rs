@@ -78,9 +78,7 @@ impl<S: Send> Coordinator<S> {
         wake: WakeHook,
     ) -> Result<Self> {
         settings.check()?;
-        let slots = settings
-            .max_concurrent
-            .saturating_add(FORCED_SAVEPOINT_SLOTS);
+        let slots = settings.max_concurrent.saturating_add(FORCED_SAVEPOINT_SLOTS);
         Self::with_slots(slots, settings, tasks, next_id, latest_completed, wake)
     }
 
@@ -210,10 +208,7 @@ impl<S: Send> Coordinator<S> {
         if self.mode != Mode::Running {
             return None;
         }
-        let collecting = self
-            .pending
-            .values()
-            .filter(|pending| pending.is_collecting());
+        let collecting = self.pending.values().filter(|pending| pending.is_collecting());
         let expiries = collecting.map(|pending| pending.deadline);
         expiries.chain(self.timer.next()).min()
     }

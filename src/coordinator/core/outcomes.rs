@@ -20,10 +20,7 @@ impl<S: Send> Coordinator<S> {
         while let Some(CommitResult { id, result }) = self.shared.results.pop() {
             self.finish_commit(id, result, now);
         }
-        let collecting = self
-            .pending
-            .iter()
-            .filter(|(_, pending)| pending.is_collecting());
+        let collecting = self.pending.iter().filter(|(_, pending)| pending.is_collecting());
         let statuses =
             collecting.map(|(&id, pending)| (id, self.shared.slots.status(pending.slot)));
         let statuses: Vec<_> = statuses.collect();
@@ -84,18 +81,13 @@ impl<S: Send> Coordinator<S> {
         self.shared.statistics.completed(id, duration);
         self.failures.succeeded(id);
         self.last_completion = Some(now);
-        self.events.push_back(Event::Completed {
-            id,
-            kind: pending.kind,
-            duration,
-        });
+        self.events.push_back(Event::Completed { id, kind: pending.kind, duration });
         // A plain savepoint is the user's: tasks commit nothing for it and it subsumes nothing.
         if pending.kind.checkpoint_type() != CheckpointType::Savepoint {
             // A commit that came after a newer one is no news.
             if self.latest_completed < Some(id) {
                 self.latest_completed = Some(id);
-                self.events
-                    .push_back(Event::Notify(Notification::Completed { id }));
+                self.events.push_back(Event::Notify(Notification::Completed { id }));
             }
             let is_older = |other: CheckpointId, pending: &Pending<S>| {
                 other < id && !pending.kind.is_savepoint()
@@ -119,10 +111,7 @@ impl<S: Send> Coordinator<S> {
         ends: impl Fn(CheckpointId, &Pending<S>) -> bool,
         reason: CheckpointFailureReason,
     ) {
-        let ending = self
-            .pending
-            .iter()
-            .filter(|(id, p)| p.is_collecting() && ends(**id, p));
+        let ending = self.pending.iter().filter(|(id, p)| p.is_collecting() && ends(**id, p));
         let ending: Vec<_> = ending.map(|(id, _)| *id).collect();
         let mode = self.mode;
         for id in ending {
@@ -141,12 +130,7 @@ impl<S: Send> Coordinator<S> {
         };
         let (kind, reason, declined_by) = (pending.kind, cause.reason, cause.task);
         self.shared.statistics.failed();
-        self.events.push_back(Event::Aborted {
-            id,
-            kind,
-            reason,
-            declined_by,
-        });
+        self.events.push_back(Event::Aborted { id, kind, reason, declined_by });
         for (task, state) in pending.states.drain(..) {
             self.events.push_back(Event::Discard { id, task, state });
         }
@@ -154,11 +138,7 @@ impl<S: Send> Coordinator<S> {
         // driver looked must not wait for the next step.
         self.take_reports();
         let latest_completed = self.latest_completed;
-        let aborted = Notification::Aborted {
-            id,
-            reason,
-            latest_completed,
-        };
+        let aborted = Notification::Aborted { id, reason, latest_completed };
         self.events.push_back(Event::Notify(aborted));
         self.judge(&Failure {
             id: Some(id),
@@ -167,19 +147,14 @@ impl<S: Send> Coordinator<S> {
             by_task: declined_by.is_some(),
         });
         if let Some(promise) = pending.promise.take() {
-            promise.complete(CheckpointOutcome::Failed {
-                id: Some(id),
-                reason,
-            });
+            promise.complete(CheckpointOutcome::Failed { id: Some(id), reason });
         }
     }
 
     fn judge(&mut self, failure: &Failure) {
         if self.failures.failed(failure) == Verdict::FailJob && self.mode == Mode::Running {
             self.mode = Mode::Failing;
-            self.events.push_back(Event::JobFailed {
-                reason: failure.reason,
-            });
+            self.events.push_back(Event::JobFailed { reason: failure.reason });
         }
     }
 

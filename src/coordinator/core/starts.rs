@@ -22,10 +22,7 @@ impl<S: Send> Coordinator<S> {
                 Mode::Running | Mode::Failing => self.offer(request, now),
                 Mode::Suspended => self.refuse(request),
                 Mode::ShutDown => {
-                    self.reject(
-                        request,
-                        CheckpointFailureReason::CheckpointCoordinatorShutdown,
-                    );
+                    self.reject(request, CheckpointFailureReason::CheckpointCoordinatorShutdown);
                 }
             }
         }
@@ -33,13 +30,7 @@ impl<S: Send> Coordinator<S> {
 
     pub(super) fn fire_timer(&mut self, now: Duration) {
         if self.mode == Mode::Running && self.timer.fire(now) && !self.queue.has_periodic() {
-            self.offer(
-                Request {
-                    kind: RequestKind::Periodic,
-                    promise: None,
-                },
-                now,
-            );
+            self.offer(Request { kind: RequestKind::Periodic, promise: None }, now);
         }
     }
 
@@ -95,18 +86,9 @@ impl<S: Send> Coordinator<S> {
         };
         self.shared.started(id);
         self.shared.statistics.started();
-        let options = self
-            .settings
-            .barrier_options(request.kind.checkpoint_type());
-        let barrier = Barrier {
-            id,
-            timestamp_ms: self.wall_ms,
-            options,
-        };
-        self.events.push_back(Event::Trigger {
-            barrier,
-            kind: request.kind,
-        });
+        let options = self.settings.barrier_options(request.kind.checkpoint_type());
+        let barrier = Barrier { id, timestamp_ms: self.wall_ms, options };
+        self.events.push_back(Event::Trigger { barrier, kind: request.kind });
         let pending = Pending {
             kind: request.kind,
             slot,
@@ -132,10 +114,7 @@ impl<S: Send> Coordinator<S> {
 
     /// A request that the policy refused: neither a failure nor counted.
     pub(super) fn reject(&mut self, request: Request, reason: CheckpointFailureReason) {
-        self.events.push_back(Event::Rejected {
-            kind: request.kind,
-            reason,
-        });
+        self.events.push_back(Event::Rejected { kind: request.kind, reason });
         if let Some(promise) = request.promise {
             promise.complete(CheckpointOutcome::Failed { id: None, reason });
         }

@@ -11,15 +11,9 @@ fn a_suspension_fails_what_waits_and_what_is_pending_and_can_be_ended() {
     let submitted = bench.handle.submit(CheckpointType::Checkpoint);
     bench.core.suspend(Reason::CheckpointCoordinatorSuspend);
     for waiting in [&queued, &submitted] {
-        assert_eq!(
-            waiting.try_outcome(),
-            Some(failed(None, Reason::CheckpointCoordinatorSuspend))
-        );
+        assert_eq!(waiting.try_outcome(), Some(failed(None, Reason::CheckpointCoordinatorSuspend)));
     }
-    assert_eq!(
-        pending.try_outcome(),
-        Some(failed(Some(1), Reason::CheckpointCoordinatorSuspend))
-    );
+    assert_eq!(pending.try_outcome(), Some(failed(Some(1), Reason::CheckpointCoordinatorSuspend)));
     let expected = [
         "rejected checkpoint CHECKPOINT_COORDINATOR_SUSPEND",
         "rejected checkpoint CHECKPOINT_COORDINATOR_SUSPEND",
@@ -28,14 +22,8 @@ fn a_suspension_fails_what_waits_and_what_is_pending_and_can_be_ended() {
     ];
     assert_eq!(bench.step(), expected);
     let refused = bench.handle.submit(CheckpointType::Checkpoint);
-    assert_eq!(
-        bench.step(),
-        ["rejected checkpoint NOT_ALL_REQUIRED_TASKS_RUNNING"]
-    );
-    assert_eq!(
-        refused.try_outcome(),
-        Some(failed(None, Reason::NotAllRequiredTasksRunning))
-    );
+    assert_eq!(bench.step(), ["rejected checkpoint NOT_ALL_REQUIRED_TASKS_RUNNING"]);
+    assert_eq!(refused.try_outcome(), Some(failed(None, Reason::NotAllRequiredTasksRunning)));
     let counts = bench.handle.counts();
     assert_eq!((counts.total, counts.failed, counts.in_progress), (2, 2, 0));
     bench.core.resume();
@@ -54,18 +42,11 @@ fn once_the_job_failed_nothing_starts_until_the_host_resumes() {
     let events = bench.step_at(1000);
     let last = events.last().map(String::as_str);
     assert_eq!(last, Some("job failed CHECKPOINT_EXPIRED"), "{events:?}");
-    assert!(
-        !events.iter().any(|event| event.starts_with("aborted 2")),
-        "{events:?}"
-    );
+    assert!(!events.iter().any(|event| event.starts_with("aborted 2")), "{events:?}");
     assert_eq!(bench.step_at(2000), [""; 0]);
     assert_eq!(waiting.try_outcome(), None);
     bench.core.suspend(Reason::JobFailoverRegion);
-    assert!(
-        bench
-            .events()
-            .contains(&"aborted 2 JOB_FAILOVER_REGION".to_owned())
-    );
+    assert!(bench.events().contains(&"aborted 2 JOB_FAILOVER_REGION".to_owned()));
     bench.core.start_periodic(bench.now, Duration::ZERO);
     assert_eq!(bench.step(), ["trigger 3 periodic"]);
 }
@@ -77,11 +58,7 @@ fn a_shutdown_fails_everything_and_refuses_everything_after_it() {
     bench.handle.shutdown();
     let refused = bench.handle.submit(CheckpointType::Checkpoint);
     let shut_down = Reason::CheckpointCoordinatorShutdown;
-    assert_eq!(
-        refused.try_outcome(),
-        Some(failed(None, shut_down)),
-        "without a step"
-    );
+    assert_eq!(refused.try_outcome(), Some(failed(None, shut_down)), "without a step");
     bench.step();
     assert_eq!(pending.try_outcome(), Some(failed(Some(1), shut_down)));
     assert_eq!(bench.handle.acknowledge(id(1), 0, 1), Acknowledged::Late(1));
@@ -96,16 +73,9 @@ fn a_coordinator_that_is_dropped_leaves_nobody_waiting() {
     let submitted = bench.handle.submit(CheckpointType::Checkpoint);
     let Bench { core, handle, .. } = bench;
     drop(core);
-    for waiting in [
-        pending,
-        submitted,
-        handle.submit(CheckpointType::Checkpoint),
-    ] {
+    for waiting in [pending, submitted, handle.submit(CheckpointType::Checkpoint)] {
         let outcome = waiting.wait(Duration::from_secs(60));
-        assert_eq!(
-            outcome,
-            Some(failed(None, Reason::CheckpointCoordinatorShutdown))
-        );
+        assert_eq!(outcome, Some(failed(None, Reason::CheckpointCoordinatorShutdown)));
     }
     assert_eq!(handle.acknowledge(id(1), 0, 1), Acknowledged::Late(1));
 }
@@ -118,10 +88,7 @@ fn changed_settings_hold_for_what_comes() {
     let mut settings = manual(3);
     settings.timeout = Duration::from_secs(5);
     bench.core.update_settings(settings, bench.now).unwrap();
-    assert_eq!(
-        bench.step(),
-        ["trigger 2 checkpoint", "trigger 3 checkpoint"]
-    );
+    assert_eq!(bench.step(), ["trigger 2 checkpoint", "trigger 3 checkpoint"]);
     assert_eq!(bench.core.next_deadline(), Some(Duration::from_secs(1)));
     assert!(bench.core.update_settings(manual(0), bench.now).is_err());
     assert_eq!(bench.core.settings().max_concurrent, 3);
@@ -136,10 +103,7 @@ fn a_failed_job_has_no_deadline_that_nobody_handles() {
     bench.step_at(1000);
     assert_eq!(bench.core.next_deadline(), None);
     bench.core.resume();
-    assert_eq!(
-        bench.core.next_deadline(),
-        Some(Duration::from_millis(1500))
-    );
+    assert_eq!(bench.core.next_deadline(), Some(Duration::from_millis(1500)));
 }
 
 #[test]
@@ -152,10 +116,7 @@ fn after_a_restore_the_restored_checkpoint_is_the_newest() {
     bench.core.restored(id(1));
     bench.trigger(CheckpointType::Checkpoint);
     bench.core.abort_pending(Reason::JobFailoverRegion);
-    let expected = [
-        "aborted 3 JOB_FAILOVER_REGION",
-        "notify aborted 3 after Some(1)",
-    ];
+    let expected = ["aborted 3 JOB_FAILOVER_REGION", "notify aborted 3 after Some(1)"];
     assert_eq!(bench.events(), expected);
     assert_eq!(bench.handle.counts().restored, 1);
 }

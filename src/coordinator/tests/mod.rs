@@ -27,11 +27,7 @@ fn id(id: u64) -> CheckpointId {
 
 fn manual(max_concurrent: u32) -> CoordinatorSettings {
     let timeout = Duration::from_secs(1);
-    CoordinatorSettings {
-        timeout,
-        max_concurrent,
-        ..CoordinatorSettings::default()
-    }
+    CoordinatorSettings { timeout, max_concurrent, ..CoordinatorSettings::default() }
 }
 
 /// A short name for what came out, for comparison in order.
@@ -42,15 +38,8 @@ fn describe(event: &Event<u32>) -> String {
         Event::Completed { id, .. } => format!("completed {id}"),
         Event::Aborted { id, reason, .. } => format!("aborted {id} {reason}"),
         Event::Notify(Notification::Completed { id }) => format!("notify completed {id}"),
-        Event::Notify(Notification::Aborted {
-            id,
-            latest_completed,
-            ..
-        }) => {
-            format!(
-                "notify aborted {id} after {:?}",
-                latest_completed.map(|id| id.0)
-            )
+        Event::Notify(Notification::Aborted { id, latest_completed, .. }) => {
+            format!("notify aborted {id} after {:?}", latest_completed.map(|id| id.0))
         }
         Event::Notify(other) => format!("notify {other:?}"),
         Event::Rejected { kind, reason } => format!("rejected {kind} {reason}"),
@@ -72,11 +61,7 @@ impl Bench {
 
     fn over(core: Coordinator<u32>) -> Self {
         let handle = core.handle();
-        Self {
-            core,
-            handle,
-            now: Duration::ZERO,
-        }
+        Self { core, handle, now: Duration::ZERO }
     }
 
     /// Steps and says what came out.
@@ -91,9 +76,7 @@ impl Bench {
     }
 
     fn events(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.core.next_event())
-            .map(|event| describe(&event))
-            .collect()
+        std::iter::from_fn(|| self.core.next_event()).map(|event| describe(&event)).collect()
     }
 
     fn trigger(&mut self, kind: CheckpointType) -> TriggerHandle {
@@ -112,18 +95,12 @@ impl Bench {
     /// All tasks acknowledge and the commit succeeds.
     fn complete(&mut self, checkpoint: u64) -> Vec<String> {
         self.acknowledge(checkpoint);
-        assert_eq!(
-            self.step(),
-            [format!("commit {checkpoint} [(0, 0), (1, 1)]")]
-        );
+        assert_eq!(self.step(), [format!("commit {checkpoint} [(0, 0), (1, 1)]")]);
         self.handle.commit_finished(id(checkpoint), Ok(()));
         self.step()
     }
 }
 
 fn failed(checkpoint: Option<u64>, reason: Reason) -> CheckpointOutcome {
-    CheckpointOutcome::Failed {
-        id: checkpoint.map(id),
-        reason,
-    }
+    CheckpointOutcome::Failed { id: checkpoint.map(id), reason }
 }

@@ -109,16 +109,13 @@ impl Model {
                 self.may_start = false;
             }
             Action::Start => {
-                self.core
-                    .start_periodic(self.now, Duration::from_millis(50));
+                self.core.start_periodic(self.now, Duration::from_millis(50));
                 self.may_start = true;
             }
             Action::StopPeriodic => self.core.stop_periodic(),
             Action::Limit(max_concurrent) => {
-                let changed = CoordinatorSettings {
-                    max_concurrent,
-                    ..self.core.settings().clone()
-                };
+                let changed =
+                    CoordinatorSettings { max_concurrent, ..self.core.settings().clone() };
                 self.core.update_settings(changed, self.now).unwrap();
             }
         }
@@ -144,9 +141,7 @@ impl Model {
 
     fn finish_commit(&mut self, succeeds: bool) {
         if !self.commits.is_empty() {
-            let result = succeeds
-                .then_some(())
-                .ok_or(Reason::FinalizeCheckpointFailure);
+            let result = succeeds.then_some(()).ok_or(Reason::FinalizeCheckpointFailure);
             self.handle.commit_finished(self.commits.remove(0), result);
         }
     }
@@ -156,14 +151,8 @@ impl Model {
             self.follow(event);
         }
         let counts = self.handle.counts();
-        assert_eq!(
-            counts.in_progress,
-            u64::try_from(self.in_flight.len()).unwrap()
-        );
-        assert_eq!(
-            counts.total,
-            counts.in_progress + counts.completed + counts.failed
-        );
+        assert_eq!(counts.in_progress, u64::try_from(self.in_flight.len()).unwrap());
+        assert_eq!(counts.total, counts.in_progress + counts.completed + counts.failed);
     }
 
     fn follow(&mut self, event: Event<(CheckpointId, u32)>) {
@@ -175,10 +164,7 @@ impl Model {
                 let settings = self.core.settings();
                 let most = usize::try_from(settings.max_concurrent).unwrap();
                 let is_forced = kind.is_savepoint() && !settings.unaligned;
-                assert!(
-                    is_forced || self.in_flight.len() < most,
-                    "too many in flight"
-                );
+                assert!(is_forced || self.in_flight.len() < most, "too many in flight");
                 self.in_flight.insert(barrier.id);
             }
             Event::Commit(commit) => {
@@ -200,9 +186,7 @@ impl Model {
                 assert!(self.announced < Some(id), "announcements go up");
                 self.announced = Some(id);
             }
-            Event::Notify(Notification::Aborted {
-                latest_completed, ..
-            }) => {
+            Event::Notify(Notification::Aborted { latest_completed, .. }) => {
                 assert_eq!(latest_completed, self.announced);
             }
             Event::JobFailed { .. } => self.may_start = false,
@@ -211,15 +195,8 @@ impl Model {
     }
 
     fn end(&mut self, id: CheckpointId, completed: bool) {
-        assert!(
-            self.in_flight.remove(&id),
-            "{id} ended without being in flight"
-        );
-        assert_eq!(
-            self.outcomes.insert(id, completed),
-            None,
-            "{id} ended twice"
-        );
+        assert!(self.in_flight.remove(&id), "{id} ended without being in flight");
+        assert_eq!(self.outcomes.insert(id, completed), None, "{id} ended twice");
     }
 
     /// Everything ends, and everybody was told the truth.

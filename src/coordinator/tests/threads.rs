@@ -57,12 +57,7 @@ fn states_in(event: &Event<u64>) -> usize {
         Event::Commit(commit) => {
             let tasks: Vec<_> = commit.acknowledged.iter().map(|(task, _)| *task).collect();
             assert_eq!(tasks, [0, 1, 2, 3]);
-            assert!(
-                commit
-                    .acknowledged
-                    .iter()
-                    .all(|(_, state)| *state == commit.id.0)
-            );
+            assert!(commit.acknowledged.iter().all(|(_, state)| *state == commit.id.0));
             tasks.len()
         }
         Event::Discard { id, state, .. } => {
@@ -77,19 +72,15 @@ fn states_in(event: &Event<u64>) -> usize {
 fn under_threads_every_state_comes_out_once_and_no_wake_up_is_lost() {
     const CHECKPOINTS: usize = 300;
     let signal = Signal::new();
-    let settings = CoordinatorSettings {
-        tolerable_failures: None,
-        ..manual(3)
-    };
+    let settings = CoordinatorSettings { tolerable_failures: None, ..manual(3) };
     let mut core = Coordinator::new(settings, 4, id(1), None, signal.hook()).unwrap();
     let handle = core.handle();
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..4).map(|_| channel()).unzip();
     let tasks = receivers.into_iter().zip(0..);
     let tasks = tasks.map(|(barriers, task)| spawn_task(handle.clone(), task, barriers));
     let tasks: Vec<_> = tasks.collect();
-    let outcomes: Vec<_> = (0..CHECKPOINTS)
-        .map(|_| handle.submit(CheckpointType::Checkpoint))
-        .collect();
+    let outcomes: Vec<_> =
+        (0..CHECKPOINTS).map(|_| handle.submit(CheckpointType::Checkpoint)).collect();
     signal.bind();
     let (mut came_out, mut ended) = (0, 0);
     loop {
@@ -115,18 +106,10 @@ fn under_threads_every_state_comes_out_once_and_no_wake_up_is_lost() {
     drop(senders);
     let given_back: u64 = tasks.into_iter().map(|task| task.join().unwrap()).sum();
     core.step(Duration::ZERO, 0);
-    came_out += std::iter::from_fn(|| core.next_event())
-        .map(|event| states_in(&event))
-        .sum::<usize>();
-    assert_eq!(
-        came_out + usize::try_from(given_back).unwrap(),
-        CHECKPOINTS * 4
-    );
-    assert!(
-        outcomes
-            .iter()
-            .all(|outcome| outcome.try_outcome().is_some())
-    );
+    came_out +=
+        std::iter::from_fn(|| core.next_event()).map(|event| states_in(&event)).sum::<usize>();
+    assert_eq!(came_out + usize::try_from(given_back).unwrap(), CHECKPOINTS * 4);
+    assert!(outcomes.iter().all(|outcome| outcome.try_outcome().is_some()));
     let counts = handle.counts();
     assert_eq!((counts.total, counts.in_progress), (300, 0));
 }
