@@ -54,3 +54,7 @@ pub const LIST_ENTRIES_MAX: usize = 4 * 1024 * 1024;
 
 /// The most bytes of one decoded entry of a list.
 pub const ENTRY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The most encoded bytes of one key, value or keyed entry, and of a source's position: a key of
+/// [`ENTRY_BYTES_MAX`] must fit with its value.
+pub const STATE_ENTRY_BYTES_MAX: usize = 4 * ENTRY_BYTES_MAX;

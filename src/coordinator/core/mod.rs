@@ -218,6 +218,11 @@ impl<S: Send> Coordinator<S> {
         self.events.pop_front()
     }
 
+    /// True after a step that saw the shutdown.
+    pub fn is_shut_down(&self) -> bool {
+        self.mode == Mode::ShutDown
+    }
+
     /// Does everything that is due at `now`; `wall_ms` becomes the timestamp of barriers.
     pub fn step(&mut self, now: Duration, wall_ms: u64) {
         self.wall_ms = wall_ms;
