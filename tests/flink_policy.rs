@@ -155,7 +155,10 @@ impl<'a> Replay<'a> {
 
     fn run(mut self) -> Vec<Value> {
         let mut requests = self.case.requests.iter().peekable();
+        let mut turns = 0;
         while !self.job_failed {
+            turns += 1;
+            assert!(turns < 1_000_000, "nothing moves at {} ms", self.now_ms);
             let deadline = self.coordinator.next_deadline().map(|at| at.as_millis());
             let deadline = deadline.map(|at| u64::try_from(at).unwrap());
             let end = self.ends.keys().next().map(|&(at, _)| at);

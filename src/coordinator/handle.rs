@@ -57,7 +57,8 @@ impl<S: Send> CoordinatorHandle<S> {
         handle
     }
 
-    /// A task has written its part of a checkpoint.
+    /// A task has written its part of a checkpoint. To be called once by each task: who repeats
+    /// himself after the checkpoint has ended is given his state back as late.
     pub fn acknowledge(&self, id: CheckpointId, task: u32, state: S) -> Acknowledged<S> {
         if task >= self.shared.slots.tasks() || !self.shared.was_started(id) {
             return Acknowledged::Unknown(state);

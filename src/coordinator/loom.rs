@@ -39,6 +39,13 @@ fn nobody() -> WakeHook {
     std::sync::Arc::new(|| {})
 }
 
+/// A hook that counts its calls.
+fn counting() -> (Arc<AtomicU32>, WakeHook) {
+    let woken = Arc::new(AtomicU32::new(0));
+    let hook = Arc::clone(&woken);
+    (woken, std::sync::Arc::new(move || _ = hook.fetch_add(1, Ordering::AcqRel)))
+}
+
 fn coordinator(slots: u32, tasks: u32, max_concurrent: u32, wake: WakeHook) -> Coordinator<u32> {
     let settings = CoordinatorSettings {
         timeout: TIMEOUT,
@@ -68,6 +75,7 @@ fn acknowledge(handle: &CoordinatorHandle<u32>, id: CheckpointId, task: u32) -> 
 /// What came out of the coordinator: outcomes by id, and how often each state.
 #[derive(Default)]
 struct Seen {
+    triggered: Vec<CheckpointId>,
     committed: Vec<CheckpointId>,
     aborted: Vec<(CheckpointId, Reason)>,
     states: BTreeMap<(CheckpointId, u32), u32>,
@@ -77,6 +85,7 @@ impl Seen {
     fn drain(&mut self, coordinator: &mut Coordinator<u32>) {
         while let Some(event) = coordinator.next_event() {
             match event {
+                Event::Trigger { barrier, .. } => self.triggered.push(barrier.id),
                 Event::Commit(commit) => {
                     self.committed.push(commit.id);
                     for (task, _) in commit.acknowledged {
@@ -107,8 +116,11 @@ impl Seen {
 #[test]
 fn the_last_acknowledgement_and_the_expiry_give_one_outcome() {
     model(|| {
-        let mut coordinator = coordinator(1, 2, 1, nobody());
+        let (woken, wake) = counting();
+        let mut coordinator = coordinator(1, 2, 1, wake);
         trigger(&mut coordinator);
+        coordinator.settle(START);
+        let before = woken.load(Ordering::Acquire);
         let tasks: Vec<_> = (0..2)
             .map(|task| {
                 let handle = coordinator.handle();
@@ -121,8 +133,11 @@ fn the_last_acknowledgement_and_the_expiry_give_one_outcome() {
         for task in tasks {
             seen.given_back(FIRST, task.join().unwrap());
         }
-        coordinator.step(TIMEOUT, 0);
-        seen.drain(&mut coordinator);
+        // A driver that nobody wakes has missed nothing.
+        if woken.load(Ordering::Acquire) > before {
+            coordinator.step(TIMEOUT, 0);
+            seen.drain(&mut coordinator);
+        }
         assert_eq!(seen.outcomes(FIRST), 1);
         assert_eq!(seen.states, BTreeMap::from([((FIRST, 0), 1), ((FIRST, 1), 1)]));
     });
@@ -158,21 +173,25 @@ fn a_late_acknowledgement_never_counts_in_a_slot_that_is_used_again() {
         let handle = coordinator.handle();
         let late = thread::spawn(move || acknowledge(&handle, FIRST, 0));
         let mut seen = Seen::default();
-        let _second = coordinator.handle().submit(CheckpointType::Checkpoint);
+        let handle = coordinator.handle();
+        let _second = handle.submit(CheckpointType::Checkpoint);
         coordinator.step(TIMEOUT, 0);
         seen.drain(&mut coordinator);
+        // The slot is used again, and its task has a place in the queue, or it is not used yet.
+        let reused = seen.triggered.contains(&SECOND);
+        if reused {
+            assert_eq!(seen.outcomes(SECOND), 0, "nobody has acknowledged the second");
+            assert_eq!(acknowledge(&handle, SECOND, 0), None);
+        }
         seen.given_back(FIRST, late.join().unwrap());
         coordinator.step(TIMEOUT, 0);
         seen.drain(&mut coordinator);
         assert_eq!(seen.outcomes(FIRST), 1);
-        assert_eq!(seen.outcomes(SECOND), 0, "nobody has acknowledged the second");
-        assert_eq!(seen.states, BTreeMap::from([((FIRST, 0), 1)]));
-        if seen.committed.is_empty() {
-            assert_eq!(acknowledge(&coordinator.handle(), SECOND, 0), None);
-            coordinator.step(TIMEOUT, 0);
-            seen.drain(&mut coordinator);
-            assert_eq!(seen.committed, [SECOND], "the slot serves the second");
-        }
+        assert_eq!(seen.states.remove(&(FIRST, 0)), Some(1));
+        let next = seen.committed.contains(&FIRST) || seen.triggered.contains(&SECOND);
+        assert!(next, "the slot of a failed checkpoint is free again");
+        assert_eq!(seen.committed.contains(&SECOND), reused);
+        assert_eq!(seen.states.remove(&(SECOND, 0)), reused.then_some(1));
     });
 }
 
@@ -242,9 +261,7 @@ fn a_reading_of_the_counts_is_of_one_moment() {
 #[test]
 fn a_driver_that_did_not_see_the_acknowledgement_is_woken() {
     model(|| {
-        let woken = Arc::new(AtomicU32::new(0));
-        let hook = Arc::clone(&woken);
-        let wake: WakeHook = std::sync::Arc::new(move || _ = hook.fetch_add(1, Ordering::AcqRel));
+        let (woken, wake) = counting();
         let mut coordinator = coordinator(1, 1, 1, wake);
         trigger(&mut coordinator);
         coordinator.settle(START);
@@ -268,7 +285,8 @@ fn a_driver_that_did_not_see_the_acknowledgement_is_woken() {
 fn a_request_that_races_with_the_end_of_the_coordinator_is_answered() {
     model(|| {
         let mut coordinator = coordinator(1, 1, 1, nobody());
-        let handle = coordinator.handle();
+        // A handle outlives the coordinator, so the queue does too.
+        let (handle, _other) = (coordinator.handle(), coordinator.handle());
         let asking = thread::spawn(move || handle.submit(CheckpointType::Checkpoint));
         coordinator.step(START, 0);
         drop(coordinator);

@@ -135,7 +135,7 @@ impl Scheduler {
             for id in self.subsumed.try_iter() {
                 self.host.notify(Notification::Subsumed { id });
             }
-            if self.coordinator.is_shut_down() && self.coordinator.committing() == 0 {
+            if self.coordinator.is_shut_down() && self.coordinator.in_flight() == 0 {
                 return;
             }
             let now = self.clock.now();

@@ -149,7 +149,8 @@ impl<S: Send> Coordinator<S> {
     }
 
     /// The job does not run: periodic checkpoints stop, queued requests and pending checkpoints fail
-    /// by `reason`, and requests are refused until the job runs again. Commits under way go on.
+    /// by `reason`, and requests are refused until the job runs again. Commits under way go on: who
+    /// restores afterwards steps until nothing is [in flight](Self::in_flight).
     pub fn suspend(&mut self, reason: CheckpointFailureReason) {
         if self.mode == Mode::ShutDown {
             return;
@@ -191,15 +192,15 @@ impl<S: Send> Coordinator<S> {
         self.shared.notify();
     }
 
-    /// The job was restored from a completed checkpoint.
+    /// The job was restored from this completed checkpoint, the newest that it goes by from now on.
     pub fn restored(&mut self, id: CheckpointId) {
         self.shared.statistics.restored();
-        self.latest_completed = self.latest_completed.max(Some(id));
+        self.latest_completed = Some(id);
     }
 
-    /// How many commits were handed out whose result has not been taken in.
-    pub fn committing(&self) -> usize {
-        self.pending.values().filter(|pending| !pending.is_collecting()).count()
+    /// How many checkpoints and savepoints have no outcome yet, commits under way included.
+    pub fn in_flight(&self) -> usize {
+        self.pending.len()
     }
 
     /// When [`step`](Self::step) has something to do even if nobody calls the wake hook.

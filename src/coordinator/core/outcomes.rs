@@ -134,6 +134,9 @@ impl<S: Send> Coordinator<S> {
         for (task, state) in pending.states.drain(..) {
             self.events.push_back(Event::Discard { id, task, state });
         }
+        // Who counted down before the outcome has not woken the driver: what he handed over since the
+        // driver looked must not wait for the next step.
+        self.take_reports();
         let latest_completed = self.latest_completed;
         let aborted = Notification::Aborted { id, reason, latest_completed };
         self.events.push_back(Event::Notify(aborted));

@@ -105,3 +105,18 @@ fn a_failed_job_has_no_deadline_that_nobody_handles() {
     bench.core.resume();
     assert_eq!(bench.core.next_deadline(), Some(Duration::from_millis(1500)));
 }
+
+#[test]
+fn after_a_restore_the_restored_checkpoint_is_the_newest() {
+    let mut bench = Bench::new(manual(1));
+    for checkpoint in [1, 2] {
+        bench.trigger(CheckpointType::Checkpoint);
+        bench.complete(checkpoint);
+    }
+    bench.core.restored(id(1));
+    bench.trigger(CheckpointType::Checkpoint);
+    bench.core.abort_pending(Reason::JobFailoverRegion);
+    let expected = ["aborted 3 JOB_FAILOVER_REGION", "notify aborted 3 after Some(1)"];
+    assert_eq!(bench.events(), expected);
+    assert_eq!(bench.handle.counts().restored, 1);
+}

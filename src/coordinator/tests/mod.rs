@@ -7,6 +7,7 @@
 #![cfg(not(tidegate_loom))]
 
 mod life;
+mod model;
 mod outcomes;
 mod starts;
 mod threads;

@@ -113,7 +113,7 @@ fn what_all_tasks_acknowledged_is_neither_subsumed_nor_announced_behind_a_newer_
     bench.acknowledge(1);
     let expected = ["commit 1 [(0, 0), (1, 1)]", "commit 2 [(0, 0), (1, 1)]"];
     assert_eq!(bench.step(), expected, "in order of ids");
-    assert_eq!(bench.core.committing(), 2);
+    assert_eq!(bench.core.in_flight(), 2);
     bench.handle.commit_finished(id(2), Ok(()));
     assert_eq!(bench.step(), ["completed 2", "notify completed 2"]);
     bench.handle.commit_finished(id(1), Ok(()));
