@@ -84,12 +84,21 @@ pub(crate) struct Process(Child);
 impl Process {
     /// How it ended, if it does within `limit`.
     pub(crate) fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        self.wait_until(|| false, limit)
+    }
+
+    /// How it ended, if it does before `enough` and within `limit`.
+    pub(crate) fn wait_until(
+        &mut self,
+        enough: impl Fn() -> bool,
+        limit: Duration,
+    ) -> Option<ExitStatus> {
         let clock = SystemClock::new();
         loop {
             if let Some(status) = self.0.try_wait().unwrap() {
                 return Some(status);
             }
-            if clock.now() >= limit {
+            if clock.now() >= limit || enough() {
                 return None;
             }
             std::thread::sleep(Duration::from_millis(1));

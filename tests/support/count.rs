@@ -78,6 +78,17 @@ pub(crate) fn found(output: &Path) -> Outputs {
     Outputs { counts, lines }
 }
 
+/// How many files of lines are committed.
+pub(crate) fn committed_files(output: &Path) -> usize {
+    let names = fs::read_dir(output.join("lines"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    names
+        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"part-"))
+        .count()
+}
+
 /// Fails with the first difference instead of megabytes of both.
 pub(crate) fn assert_same(found: &Outputs, expected: &Outputs) {
     assert_same_rows("line of lines/", &found.lines, &expected.lines);
