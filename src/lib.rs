@@ -1,13 +1,24 @@
 //! Periodic, consistent, exactly-once checkpoints for a stream processor that runs in one process.
 
+pub mod barrier;
+pub mod catalog;
+mod chunk;
 pub mod clock;
 pub mod config;
+pub mod coordinator;
+pub mod engine;
 mod error;
 mod ids;
 pub mod limits;
+pub mod local;
 pub mod message;
+mod platform;
+mod record;
+pub mod restore;
 pub mod state;
+pub mod storage;
 mod sync;
+pub mod task;
 
 pub use error::{Corruption, Error, ErrorKind, Result};
 pub use ids::{Attempt, CheckpointId, JobId, OperatorUid, StoreId, TaskId};

@@ -10,6 +10,13 @@ pub const CONCURRENT_CHECKPOINTS_MAX: u32 = 1024;
 /// Places for forced savepoints beside the concurrent checkpoints.
 pub const FORCED_SAVEPOINT_SLOTS: u32 = 32;
 
+/// The most requests that were submitted and not looked at yet: a burst beyond what may wait, so that
+/// the queue and not the burst decides which are refused.
+pub const SUBMITTED_REQUESTS_MAX: usize = 4096;
+
+/// The most tasks that one coordinator counts.
+pub const COORDINATED_TASKS_MAX: u32 = 1 << 20;
+
 /// The most requests that wait at once, as in Flink.
 pub const QUEUED_REQUESTS_MAX: usize = 1000;
 
@@ -47,3 +54,7 @@ pub const LIST_ENTRIES_MAX: usize = 4 * 1024 * 1024;
 
 /// The most bytes of one decoded entry of a list.
 pub const ENTRY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The most encoded bytes of one key, value or keyed entry, and of a source's position: a key of
+/// [`ENTRY_BYTES_MAX`] must fit with its value.
+pub const STATE_ENTRY_BYTES_MAX: usize = 4 * ENTRY_BYTES_MAX;

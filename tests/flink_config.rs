@@ -3,11 +3,7 @@
 //!
 //! One difference is meant: a negative alignment timeout is refused here, and only that call.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a wrong record must fail the test"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a wrong record must fail the test")]
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -43,24 +39,11 @@ fn every_recorded_run_of_flinks_config_is_repeated_exactly() {
         let mut config = CheckpointConfig::new();
         for call in &case.calls {
             let expected = expected_outcome(call);
-            let found = if make(&mut config, call).is_ok() {
-                "ok"
-            } else {
-                "error"
-            };
-            assert_eq!(
-                found, expected,
-                "case {}: {} {}",
-                case.number, call.name, call.arg
-            );
+            let found = if make(&mut config, call).is_ok() { "ok" } else { "error" };
+            assert_eq!(found, expected, "case {}: {} {}", case.number, call.name, call.arg);
             calls += 1;
         }
-        assert_eq!(
-            getters(&config),
-            expected_getters(&case),
-            "case {}",
-            case.number
-        );
+        assert_eq!(getters(&config), expected_getters(&case), "case {}", case.number);
         cases += 1;
     }
     println!("{cases} cases with {calls} calls");
@@ -134,19 +117,10 @@ fn getters(config: &CheckpointConfig) -> Value {
 
 fn expected_getters(case: &Case) -> Value {
     let mut getters = case.getters.clone();
-    if case
-        .calls
-        .iter()
-        .any(|call| call.outcome == "ok" && is_negative_alignment_timeout(call))
-    {
+    if case.calls.iter().any(|call| call.outcome == "ok" && is_negative_alignment_timeout(call)) {
         let accepted =
             |call: &&Call| call.name == "set_alignment_timeout" && expected_outcome(call) == "ok";
-        let last = case
-            .calls
-            .iter()
-            .rev()
-            .find(accepted)
-            .map_or(json!(0), |call| call.arg.clone());
+        let last = case.calls.iter().rev().find(accepted).map_or(json!(0), |call| call.arg.clone());
         getters.insert("get_alignment_timeout".into(), last);
     }
     if let Some(Value::String(dir)) = getters.get_mut("checkpoint_storage_dir") {
@@ -164,9 +138,7 @@ fn one_spelling(dir: &str) -> String {
 }
 
 fn number(call: &Call) -> i64 {
-    call.arg
-        .as_i64()
-        .unwrap_or_else(|| panic!("{} takes a number, not {}", call.name, call.arg))
+    call.arg.as_i64().unwrap_or_else(|| panic!("{} takes a number, not {}", call.name, call.arg))
 }
 
 fn count(call: &Call) -> i32 {
@@ -174,13 +146,9 @@ fn count(call: &Call) -> i32 {
 }
 
 fn flag(call: &Call) -> bool {
-    call.arg
-        .as_bool()
-        .unwrap_or_else(|| panic!("{} takes a bool, not {}", call.name, call.arg))
+    call.arg.as_bool().unwrap_or_else(|| panic!("{} takes a bool, not {}", call.name, call.arg))
 }
 
 fn text(call: &Call) -> &str {
-    call.arg
-        .as_str()
-        .unwrap_or_else(|| panic!("{} takes text, not {}", call.name, call.arg))
+    call.arg.as_str().unwrap_or_else(|| panic!("{} takes text, not {}", call.name, call.arg))
 }

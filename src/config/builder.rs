@@ -30,10 +30,7 @@ pub struct CheckpointConfigBuilder {
 
 impl CheckpointConfigBuilder {
     pub(super) fn new() -> Self {
-        Self {
-            config: CheckpointConfig::new(),
-            error: None,
-        }
+        Self { config: CheckpointConfig::new(), error: None }
     }
 
     /// The time between the starts of two periodic checkpoints; at least 10 ms. Without one there
@@ -46,9 +43,7 @@ impl CheckpointConfigBuilder {
     /// version yet, but is checked.
     pub fn interval_during_backlog(self, interval: Duration) -> Self {
         self.try_set(|config| {
-            config
-                .set_checkpoint_interval_during_backlog_duration(interval)
-                .map(drop)
+            config.set_checkpoint_interval_during_backlog_duration(interval).map(drop)
         })
     }
 
@@ -59,11 +54,7 @@ impl CheckpointConfigBuilder {
 
     /// The least time from the completion of a checkpoint to the next periodic start.
     pub fn min_pause(self, pause: Duration) -> Self {
-        self.try_set(|config| {
-            config
-                .set_min_pause_between_checkpoints_duration(pause)
-                .map(drop)
-        })
+        self.try_set(|config| config.set_min_pause_between_checkpoints_duration(pause).map(drop))
     }
 
     /// How many checkpoints may be in flight at once: 1 to 1024.
@@ -75,11 +66,7 @@ impl CheckpointConfigBuilder {
     /// How many counted failures in a row the job survives; `i32::MAX` and more is unlimited.
     pub fn tolerable_failures(self, count: u32) -> Self {
         let count = i32::try_from(count).unwrap_or(i32::MAX);
-        self.try_set(|config| {
-            config
-                .set_tolerable_checkpoint_failure_number(count)
-                .map(drop)
-        })
+        self.try_set(|config| config.set_tolerable_checkpoint_failure_number(count).map(drop))
     }
 
     /// No failed checkpoint fails the job.

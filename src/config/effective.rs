@@ -43,21 +43,12 @@ impl fmt::Display for ConfigWarning {
                 "unaligned checkpoints are off: they need the checkpointing mode EXACTLY_ONCE",
             ),
             Self::NumRetainedRaised { asked } => {
-                write!(
-                    f,
-                    "one completed checkpoint is kept, although {asked} were asked for"
-                )
+                write!(f, "one completed checkpoint is kept, although {asked} were asked for")
             }
             Self::MinPauseCapped { asked } => {
-                write!(
-                    f,
-                    "the minimum pause of {asked:?} is cut to {MIN_PAUSE_MAX:?}"
-                )
+                write!(f, "the minimum pause of {asked:?} is cut to {MIN_PAUSE_MAX:?}")
             }
-            Self::MinPauseAboveInterval {
-                interval,
-                min_pause,
-            } => write!(
+            Self::MinPauseAboveInterval { interval, min_pause } => write!(
                 f,
                 "the minimum pause of {min_pause:?} replaces the shorter interval of {interval:?}"
             ),
@@ -70,10 +61,7 @@ impl fmt::Display for ConfigWarning {
 /// A difference from Flink: without an interval the mode stays what was set, so that checkpoints
 /// on request are exact too; Flink then falls back to at-least-once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is an option of its own"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct EffectiveConfig {
     interval: Option<Duration>,
     period: Option<Duration>,
@@ -107,10 +95,7 @@ impl EffectiveConfig {
         let min_pause = min_pause(config, &mut warnings);
         let period = interval.map(|interval| {
             if min_pause > interval {
-                warnings.push(ConfigWarning::MinPauseAboveInterval {
-                    interval,
-                    min_pause,
-                });
+                warnings.push(ConfigWarning::MinPauseAboveInterval { interval, min_pause });
             }
             interval.max(min_pause)
         });
@@ -144,9 +129,7 @@ impl EffectiveConfig {
             checkpoints_after_tasks_finish: config.is_checkpoints_after_tasks_finish_enabled(),
             data_inline_threshold: count(config.data_inline_threshold()),
             write_buffer_size: count(
-                config
-                    .write_buffer_size()
-                    .max(config.data_inline_threshold()),
+                config.write_buffer_size().max(config.data_inline_threshold()),
             ),
             warnings,
         })

@@ -29,16 +29,13 @@ fn split(text: &str) -> (&str, &str) {
     let is_scheme = |name: &str| {
         name.len() > 1
             && name.starts_with(|c: char| c.is_ascii_alphabetic())
-            && name
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c))
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c))
     };
     let Some((scheme, rest)) = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
         return ("", text);
     };
-    let authority = rest
-        .strip_prefix("//")
-        .map_or(0, |after| 2 + after.find('/').unwrap_or(after.len()));
+    let authority =
+        rest.strip_prefix("//").map_or(0, |after| 2 + after.find('/').unwrap_or(after.len()));
     text.split_at(scheme.len() + 1 + authority)
 }
 
@@ -76,16 +73,7 @@ mod tests {
 
     #[test]
     fn a_location_that_names_no_directory_is_refused() {
-        for text in [
-            "",
-            "/",
-            "///",
-            "file:///",
-            "file:",
-            "s3://bucket",
-            "memory:",
-            "a\0b",
-        ] {
+        for text in ["", "/", "///", "file:///", "file:", "s3://bucket", "memory:", "a\0b"] {
             assert!(directory("directory", text).is_err(), "{text:?}");
         }
     }

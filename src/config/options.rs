@@ -10,10 +10,7 @@ use crate::error::{Error, Result};
 /// What was set. `None` is "never set", which differs from the default where a setter asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is an option of its own"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(super) struct Options {
     pub(super) interval_ms: Option<i64>,
     pub(super) interval_during_backlog_ms: Option<i64>,
@@ -77,24 +74,15 @@ impl TryFrom<Options> for CheckpointConfig {
 
     fn try_from(mut options: Options) -> Result<Self> {
         options.interval_ms.map(bound::interval).transpose()?;
-        options
-            .interval_during_backlog_ms
-            .map(bound::interval_during_backlog)
-            .transpose()?;
-        options
-            .tolerable_failures
-            .map(bound::tolerable_failures)
-            .transpose()?;
+        options.interval_during_backlog_ms.map(bound::interval_during_backlog).transpose()?;
+        options.tolerable_failures.map(bound::tolerable_failures).transpose()?;
         bound::timeout(options.timeout_ms)?;
         bound::min_pause(options.min_pause_ms)?;
         bound::max_concurrent(options.max_concurrent)?;
         bound::alignment_timeout(options.alignment_timeout_ms)?;
         bound::data_inline_threshold(options.data_inline_threshold)?;
         bound::write_buffer_size(options.write_buffer_size)?;
-        for dir in [&mut options.storage_dir, &mut options.savepoint_dir]
-            .into_iter()
-            .flatten()
-        {
+        for dir in [&mut options.storage_dir, &mut options.savepoint_dir].into_iter().flatten() {
             *dir = location::directory("directory", dir)?;
         }
         if options.storage.as_deref() == Some("") {

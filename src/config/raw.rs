@@ -503,9 +503,6 @@ impl CheckpointConfig {
 }
 
 fn whole_ms(duration: Duration) -> Result<i64> {
-    i64::try_from(duration.as_millis()).map_err(|_| {
-        Error::invalid(format!(
-            "{duration:?} is longer than any time can be set to"
-        ))
-    })
+    i64::try_from(duration.as_millis())
+        .map_err(|_| Error::invalid(format!("{duration:?} is longer than any time can be set to")))
 }

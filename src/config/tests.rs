@@ -64,17 +64,11 @@ fn each_setter_refuses_the_first_value_below_its_bound_and_changes_nothing() {
         config.set_checkpoint_storage("").err(),
         config.set_checkpoint_storage_dir("s3://bucket").err(),
         config.set_savepoint_dir("/").err(),
-        config
-            .set_checkpoint_timeout_duration(Duration::from_micros(9_999))
-            .err(),
+        config.set_checkpoint_timeout_duration(Duration::from_micros(9_999)).err(),
         config.set_checkpoint_interval_duration(Duration::MAX).err(),
     ];
     for (index, error) in refused.into_iter().enumerate() {
-        assert_eq!(
-            error.map(|error| error.kind()),
-            Some(ErrorKind::Invalid),
-            "call {index}"
-        );
+        assert_eq!(error.map(|error| error.kind()), Some(ErrorKind::Invalid), "call {index}");
     }
     assert_eq!(config, fresh);
 }
@@ -98,9 +92,7 @@ fn each_setter_takes_its_bound_itself() {
 #[test]
 fn a_duration_means_its_whole_milliseconds() {
     let mut config = CheckpointConfig::new();
-    config
-        .set_checkpoint_interval_duration(Duration::from_micros(12_900))
-        .unwrap();
+    config.set_checkpoint_interval_duration(Duration::from_micros(12_900)).unwrap();
     assert_eq!(config.checkpoint_interval(), 12);
 }
 
@@ -112,10 +104,7 @@ fn a_pause_longer_than_the_interval_is_the_period() {
     });
     assert_eq!(effective.interval(), Some(SECOND));
     assert_eq!(effective.period(), Some(5 * SECOND));
-    let expected = ConfigWarning::MinPauseAboveInterval {
-        interval: SECOND,
-        min_pause: 5 * SECOND,
-    };
+    let expected = ConfigWarning::MinPauseAboveInterval { interval: SECOND, min_pause: 5 * SECOND };
     assert_eq!(effective.warnings(), [expected]);
 }
 
@@ -125,10 +114,7 @@ fn a_pause_of_more_than_a_year_is_a_year() {
         config.set_min_pause_between_checkpoints(i64::MAX).unwrap();
     });
     assert_eq!(effective.min_pause(), 365 * 24 * 3600 * SECOND);
-    assert!(matches!(
-        effective.warnings(),
-        [ConfigWarning::MinPauseCapped { .. }]
-    ));
+    assert!(matches!(effective.warnings(), [ConfigWarning::MinPauseCapped { .. }]));
 }
 
 #[test]
@@ -140,19 +126,13 @@ fn unaligned_without_exactly_once_is_off_with_a_warning() {
     });
     assert!(!effective.is_unaligned());
     assert!(effective.are_savepoints_forced());
-    assert_eq!(
-        effective.warnings(),
-        [ConfigWarning::UnalignedNeedsExactlyOnce]
-    );
+    assert_eq!(effective.warnings(), [ConfigWarning::UnalignedNeedsExactlyOnce]);
 }
 
 #[test]
 fn unaligned_with_several_concurrent_checkpoints_is_refused() {
     let mut config = CheckpointConfig::new();
-    config
-        .enable_unaligned_checkpoints(true)
-        .set_max_concurrent_checkpoints(2)
-        .unwrap();
+    config.enable_unaligned_checkpoints(true).set_max_concurrent_checkpoints(2).unwrap();
     let error = config.build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("unaligned"), "{error}");
@@ -162,16 +142,9 @@ fn unaligned_with_several_concurrent_checkpoints_is_refused() {
 
 #[test]
 fn an_alignment_timeout_of_nothing_or_for_ever_starts_unaligned() {
-    for (ms, expected) in [
-        (0, None),
-        (i64::MAX, None),
-        (50, Some(Duration::from_millis(50))),
-    ] {
+    for (ms, expected) in [(0, None), (i64::MAX, None), (50, Some(Duration::from_millis(50)))] {
         let effective = built(|config| {
-            config
-                .enable_unaligned_checkpoints(true)
-                .set_alignment_timeout(ms)
-                .unwrap();
+            config.enable_unaligned_checkpoints(true).set_alignment_timeout(ms).unwrap();
         });
         assert!(effective.is_unaligned());
         assert!(!effective.are_savepoints_forced());
@@ -196,10 +169,7 @@ fn the_interval_during_backlog_is_never_shorter_than_the_interval() {
         if let Some(ms) = backlog {
             config.set_checkpoint_interval_during_backlog(ms).unwrap();
         }
-        config
-            .build()
-            .map(|effective| effective.period_during_backlog())
-            .ok()
+        config.build().map(|effective| effective.period_during_backlog()).ok()
     };
     assert_eq!(period(None), Some(Some(SECOND)));
     assert_eq!(period(Some(0)), Some(None));
@@ -211,9 +181,7 @@ fn the_interval_during_backlog_is_never_shorter_than_the_interval() {
 fn the_tolerable_number_has_no_limit_at_the_largest_value() {
     let number = |count| {
         built(|config| {
-            config
-                .set_tolerable_checkpoint_failure_number(count)
-                .unwrap();
+            config.set_tolerable_checkpoint_failure_number(count).unwrap();
         })
         .tolerable_failures()
     };
@@ -224,9 +192,7 @@ fn the_tolerable_number_has_no_limit_at_the_largest_value() {
 #[test]
 fn fail_on_errors_acts_once_and_only_before_a_number_is_set() {
     let mut config = CheckpointConfig::new();
-    config
-        .set_fail_on_checkpointing_errors(false)
-        .set_fail_on_checkpointing_errors(true);
+    config.set_fail_on_checkpointing_errors(false).set_fail_on_checkpointing_errors(true);
     assert_eq!(config.tolerable_checkpoint_failure_number(), i32::MAX);
     config.set_tolerable_checkpoint_failure_number(0).unwrap();
     assert!(config.is_fail_on_checkpointing_errors());
@@ -239,10 +205,7 @@ fn at_least_one_checkpoint_is_retained() {
             config.set_num_retained(asked);
         });
         assert_eq!(effective.num_retained(), 1);
-        assert_eq!(
-            effective.warnings(),
-            [ConfigWarning::NumRetainedRaised { asked }]
-        );
+        assert_eq!(effective.warnings(), [ConfigWarning::NumRetainedRaised { asked }]);
     }
 }
 
@@ -258,13 +221,7 @@ fn a_directory_is_a_storage_too_and_a_later_storage_replaces_it() {
 #[test]
 fn names_are_read_in_any_case_and_printed_as_flink_does() {
     for mode in CheckpointingMode::ALL {
-        assert_eq!(
-            mode.to_string()
-                .to_lowercase()
-                .parse::<CheckpointingMode>()
-                .unwrap(),
-            *mode
-        );
+        assert_eq!(mode.to_string().to_lowercase().parse::<CheckpointingMode>().unwrap(), *mode);
     }
     assert!("at-least-once".parse::<CheckpointingMode>().is_err());
     assert!("".parse::<ExternalizedCheckpointCleanup>().is_err());
@@ -281,19 +238,13 @@ fn a_config_reads_back_as_written_and_is_checked_again() {
     config.set_checkpoint_storage_dir("file:///a").unwrap();
     let text = serde_json::to_string(&config).unwrap();
     assert!(text.contains("RETAIN_ON_CANCELLATION"), "{text}");
-    assert_eq!(
-        serde_json::from_str::<CheckpointConfig>(&text).unwrap(),
-        config
-    );
+    assert_eq!(serde_json::from_str::<CheckpointConfig>(&text).unwrap(), config);
 
     let read = serde_json::from_str::<CheckpointConfig>;
     assert_eq!(read("{}").unwrap(), CheckpointConfig::new());
-    for wrong in [
-        r#"{"interval_ms": 9}"#,
-        r#"{"timeout_ms": 0}"#,
-        r#"{"storage": ""}"#,
-        r#"{"typo": 1}"#,
-    ] {
+    for wrong in
+        [r#"{"interval_ms": 9}"#, r#"{"timeout_ms": 0}"#, r#"{"storage": ""}"#, r#"{"typo": 1}"#]
+    {
         assert!(read(wrong).is_err(), "{wrong}");
     }
 }
@@ -315,17 +266,12 @@ fn the_builder_comes_to_the_same_and_reports_its_first_error() {
         config.set_checkpoint_timeout(2_000).unwrap();
         config.set_min_pause_between_checkpoints(500).unwrap();
         config.set_max_concurrent_checkpoints(3).unwrap();
-        config
-            .set_tolerable_checkpoint_failure_number(i32::MAX)
-            .unwrap();
+        config.set_tolerable_checkpoint_failure_number(i32::MAX).unwrap();
         config.set_checkpoint_storage_dir("state").unwrap();
         config.set_num_retained(2);
     });
     assert_eq!(effective, raw);
 
-    let error = CheckpointConfig::builder()
-        .max_concurrent(0)
-        .timeout(Duration::ZERO)
-        .build();
+    let error = CheckpointConfig::builder().max_concurrent(0).timeout(Duration::ZERO).build();
     assert!(error.unwrap_err().to_string().contains("concurrent"));
 }

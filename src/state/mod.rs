@@ -1,10 +1,21 @@
 //! What a task's snapshot is made of: sections of bytes, each with a key that finds its way home.
 //!
-//! Owns the traits between a user's state and whatever stores it. Must never know how bytes are
-//! stored.
+//! Owns the traits between a user's state and whatever stores it, the typed handles and the key
+//! groups. Must never know how bytes are stored.
 
+pub(crate) mod codec;
+mod entries;
+mod key_group;
+mod keyed_map;
+mod murmur;
+mod scope;
 mod section;
 
-pub use section::{
-    SectionBody, SectionKey, SectionKind, SnapshotSink, SnapshotSource, Stateful,
+pub(crate) use entries::{read_entries, write_entry};
+pub use key_group::{
+    HASH_SEED, HASH_VERSION, default_max_parallelism, key_group, key_group_owner, key_group_range,
+    key_hash,
 };
+pub use keyed_map::{KeyedMap, StateKey, StateValue};
+pub use scope::{FrozenScope, StateScope};
+pub use section::{SectionBody, SectionKey, SectionKind, SnapshotSink, SnapshotSource, Stateful};

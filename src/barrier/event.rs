@@ -1,0 +1,93 @@
+//! What an aligner is told and what it answers.
+
+use std::time::Duration;
+
+use crate::ids::CheckpointId;
+use crate::message::{Barrier, CancelMarker, CheckpointFailureReason};
+
+/// What happened on an input of the task; channels count from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BarrierEvent {
+    /// All records before the barrier on this channel were processed.
+    Barrier {
+        /// The input.
+        channel: u32,
+        /// The barrier.
+        barrier: Barrier,
+    },
+    /// A barrier was put into this channel; records before it may still be on their way.
+    Announcement {
+        /// The input.
+        channel: u32,
+        /// The barrier that will come.
+        barrier: Barrier,
+    },
+    /// A task upstream gave a checkpoint up.
+    Cancel {
+        /// The input.
+        channel: u32,
+        /// The checkpoint.
+        marker: CancelMarker,
+    },
+    /// Nothing comes on this channel any more.
+    EndOfInput {
+        /// The input.
+        channel: u32,
+    },
+    /// The time that the aligner asked to be woken at has come.
+    Timer,
+}
+
+/// What the host does, in the order given.
+///
+/// A channel whose barrier brings no [`Hold`](Self::Hold) goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BarrierAction {
+    /// Process nothing more of this channel until it is resumed.
+    Hold {
+        /// The input.
+        channel: u32,
+    },
+    /// Go on with a channel that was held.
+    Resume {
+        /// The input.
+        channel: u32,
+    },
+    /// Take the snapshot now: send the barrier downstream, then freeze the state.
+    Cut {
+        /// What to send downstream.
+        barrier: Barrier,
+        /// How the alignment went.
+        alignment: AlignmentReport,
+    },
+    /// Decline this checkpoint.
+    Abort {
+        /// The checkpoint.
+        id: CheckpointId,
+        /// Why.
+        reason: CheckpointFailureReason,
+    },
+    /// Tell the tasks downstream that the barrier will not come.
+    ForwardCancel(CancelMarker),
+}
+
+/// How long barriers took (Flink: `CheckpointMetrics`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct AlignmentReport {
+    /// From the trigger to the first barrier here, by wall clock.
+    pub start_delay: Duration,
+    /// From the first to the last barrier here; zero with a single channel.
+    pub duration: Duration,
+}
+
+/// The time of an event, as a fact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moment {
+    /// Time since some start; never goes back.
+    pub now: Duration,
+    /// Milliseconds since 1970.
+    pub wall_ms: u64,
+}

@@ -1,0 +1,13 @@
+//! Barrier handling of a task with several inputs: events in, decisions out.
+//!
+//! Owns the rules by which barriers on several channels become one cut. A pure state machine: it
+//! has no thread, clock or channel of its own and never sees a record, so any host can use it.
+
+mod aligned;
+mod aligner;
+mod event;
+#[cfg(test)]
+mod tests;
+
+pub use aligner::BarrierAligner;
+pub use event::{AlignmentReport, BarrierAction, BarrierEvent, Moment};

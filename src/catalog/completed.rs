@@ -1,0 +1,190 @@
+//! A job's completed checkpoints in a storage (Flink: `CompletedCheckpointStore`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::catalog::{
+    CheckpointPlan, CompletedCheckpoint, OperatorSpec, PendingCheckpoint, Retained, VerifyReport,
+    plan_subsumption, verify_checkpoint,
+};
+use crate::chunk::SnapshotReader;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{Attempt, CheckpointId, TaskId};
+use crate::message::CheckpointType;
+use crate::storage::{JobStorage, RecordSource, StoredCheckpoint};
+
+/// What a completed checkpoint says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckpointInfo {
+    /// Its number.
+    pub id: CheckpointId,
+    /// The start of the job that took it.
+    pub attempt: Attempt,
+    /// What was asked for.
+    pub kind: CheckpointType,
+    /// Wall time of the trigger in milliseconds since 1970.
+    pub timestamp_ms: u64,
+    /// From the trigger to the last acknowledgement, in milliseconds.
+    pub duration_ms: u64,
+    /// Bytes of all sections.
+    pub state_bytes: u64,
+    /// The operators that took part.
+    pub operators: Vec<OperatorSpec>,
+    /// What the job said of itself.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl CheckpointInfo {
+    pub(crate) fn of(checkpoint: &CompletedCheckpoint) -> Self {
+        let metadata = &checkpoint.metadata;
+        let operators = metadata.operators.iter().map(|operator| OperatorSpec {
+            uid: operator.uid.clone(),
+            parallelism: operator.parallelism,
+            max_parallelism: operator.max_parallelism,
+        });
+        Self {
+            id: checkpoint.id,
+            attempt: checkpoint.record.attempt,
+            kind: metadata.kind,
+            timestamp_ms: metadata.timestamp_ms,
+            duration_ms: metadata.duration_ms,
+            state_bytes: metadata.state_bytes,
+            operators: operators.collect(),
+            properties: metadata.properties.clone(),
+        }
+    }
+}
+
+/// The completed checkpoints of one job, and the way to make more.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    storage: JobStorage,
+}
+
+impl Checkpoints {
+    /// The checkpoints in an open storage.
+    pub fn new(storage: JobStorage) -> Self {
+        Self { storage }
+    }
+
+    /// The number of this start of the job.
+    pub fn attempt(&self) -> Attempt {
+        self.storage.attempt()
+    }
+
+    /// A short stable name of this storage and job, for the names of a sink's files.
+    pub fn owner(&self) -> String {
+        self.storage.access().owner()
+    }
+
+    /// An id above every id that the storage ever saw for this job, unfinished ones included.
+    pub fn next_id(&self) -> CheckpointId {
+        self.storage.access().next_checkpoint_id()
+    }
+
+    /// Ids of the completed checkpoints, oldest first.
+    pub fn ids(&self) -> Vec<CheckpointId> {
+        self.storage.access().stored().iter().map(|stored| stored.id).collect()
+    }
+
+    /// What one checkpoint says of itself.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such checkpoint, `Corrupt` when its record is damaged.
+    pub fn info(&self, id: CheckpointId) -> Result<CheckpointInfo> {
+        Ok(CheckpointInfo::of(&self.load(id)?))
+    }
+
+    /// Starts a checkpoint. Checkpoints of one job must be committed in the order of their ids.
+    ///
+    /// # Errors
+    /// `Full`, `Poisoned` or `Unavailable` as the storage answers.
+    pub fn begin(&self, id: CheckpointId, plan: CheckpointPlan) -> Result<PendingCheckpoint> {
+        let records = self.storage.access().begin(id)?;
+        Ok(PendingCheckpoint::new(id, self.attempt(), plan, records))
+    }
+
+    /// The sections of one task, streaming.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such checkpoint or task, `Corrupt` when its records are damaged.
+    pub fn read_task(&self, id: CheckpointId, task: &TaskId) -> Result<SnapshotReader> {
+        self.load(id)?.open_task(&self.source(), task)
+    }
+
+    /// Reads everything that a checkpoint depends on and checks it. `progress` is told the bytes
+    /// of each record read.
+    ///
+    /// # Errors
+    /// The first damage found.
+    pub fn verify(&self, id: CheckpointId, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport> {
+        verify_checkpoint(&*self.source(), &self.stored(id)?, progress)
+    }
+
+    /// Gives up the oldest checkpoints so that `retained` remain, as Flink's rule says, and
+    /// returns which.
+    ///
+    /// # Errors
+    /// What the storage answers.
+    pub fn subsume(&self, retained: usize) -> Result<Vec<CheckpointId>> {
+        let access = self.storage.access();
+        let retain = |stored: &StoredCheckpoint| Retained {
+            id: stored.id,
+            // What cannot be read is kept like a savepoint: somebody may still repair it.
+            kind: self.load(stored.id).map_or(CheckpointType::Savepoint, |c| c.metadata.kind),
+        };
+        let stored: Vec<_> = access.stored().iter().map(retain).collect();
+        let subsumed = plan_subsumption(&stored, retained);
+        if !subsumed.is_empty() {
+            access.drop_checkpoints(&subsumed)?;
+        }
+        Ok(subsumed)
+    }
+
+    /// Forgets checkpoints and frees what only they used. Unknown ids are ignored.
+    ///
+    /// # Errors
+    /// What the storage answers.
+    pub fn discard(&self, ids: &[CheckpointId]) -> Result<()> {
+        self.storage.access().drop_checkpoints(ids)
+    }
+
+    /// Records durably that the job ended, with a word to its next start. The record outlives the
+    /// checkpoints.
+    ///
+    /// # Errors
+    /// What the storage answers.
+    pub fn record_finish(&self, word: &str) -> Result<()> {
+        self.storage.access().record_finish(word.as_bytes())
+    }
+
+    /// Forgets that the job ended.
+    ///
+    /// # Errors
+    /// What the storage answers.
+    pub fn clear_finish(&self) -> Result<()> {
+        self.storage.access().clear_finish()
+    }
+
+    /// What [`record_finish`](Self::record_finish) recorded.
+    pub fn finish(&self) -> Option<String> {
+        let word = self.storage.access().finish()?;
+        Some(String::from_utf8_lossy(&word).into_owned())
+    }
+
+    pub(crate) fn load(&self, id: CheckpointId) -> Result<CompletedCheckpoint> {
+        CompletedCheckpoint::load(&*self.source(), &self.stored(id)?)
+    }
+
+    pub(crate) fn source(&self) -> Arc<dyn RecordSource> {
+        Arc::clone(self.storage.access()) as Arc<dyn RecordSource>
+    }
+
+    fn stored(&self, id: CheckpointId) -> Result<StoredCheckpoint> {
+        let stored = self.storage.access().stored();
+        stored.into_iter().find(|stored| stored.id == id).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("there is no completed checkpoint {id}"))
+        })
+    }
+}

@@ -1,0 +1,172 @@
+//! The way down: sections to chunks, chunks to records, records under one manifest.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::{self, Write};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::{INLINE_BYTES_MAX, NAME_BYTES_MAX};
+use crate::record::metadata::{SectionContent, SectionMetadata, encode_sections};
+use crate::record::{Node, RecordRef};
+use crate::state::{SectionBody, SectionKey, SnapshotSink};
+use crate::storage::RecordWriter;
+
+/// What a task acknowledges: its part of a checkpoint, written and waiting for the commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskSnapshot {
+    pub(crate) manifest: RecordRef,
+    pub(crate) state_bytes: u64,
+}
+
+impl TaskSnapshot {
+    /// Bytes of all sections.
+    pub fn state_bytes(&self) -> u64 {
+        self.state_bytes
+    }
+}
+
+/// Takes the sections of one task's snapshot. Dropped without [`finish`](Self::finish) it leaves
+/// nothing that counts.
+pub struct SnapshotWriter {
+    records: Box<dyn RecordWriter>,
+    buffer: Vec<u8>,
+    node: Node,
+    sections: Vec<SectionMetadata>,
+    keys: BTreeSet<SectionKey>,
+    state_bytes: u64,
+    failed: bool,
+}
+
+impl SnapshotWriter {
+    pub(crate) fn new(records: Box<dyn RecordWriter>) -> Self {
+        Self {
+            records,
+            buffer: Vec::new(),
+            node: Node::default(),
+            sections: Vec::new(),
+            keys: BTreeSet::new(),
+            state_bytes: 0,
+            failed: false,
+        }
+    }
+
+    /// Ends the snapshot.
+    ///
+    /// # Errors
+    /// What the storage answers; `Closed` when a section failed before.
+    pub fn finish(mut self) -> Result<TaskSnapshot> {
+        self.check_whole()?;
+        self.node.body = encode_sections(&self.sections)?;
+        let manifest = self.records.finish(&self.node)?;
+        Ok(TaskSnapshot { manifest, state_bytes: self.state_bytes })
+    }
+
+    fn check_whole(&self) -> Result<()> {
+        if self.failed {
+            return Err(Error::new(ErrorKind::Closed, "an earlier section of the snapshot failed"));
+        }
+        Ok(())
+    }
+
+    fn write_section(&mut self, key: &SectionKey, body: SectionBody<'_>) -> Result<()> {
+        if key.state.len() > NAME_BYTES_MAX {
+            let len = key.state.len();
+            let message = format!("a state name of {len} bytes, the most is {NAME_BYTES_MAX}");
+            return Err(Error::invalid(message));
+        }
+        if !self.keys.insert(key.clone()) {
+            return Err(Error::invalid(format!("section {key:?} is written twice")));
+        }
+        let mut out = SectionWriter {
+            records: &mut *self.records,
+            buffer: &mut self.buffer,
+            refs: &mut self.node.refs,
+            key,
+            chunks: 0,
+            len: 0,
+        };
+        out.buffer.clear();
+        body(&mut out)?;
+        let (content, len) = out.finish()?;
+        self.state_bytes += len;
+        self.sections.push(SectionMetadata { key: key.clone(), len, content });
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SnapshotWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("SnapshotWriter");
+        out.field("sections", &self.sections.len()).field("state_bytes", &self.state_bytes);
+        out.finish_non_exhaustive()
+    }
+}
+
+impl SnapshotSink for SnapshotWriter {
+    fn section(&mut self, key: &SectionKey, body: SectionBody<'_>) -> Result<()> {
+        self.check_whole()?;
+        let written = self.write_section(key, body);
+        self.failed = written.is_err();
+        written
+    }
+}
+
+/// Takes the bytes of one section.
+struct SectionWriter<'a> {
+    records: &'a mut dyn RecordWriter,
+    buffer: &'a mut Vec<u8>,
+    refs: &'a mut Vec<RecordRef>,
+    key: &'a SectionKey,
+    chunks: u32,
+    len: u64,
+}
+
+impl SectionWriter<'_> {
+    fn chunk(&mut self, body: Option<&[u8]>) -> Result<()> {
+        let body = body.unwrap_or(self.buffer);
+        let record = self.records.chunk(&self.key.state, self.key.index, body)?;
+        self.refs.push(record);
+        self.chunks = self
+            .chunks
+            .checked_add(1)
+            .ok_or_else(|| Error::invalid("a section has more chunks than it can number"))?;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(SectionContent, u64)> {
+        if self.chunks == 0 && self.buffer.len() <= INLINE_BYTES_MAX {
+            return Ok((SectionContent::Inline(self.buffer.clone()), self.len));
+        }
+        if !self.buffer.is_empty() {
+            self.chunk(None)?;
+        }
+        Ok((SectionContent::Chunks(self.chunks), self.len))
+    }
+}
+
+impl Write for SectionWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let most = self.records.chunk_bytes();
+        let taken = if self.buffer.is_empty() && bytes.len() >= most {
+            // A whole chunk from the caller's own bytes needs no copy here.
+            let body = bytes.get(..most).unwrap_or(bytes);
+            self.chunk(Some(body))?;
+            body.len()
+        } else {
+            let room = most.saturating_sub(self.buffer.len());
+            let part = bytes.get(..room).unwrap_or(bytes);
+            self.buffer.extend_from_slice(part);
+            if self.buffer.len() >= most {
+                self.chunk(None)?;
+                self.buffer.clear();
+            }
+            part.len()
+        };
+        self.len += taken as u64;
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,301 @@
+//! Goal: whatever the order of a last acknowledgement, a decline, an expiry, a subsumption, a
+//! shutdown and a reuse of the slot, each checkpoint has one outcome, each state comes out once, and
+//! nobody sleeps through what is for him.
+//!
+//! Method: loom runs every interleaving (of at most two preemptions) of at most three threads over
+//! the real coordinator with very few slots and tasks. Queues are mutexes here, so this proves the
+//! protocol over them. Run with
+//! `RUSTFLAGS="--cfg tidegate_loom" cargo test --release --lib loom`.
+
+#![cfg(tidegate_loom)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ::loom::model::Builder;
+
+use crate::coordinator::statistics::Statistics;
+use crate::coordinator::trigger::Promise;
+use crate::coordinator::{
+    Acknowledged, CheckpointOutcome, Coordinator, CoordinatorHandle, CoordinatorSettings, Event,
+    WakeHook,
+};
+use crate::ids::CheckpointId;
+use crate::message::{CheckpointFailureReason as Reason, CheckpointType};
+use crate::sync::{Arc, AtomicU32, Ordering, thread};
+
+const FIRST: CheckpointId = CheckpointId(1);
+const SECOND: CheckpointId = CheckpointId(2);
+const START: Duration = Duration::ZERO;
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+fn model(test: impl Fn() + Send + Sync + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(test);
+}
+
+fn nobody() -> WakeHook {
+    std::sync::Arc::new(|| {})
+}
+
+fn coordinator(slots: u32, tasks: u32, max_concurrent: u32, wake: WakeHook) -> Coordinator<u32> {
+    let settings = CoordinatorSettings {
+        timeout: TIMEOUT,
+        max_concurrent,
+        tolerable_failures: None,
+        ..CoordinatorSettings::default()
+    };
+    Coordinator::with_slots(slots, settings, tasks, FIRST, None, wake).unwrap()
+}
+
+/// Starts a checkpoint at time zero and takes its trigger.
+fn trigger(coordinator: &mut Coordinator<u32>) {
+    drop(coordinator.handle().submit(CheckpointType::Checkpoint));
+    coordinator.step(START, 0);
+    assert!(matches!(coordinator.next_event(), Some(Event::Trigger { .. })));
+}
+
+/// State that the tasks were given back.
+fn acknowledge(handle: &CoordinatorHandle<u32>, id: CheckpointId, task: u32) -> Option<u32> {
+    match handle.acknowledge(id, task, task) {
+        Acknowledged::Accepted => None,
+        Acknowledged::Late(state) => Some(state),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What came out of the coordinator: outcomes by id, and how often each state.
+#[derive(Default)]
+struct Seen {
+    committed: Vec<CheckpointId>,
+    aborted: Vec<(CheckpointId, Reason)>,
+    states: BTreeMap<(CheckpointId, u32), u32>,
+}
+
+impl Seen {
+    fn drain(&mut self, coordinator: &mut Coordinator<u32>) {
+        while let Some(event) = coordinator.next_event() {
+            match event {
+                Event::Commit(commit) => {
+                    self.committed.push(commit.id);
+                    for (task, _) in commit.acknowledged {
+                        *self.states.entry((commit.id, task)).or_default() += 1;
+                    }
+                }
+                Event::Discard { id, task, .. } => {
+                    *self.states.entry((id, task)).or_default() += 1;
+                }
+                Event::Aborted { id, reason, .. } => self.aborted.push((id, reason)),
+                _ => {}
+            }
+        }
+    }
+
+    fn given_back(&mut self, id: CheckpointId, state: Option<u32>) {
+        if let Some(task) = state {
+            *self.states.entry((id, task)).or_default() += 1;
+        }
+    }
+
+    fn outcomes(&self, id: CheckpointId) -> usize {
+        let aborted = self.aborted.iter().filter(|(aborted, _)| *aborted == id).count();
+        self.committed.iter().filter(|&&committed| committed == id).count() + aborted
+    }
+}
+
+#[test]
+fn the_last_acknowledgement_and_the_expiry_give_one_outcome() {
+    model(|| {
+        let mut coordinator = coordinator(1, 2, 1, nobody());
+        trigger(&mut coordinator);
+        let tasks: Vec<_> = (0..2)
+            .map(|task| {
+                let handle = coordinator.handle();
+                thread::spawn(move || acknowledge(&handle, FIRST, task))
+            })
+            .collect();
+        let mut seen = Seen::default();
+        coordinator.step(TIMEOUT, 0);
+        seen.drain(&mut coordinator);
+        for task in tasks {
+            seen.given_back(FIRST, task.join().unwrap());
+        }
+        coordinator.step(TIMEOUT, 0);
+        seen.drain(&mut coordinator);
+        assert_eq!(seen.outcomes(FIRST), 1);
+        assert_eq!(seen.states, BTreeMap::from([((FIRST, 0), 1), ((FIRST, 1), 1)]));
+    });
+}
+
+#[test]
+fn a_decline_and_the_last_acknowledgement_and_an_expiry_give_one_outcome() {
+    model(|| {
+        let mut coordinator = coordinator(1, 1, 1, nobody());
+        trigger(&mut coordinator);
+        let (handle, other) = (coordinator.handle(), coordinator.handle());
+        let acknowledging = thread::spawn(move || acknowledge(&handle, FIRST, 0));
+        let declining = thread::spawn(move || other.decline(FIRST, 0, Reason::CheckpointDeclined));
+        let mut seen = Seen::default();
+        coordinator.step(TIMEOUT, 0);
+        seen.drain(&mut coordinator);
+        seen.given_back(FIRST, acknowledging.join().unwrap());
+        let declined = declining.join().unwrap();
+        coordinator.step(TIMEOUT, 0);
+        seen.drain(&mut coordinator);
+        assert_eq!(seen.outcomes(FIRST), 1);
+        assert_eq!(seen.states, BTreeMap::from([((FIRST, 0), 1)]));
+        let by_decline = seen.aborted.contains(&(FIRST, Reason::CheckpointDeclined));
+        assert_eq!(declined, by_decline, "who decided is told so");
+    });
+}
+
+#[test]
+fn a_late_acknowledgement_never_counts_in_a_slot_that_is_used_again() {
+    model(|| {
+        let mut coordinator = coordinator(1, 1, 1, nobody());
+        trigger(&mut coordinator);
+        let handle = coordinator.handle();
+        let late = thread::spawn(move || acknowledge(&handle, FIRST, 0));
+        let mut seen = Seen::default();
+        let _second = coordinator.handle().submit(CheckpointType::Checkpoint);
+        coordinator.step(TIMEOUT, 0);
+        seen.drain(&mut coordinator);
+        seen.given_back(FIRST, late.join().unwrap());
+        coordinator.step(TIMEOUT, 0);
+        seen.drain(&mut coordinator);
+        assert_eq!(seen.outcomes(FIRST), 1);
+        assert_eq!(seen.outcomes(SECOND), 0, "nobody has acknowledged the second");
+        assert_eq!(seen.states, BTreeMap::from([((FIRST, 0), 1)]));
+        if seen.committed.is_empty() {
+            assert_eq!(acknowledge(&coordinator.handle(), SECOND, 0), None);
+            coordinator.step(TIMEOUT, 0);
+            seen.drain(&mut coordinator);
+            assert_eq!(seen.committed, [SECOND], "the slot serves the second");
+        }
+    });
+}
+
+#[test]
+fn a_subsumption_and_the_last_acknowledgement_give_one_outcome() {
+    model(|| {
+        let mut coordinator = coordinator(2, 1, 2, nobody());
+        trigger(&mut coordinator);
+        trigger(&mut coordinator);
+        let mut seen = Seen::default();
+        let handle = coordinator.handle();
+        assert_eq!(acknowledge(&handle, SECOND, 0), None);
+        coordinator.settle(START);
+        seen.drain(&mut coordinator);
+        handle.commit_finished(SECOND, Ok(()));
+        let older = thread::spawn(move || acknowledge(&handle, FIRST, 0));
+        coordinator.step(START, 0);
+        seen.drain(&mut coordinator);
+        seen.given_back(FIRST, older.join().unwrap());
+        coordinator.step(START, 0);
+        seen.drain(&mut coordinator);
+        assert_eq!((seen.outcomes(FIRST), seen.outcomes(SECOND)), (1, 1));
+        assert_eq!(seen.states, BTreeMap::from([((FIRST, 0), 1), ((SECOND, 0), 1)]));
+    });
+}
+
+#[test]
+fn a_shutdown_and_the_last_acknowledgement_give_one_outcome() {
+    model(|| {
+        let mut coordinator = coordinator(1, 1, 1, nobody());
+        trigger(&mut coordinator);
+        let (handle, other) = (coordinator.handle(), coordinator.handle());
+        let acknowledging = thread::spawn(move || acknowledge(&handle, FIRST, 0));
+        let ending = thread::spawn(move || other.shutdown());
+        let mut seen = Seen::default();
+        coordinator.step(START, 0);
+        seen.drain(&mut coordinator);
+        seen.given_back(FIRST, acknowledging.join().unwrap());
+        ending.join().unwrap();
+        coordinator.step(START, 0);
+        seen.drain(&mut coordinator);
+        assert_eq!(seen.outcomes(FIRST), 1);
+        assert_eq!(seen.states, BTreeMap::from([((FIRST, 0), 1)]));
+    });
+}
+
+#[test]
+fn a_reading_of_the_counts_is_of_one_moment() {
+    model(|| {
+        let statistics = Arc::new(Statistics::new());
+        let writer = Arc::clone(&statistics);
+        let writing = thread::spawn(move || {
+            for id in 1..=3 {
+                writer.started();
+                writer.completed(CheckpointId(id), Duration::from_millis(id));
+            }
+        });
+        let counts = statistics.read();
+        assert_eq!(counts.total, counts.in_progress + counts.completed + counts.failed);
+        let last = counts.last_completed.map(|last| (last.id.0, last.duration.as_millis()));
+        let completed = counts.completed;
+        assert_eq!(last, (completed > 0).then_some((completed, completed.into())));
+        writing.join().unwrap();
+    });
+}
+
+#[test]
+fn a_driver_that_did_not_see_the_acknowledgement_is_woken() {
+    model(|| {
+        let woken = Arc::new(AtomicU32::new(0));
+        let hook = Arc::clone(&woken);
+        let wake: WakeHook = std::sync::Arc::new(move || _ = hook.fetch_add(1, Ordering::AcqRel));
+        let mut coordinator = coordinator(1, 1, 1, wake);
+        trigger(&mut coordinator);
+        coordinator.settle(START);
+        let before = woken.load(Ordering::Acquire);
+        let handle = coordinator.handle();
+        let task = thread::spawn(move || acknowledge(&handle, FIRST, 0));
+        let mut seen = Seen::default();
+        coordinator.settle(START);
+        seen.drain(&mut coordinator);
+        assert_eq!(task.join().unwrap(), None);
+        if seen.committed.is_empty() {
+            assert!(woken.load(Ordering::Acquire) > before, "a lost wake-up");
+            coordinator.settle(START);
+            seen.drain(&mut coordinator);
+        }
+        assert_eq!(seen.committed, [FIRST]);
+    });
+}
+
+#[test]
+fn a_request_that_races_with_the_end_of_the_coordinator_is_answered() {
+    model(|| {
+        let mut coordinator = coordinator(1, 1, 1, nobody());
+        let handle = coordinator.handle();
+        let asking = thread::spawn(move || handle.submit(CheckpointType::Checkpoint));
+        coordinator.step(START, 0);
+        drop(coordinator);
+        let reason = Reason::CheckpointCoordinatorShutdown;
+        let outcome = asking.join().unwrap().try_outcome();
+        assert_eq!(outcome, Some(CheckpointOutcome::Failed { id: None, reason }));
+    });
+}
+
+#[test]
+fn a_waiter_that_did_not_see_the_outcome_is_woken() {
+    struct Count(AtomicU32);
+    impl std::task::Wake for Count {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+    model(|| {
+        let (promise, mut handle) = Promise::new();
+        let outcome = CheckpointOutcome::Completed(FIRST);
+        let giving = thread::spawn(move || promise.complete(outcome));
+        let count = std::sync::Arc::new(Count(AtomicU32::new(0)));
+        let waker = std::task::Waker::from(std::sync::Arc::clone(&count));
+        let mut context = std::task::Context::from_waker(&waker);
+        let polled = std::pin::Pin::new(&mut handle).poll(&mut context);
+        giving.join().unwrap();
+        assert_eq!(handle.try_outcome(), Some(outcome));
+        assert!(polled.is_ready() || count.0.load(Ordering::Acquire) > 0, "a lost wake-up");
+    });
+}

@@ -1,0 +1,206 @@
+//! Opens an engine: storage, restored checkpoint, coordinator.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::catalog::{CheckpointInfo, Checkpoints};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{CheckpointingMode, EffectiveConfig};
+use crate::coordinator::{Coordinator, CoordinatorSettings, Signal};
+use crate::engine::schedule::Prepared;
+use crate::engine::{Engine, OperatorSpec};
+use crate::error::{Error, Result};
+use crate::ids::{CheckpointId, JobId, TaskId};
+use crate::limits::MAX_PARALLELISM;
+use crate::restore::{RestorePolicy, RestoreReport, check_fit, choose_checkpoint};
+use crate::storage::CheckpointStorage;
+use crate::task::ActiveCheckpoints;
+
+/// Collects what an [`Engine`] needs.
+#[must_use]
+#[derive(Debug)]
+pub struct EngineBuilder {
+    job: JobId,
+    config: EffectiveConfig,
+    storage: Arc<dyn CheckpointStorage>,
+    operators: Vec<OperatorSpec>,
+    properties: BTreeMap<String, String>,
+    policy: RestorePolicy,
+    clock: Arc<dyn Clock>,
+}
+
+impl Engine {
+    /// An engine for `job`, without operators so far.
+    pub fn builder(
+        job: JobId,
+        config: EffectiveConfig,
+        storage: Arc<dyn CheckpointStorage>,
+    ) -> EngineBuilder {
+        EngineBuilder {
+            job,
+            config,
+            storage,
+            operators: Vec::new(),
+            properties: BTreeMap::new(),
+            policy: RestorePolicy::default(),
+            clock: Arc::new(SystemClock::new()),
+        }
+    }
+}
+
+impl EngineBuilder {
+    /// Adds an operator; all its subtasks take part in every checkpoint.
+    pub fn operator(mut self, operator: OperatorSpec) -> Self {
+        self.operators.push(operator);
+        self
+    }
+
+    /// Says something of the job that its checkpoints carry.
+    pub fn property(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.properties.insert(key.into(), value.into());
+        self
+    }
+
+    /// What to start from; [`RestorePolicy::Latest`] when nothing is said.
+    pub fn restore_policy(mut self, policy: RestorePolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Where time comes from; the machine's clock when nothing is said.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Opens the storage and decides what is restored. No checkpoint starts before
+    /// [`Engine::start`].
+    ///
+    /// # Errors
+    /// `Invalid` when the operators are none, equal by name or too many; `Incompatible` when the
+    /// checkpoint does not fit them; `Corrupt` when it cannot be read; what the storage answers.
+    pub fn open(self) -> Result<Engine> {
+        let tasks = plan_tasks(&self.operators)?;
+        let checkpoints = Checkpoints::new(self.storage.open(&self.job)?);
+        let completed = checkpoints.ids();
+        if self.policy == RestorePolicy::Fresh {
+            start_fresh(&checkpoints, &completed)?;
+        }
+        let restored = choose_checkpoint(self.policy, &completed)
+            .map(|id| load(&checkpoints, id))
+            .transpose()?;
+        let report = self.report(&checkpoints, restored.clone(), completed.len())?;
+
+        let signal = Signal::new();
+        let count = u32::try_from(tasks.len()).map_err(|_| Error::invalid("too many tasks"))?;
+        let coordinator = Coordinator::new(
+            settings(&self.config),
+            count,
+            checkpoints.next_id(),
+            restored.as_ref().map(|info| info.id),
+            signal.hook(),
+        )?;
+        let handle = coordinator.handle();
+        let active =
+            Arc::new(ActiveCheckpoints::new(checkpoints.clone(), self.operators, self.properties));
+        let prepared = Prepared {
+            coordinator,
+            tasks: tasks.clone(),
+            checkpoints: checkpoints.clone(),
+            restored: restored.as_ref().map(|info| info.id),
+            retained: usize::try_from(self.config.num_retained()).unwrap_or(usize::MAX),
+            clock: self.clock,
+        };
+        Ok(Engine {
+            checkpoints,
+            restored,
+            report,
+            tasks,
+            handle,
+            active,
+            signal,
+            prepared: Mutex::new(Some(prepared)),
+            threads: Mutex::default(),
+        })
+    }
+
+    fn report(
+        &self,
+        checkpoints: &Checkpoints,
+        restored: Option<CheckpointInfo>,
+        completed: usize,
+    ) -> Result<RestoreReport> {
+        let stored = restored.as_ref().map(|info| (info.id, info.operators.as_slice()));
+        let (id, stored) = stored.unwrap_or((CheckpointId(0), &[]));
+        let operators = check_fit(id, stored, &self.operators)?;
+        let reason = match (&restored, self.policy) {
+            (Some(_), _) => format!("the newest of {completed} completed"),
+            (None, RestorePolicy::Fresh) => "a fresh start was asked for".to_owned(),
+            (None, RestorePolicy::Latest) => "no checkpoint has completed yet".to_owned(),
+        };
+        let age = restored.as_ref().map(|info| {
+            Duration::from_millis(self.clock.wall_ms().saturating_sub(info.timestamp_ms))
+        });
+        let operators = operators.into_iter().map(|(operator, how)| (operator.uid, how)).collect();
+        Ok(RestoreReport { attempt: checkpoints.attempt(), restored, age, reason, operators })
+    }
+}
+
+/// Reads the records of a checkpoint that a start must be able to read; chunks are checked as they
+/// are streamed back.
+fn load(checkpoints: &Checkpoints, id: CheckpointId) -> Result<CheckpointInfo> {
+    let named = |error: Error| {
+        error.context(format!("checkpoint {id}, the newest completed one, cannot be restored"))
+    };
+    let checkpoint = checkpoints.load(id).map_err(named)?;
+    for (task, _) in checkpoint.tasks() {
+        checkpoint.open_task(&checkpoints.source(), &task).map_err(named)?;
+    }
+    Ok(CheckpointInfo::of(&checkpoint))
+}
+
+/// CRASH: the end is forgotten first, so that a half-discarded job is never taken for a finished
+/// one; what is left of the checkpoints is discarded by the next fresh start, or restored by a
+/// start that is not.
+fn start_fresh(checkpoints: &Checkpoints, completed: &[CheckpointId]) -> Result<()> {
+    if checkpoints.finish().is_some() {
+        checkpoints.clear_finish()?;
+    }
+    checkpoints.discard(completed)
+}
+
+fn plan_tasks(operators: &[OperatorSpec]) -> Result<Vec<TaskId>> {
+    let mut tasks = Vec::new();
+    for (at, operator) in operators.iter().enumerate() {
+        let OperatorSpec { uid, parallelism, max_parallelism } = operator;
+        if operators.iter().take(at).any(|other| other.uid == *uid) {
+            return Err(Error::invalid(format!("two operators have the uid {uid}")));
+        }
+        if *parallelism == 0 || parallelism > max_parallelism || *max_parallelism > MAX_PARALLELISM
+        {
+            return Err(Error::invalid(format!(
+                "operator {uid} has parallelism {parallelism} of {max_parallelism}; \
+                 1 to its maximum, and that to {MAX_PARALLELISM}, are possible"
+            )));
+        }
+        tasks.extend((0..*parallelism).map(|subtask| TaskId { operator: uid.clone(), subtask }));
+    }
+    if tasks.is_empty() {
+        return Err(Error::invalid("a job needs at least one operator"));
+    }
+    Ok(tasks)
+}
+
+fn settings(config: &EffectiveConfig) -> CoordinatorSettings {
+    CoordinatorSettings {
+        period: config.period(),
+        min_pause: config.min_pause(),
+        timeout: config.timeout(),
+        max_concurrent: config.max_concurrent(),
+        tolerable_failures: config.tolerable_failures(),
+        unaligned: config.is_unaligned(),
+        exactly_once: config.mode() == CheckpointingMode::ExactlyOnce,
+        aligned_timeout: config.aligned_timeout(),
+    }
+}

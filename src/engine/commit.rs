@@ -1,0 +1,79 @@
+//! The commit thread: one checkpoint after the other becomes durable, then the oldest are given up.
+
+use std::sync::Arc;
+
+use crossbeam::channel::{Receiver, Sender};
+
+use crate::catalog::{Checkpoints, TaskSnapshot};
+use crate::coordinator::{Commit, CoordinatorHandle, Signal};
+use crate::error::{Error, Result};
+use crate::ids::{CheckpointId, TaskId};
+use crate::message::{Barrier, CheckpointFailureReason};
+use crate::task::ActiveCheckpoints;
+
+/// A commit with the barrier that its tasks saw, and the time from trigger to last acknowledgement.
+#[derive(Debug)]
+pub(super) struct CommitOrder {
+    pub(super) commit: Commit<TaskSnapshot>,
+    pub(super) barrier: Barrier,
+    pub(super) duration_ms: u64,
+}
+
+/// What the commit thread works with.
+pub(super) struct Committer {
+    pub(super) tasks: Vec<TaskId>,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) retained: usize,
+    pub(super) active: Arc<ActiveCheckpoints>,
+    pub(super) handle: CoordinatorHandle<TaskSnapshot>,
+    /// Checkpoints that are retained no longer.
+    pub(super) subsumed: Sender<CheckpointId>,
+    pub(super) signal: Signal,
+}
+
+impl Committer {
+    pub(super) fn run(self, orders: &Receiver<CommitOrder>) {
+        for order in orders {
+            let id = order.commit.id;
+            let committed = self.commit(&order);
+            if let Err(error) = &committed {
+                tracing::warn!(%id, %error, "a checkpoint that all tasks acknowledged failed");
+            }
+            let reason = CheckpointFailureReason::FinalizeCheckpointFailure;
+            let succeeded = committed.is_ok();
+            self.handle.commit_finished(id, committed.map_err(|_| reason));
+            if succeeded {
+                self.subsume();
+            }
+        }
+    }
+
+    fn commit(&self, order: &CommitOrder) -> Result<()> {
+        let id = order.commit.id;
+        let pending = self.active.pending(&order.barrier)?;
+        let pending =
+            pending.ok_or_else(|| Error::internal(format!("checkpoint {id} has no records")))?;
+        let named = order.commit.acknowledged.iter().map(|(index, snapshot)| {
+            let task = usize::try_from(*index).ok().and_then(|index| self.tasks.get(index));
+            let task = task.ok_or_else(|| Error::internal(format!("task {index} is unknown")))?;
+            Ok((task.clone(), *snapshot))
+        });
+        let snapshots = named.collect::<Result<Vec<_>>>()?;
+        pending.commit_after(&snapshots, order.duration_ms)?;
+        Ok(())
+    }
+
+    /// A checkpoint that cannot be given up now is given up with the next one.
+    fn subsume(&self) {
+        match self.checkpoints.subsume(self.retained) {
+            Ok(subsumed) => {
+                for id in subsumed {
+                    // The scheduler is gone only when nobody is to be told any more.
+                    let _gone = self.subsumed.send(id);
+                }
+                self.signal.raise();
+            }
+            Err(error) => tracing::warn!(%error, "an old checkpoint is kept for now"),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The facade for a host of any kind: storage, coordinator and restore as one object with two
+//! threads.
+//!
+//! Owns the scheduler thread, which drives the coordinator, and the commit thread, which makes
+//! checkpoints durable in their order and gives up the oldest. Records never come near it: the host
+//! moves barriers, the engine tells it when.
+
+mod builder;
+mod commit;
+mod schedule;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::catalog::{CheckpointInfo, Checkpoints, TaskSnapshot};
+use crate::coordinator::{CoordinatorHandle, Counts, Signal};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{Attempt, CheckpointId, TaskId};
+use crate::message::{Barrier, CheckpointType, Notification};
+use crate::restore::RestoreReport;
+use crate::state::SnapshotSource;
+use crate::task::{ActiveCheckpoints, TaskHandle};
+
+pub use crate::catalog::OperatorSpec;
+pub use crate::coordinator::{CheckpointOutcome, TriggerHandle};
+pub use builder::EngineBuilder;
+
+use schedule::{Prepared, Threads};
+
+/// How long dropping an engine waits for its threads.
+const DROP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the engine asks of the program that moves the records. Called on the scheduler thread:
+/// nothing here may block.
+pub trait Host: Send + Sync {
+    /// Send this barrier down from every source.
+    fn trigger(&self, barrier: Barrier);
+
+    /// Tell every task.
+    fn notify(&self, notification: Notification);
+
+    /// The job is beyond its tolerable failures; no checkpoint starts any more.
+    fn fail(&self, error: Error);
+}
+
+/// Checkpoints for one start of one job.
+pub struct Engine {
+    checkpoints: Checkpoints,
+    restored: Option<CheckpointInfo>,
+    report: RestoreReport,
+    tasks: Vec<TaskId>,
+    handle: CoordinatorHandle<TaskSnapshot>,
+    active: Arc<ActiveCheckpoints>,
+    signal: Signal,
+    prepared: Mutex<Option<Prepared>>,
+    threads: Mutex<Option<Threads>>,
+}
+
+impl Engine {
+    /// The number of this start of the job.
+    pub fn attempt(&self) -> Attempt {
+        self.checkpoints.attempt()
+    }
+
+    /// A short stable name of storage and job, for the names of a sink's files.
+    pub fn owner(&self) -> String {
+        self.checkpoints.owner()
+    }
+
+    /// What this start restored, and why.
+    pub fn report(&self) -> &RestoreReport {
+        &self.report
+    }
+
+    /// The restored checkpoint, if there is one.
+    pub fn restored(&self) -> Option<CheckpointId> {
+        self.restored.as_ref().map(|info| info.id)
+    }
+
+    /// What the job said of itself in the restored checkpoint.
+    pub fn property(&self, key: &str) -> Option<&str> {
+        self.restored.as_ref()?.properties.get(key).map(String::as_str)
+    }
+
+    /// The completed checkpoints in the job's storage.
+    pub fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
+    }
+
+    /// The handle of one subtask.
+    ///
+    /// # Errors
+    /// `NotFound` when the job has no such task.
+    pub fn task(&self, task: &TaskId) -> Result<TaskHandle> {
+        let index = self.tasks.iter().position(|known| known == task);
+        let index = index.and_then(|index| u32::try_from(index).ok()).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("the job has no task {task}"))
+        })?;
+        let (handle, active) = (self.handle.clone(), Arc::clone(&self.active));
+        Ok(TaskHandle::new(task.clone(), index, self.attempt(), handle, active))
+    }
+
+    /// The sections that this subtask restores, streaming; none without a checkpoint or for a
+    /// new operator.
+    ///
+    /// # Errors
+    /// `Corrupt` when the task's records are damaged; what the storage answers.
+    pub fn task_state(&self, task: &TaskId) -> Result<Box<dyn SnapshotSource + Send>> {
+        let known = |info: &CheckpointInfo| {
+            info.operators.iter().any(|operator| operator.uid == task.operator)
+        };
+        match self.restored.as_ref().filter(|info| known(info)) {
+            Some(info) => Ok(Box::new(self.checkpoints.read_task(info.id, task)?)),
+            None => Ok(Box::new(NoSections)),
+        }
+    }
+
+    /// Starts the periodic checkpoints.
+    ///
+    /// # Errors
+    /// `Closed` when the engine was started before; `Unavailable` when no thread can be made.
+    pub fn start(&self, host: Arc<dyn Host>) -> Result<()> {
+        let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let prepared = prepared
+            .ok_or_else(|| Error::new(ErrorKind::Closed, "the engine was started before"))?;
+        let threads = prepared.start(host, self.signal.clone(), Arc::clone(&self.active))?;
+        *self.threads.lock().unwrap_or_else(PoisonError::into_inner) = Some(threads);
+        Ok(())
+    }
+
+    /// Asks for a checkpoint; the handle can be waited on and is a `Future`.
+    pub fn trigger(&self, kind: CheckpointType) -> TriggerHandle {
+        self.handle.submit(kind)
+    }
+
+    /// Counts of checkpoints, readable at any time.
+    pub fn counts(&self) -> Counts {
+        self.handle.counts()
+    }
+
+    /// Ends the threads: what is pending fails, what is being committed is finished.
+    pub fn stop(&self) {
+        self.stop_within(None);
+    }
+
+    fn stop_within(&self, patience: Option<Duration>) {
+        self.handle.shutdown();
+        self.signal.raise();
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(threads) = threads {
+            threads.join(patience);
+        }
+    }
+
+    /// Records durably that the job ended, with a word to its next start.
+    ///
+    /// # Errors
+    /// What the storage answers.
+    pub fn record_finish(&self, word: &str) -> Result<()> {
+        self.checkpoints.record_finish(word)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop_within(Some(DROP_PATIENCE));
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("report", &self.report).finish_non_exhaustive()
+    }
+}
+
+/// The state of a task that restores nothing.
+struct NoSections;
+
+impl SnapshotSource for NoSections {
+    fn next_section(&mut self) -> Result<Option<crate::state::SectionKey>> {
+        Ok(None)
+    }
+
+    fn body(&mut self) -> &mut dyn std::io::Read {
+        self
+    }
+}
+
+impl std::io::Read for NoSections {
+    fn read(&mut self, _out: &mut [u8]) -> std::io::Result<usize> {
+        Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! The scheduler thread: a loop around the coordinator that parks until the next deadline.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+
+use crate::catalog::{Checkpoints, TaskSnapshot};
+use crate::clock::Clock;
+use crate::coordinator::{Coordinator, Event, Signal};
+use crate::engine::Host;
+use crate::engine::commit::{CommitOrder, Committer};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{CheckpointId, TaskId};
+use crate::message::{Barrier, CheckpointFailureReason, Notification};
+use crate::task::ActiveCheckpoints;
+
+/// Everything that the threads need, before they run.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) coordinator: Coordinator<TaskSnapshot>,
+    pub(super) tasks: Vec<TaskId>,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) restored: Option<CheckpointId>,
+    pub(super) retained: usize,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// The running threads; the scheduler ends after a shutdown, the committer after the scheduler.
+pub(super) struct Threads {
+    scheduler: thread::JoinHandle<()>,
+    committer: thread::JoinHandle<()>,
+    /// Closed when both have ended.
+    ended: Receiver<()>,
+}
+
+impl Threads {
+    /// Waits until both ended, but no longer than `patience`; they end by themselves then.
+    pub(super) fn join(self, patience: Option<Duration>) {
+        if let Some(patience) = patience {
+            if self.ended.recv_timeout(patience).is_err_and(|error| error.is_timeout()) {
+                return;
+            }
+        }
+        let _panicked = self.scheduler.join();
+        let _panicked = self.committer.join();
+    }
+}
+
+impl Prepared {
+    pub(super) fn start(
+        mut self,
+        host: Arc<dyn Host>,
+        signal: Signal,
+        active: Arc<ActiveCheckpoints>,
+    ) -> Result<Threads> {
+        // At most `max_concurrent` checkpoints and the forced savepoints are ever handed out.
+        let most = self.coordinator.settings().max_concurrent;
+        let most = usize::try_from(most + crate::limits::FORCED_SAVEPOINT_SLOTS);
+        let (orders, ordered) = bounded(most.unwrap_or(usize::MAX));
+        // Ids only, at most as many as were completed.
+        let (subsumed, subsumed_ids) = unbounded();
+        let (ends, ended) = bounded::<()>(0);
+        let handle = self.coordinator.handle();
+        if let Some(id) = self.restored {
+            self.coordinator.restored(id);
+        }
+        let committer = Committer {
+            tasks: self.tasks,
+            checkpoints: self.checkpoints,
+            retained: self.retained,
+            active: Arc::clone(&active),
+            handle,
+            subsumed,
+            signal: signal.clone(),
+        };
+        let commit_ends = ends.clone();
+        let committer = spawn("tidegate-commit", move || {
+            committer.run(&ordered);
+            drop(commit_ends);
+        })?;
+        let scheduler = Scheduler {
+            coordinator: self.coordinator,
+            clock: self.clock,
+            host,
+            signal,
+            active,
+            orders,
+            subsumed: subsumed_ids,
+            barriers: BTreeMap::new(),
+        };
+        let scheduler = spawn("tidegate-scheduler", move || {
+            scheduler.run();
+            drop(ends);
+        })?;
+        Ok(Threads { scheduler, committer, ended })
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(|error| Error::io(format!("start the thread {name}"), error))
+}
+
+struct Scheduler {
+    coordinator: Coordinator<TaskSnapshot>,
+    clock: Arc<dyn Clock>,
+    host: Arc<dyn Host>,
+    signal: Signal,
+    active: Arc<ActiveCheckpoints>,
+    orders: Sender<CommitOrder>,
+    subsumed: Receiver<CheckpointId>,
+    /// Barriers of checkpoints that have no outcome yet.
+    barriers: BTreeMap<CheckpointId, Barrier>,
+}
+
+impl Scheduler {
+    fn run(mut self) {
+        self.signal.bind();
+        let now = self.clock.now();
+        // The standard library seeds each `RandomState` from the system.
+        let random = RandomState::new().build_hasher().finish();
+        let delay = self.coordinator.settings().initial_delay(random);
+        self.coordinator.start_periodic(now, delay);
+        loop {
+            self.coordinator.step(self.clock.now(), self.clock.wall_ms());
+            while let Some(event) = self.coordinator.next_event() {
+                self.handle(event);
+            }
+            for id in self.subsumed.try_iter() {
+                self.host.notify(Notification::Subsumed { id });
+            }
+            if self.coordinator.is_shut_down() && self.coordinator.committing() == 0 {
+                return;
+            }
+            let now = self.clock.now();
+            let wait = self.coordinator.next_deadline().map(|at| at.saturating_sub(now));
+            self.signal.wait(wait);
+        }
+    }
+
+    fn handle(&mut self, event: Event<TaskSnapshot>) {
+        match event {
+            Event::Trigger { barrier, .. } => {
+                self.barriers.insert(barrier.id, barrier);
+                self.active.insert(barrier.id);
+                self.host.trigger(barrier);
+            }
+            Event::Commit(commit) => {
+                let id = commit.id;
+                let Some(barrier) = self.barriers.get(&id).copied() else { return };
+                let duration_ms = self.clock.wall_ms().saturating_sub(barrier.timestamp_ms);
+                let order = CommitOrder { commit, barrier, duration_ms };
+                if self.orders.send(order).is_err() {
+                    let reason = CheckpointFailureReason::FinalizeCheckpointFailure;
+                    self.coordinator.handle().commit_finished(id, Err(reason));
+                }
+            }
+            Event::Completed { id, duration, .. } => {
+                tracing::debug!(%id, ?duration, "checkpoint completed");
+                self.ended(id);
+            }
+            Event::Aborted { id, reason, .. } => {
+                tracing::debug!(%id, %reason, "checkpoint aborted");
+                self.ended(id);
+            }
+            Event::Notify(notification) => self.host.notify(notification),
+            Event::Rejected { kind, reason } => {
+                tracing::debug!(%kind, %reason, "checkpoint request rejected");
+            }
+            // What no commit record names is garbage in every storage.
+            Event::Discard { .. } => {}
+            Event::JobFailed { reason } => {
+                self.coordinator.suspend(CheckpointFailureReason::JobFailoverRegion);
+                let message =
+                    format!("more checkpoints failed than the job tolerates, the last: {reason}");
+                self.host.fail(Error::new(ErrorKind::Unavailable, message));
+            }
+        }
+    }
+
+    fn ended(&mut self, id: CheckpointId) {
+        self.barriers.remove(&id);
+        self.active.remove(id);
+    }
+}

@@ -1,0 +1,143 @@
+//! The control lane of a task: what must never wait behind records.
+//!
+//! Every blocking step of a task goes through its [`Inbox`], so that a task held up by
+//! back-pressure still takes its control messages, and stops when the job halts.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Select, Sender, TrySendError};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::CheckpointId;
+use crate::message::{Barrier, CancelMarker};
+
+/// How many control messages a task's queue holds.
+pub(super) const CONTROL_CAPACITY: usize = 256;
+
+/// What a sender tells all its receivers between two records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChannelEvent {
+    Barrier(Barrier),
+    Cancel(CancelMarker),
+    End,
+}
+
+/// A message on a task's control lane.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Control {
+    /// From the sender of input `channel`: happens after `after` records of that channel.
+    Channel {
+        channel: u32,
+        after: u64,
+        event: ChannelEvent,
+    },
+    /// To a source: start this checkpoint.
+    Trigger(Barrier),
+    /// A checkpoint completed; the number is in the shared news, so that none is lost when the
+    /// lane is full.
+    News,
+    /// A checkpoint was given up by the coordinator.
+    Aborted(CheckpointId),
+    /// To a source: the last checkpoint completed; end the stream.
+    Finish,
+}
+
+/// The receiving end of a task's control lane.
+pub(super) struct Inbox {
+    control: Receiver<Control>,
+    /// Never carries anything; disconnected when the job halts.
+    halt: Receiver<()>,
+    /// Taken from the lane while the task waited for something else; older than what is in it.
+    stash: RefCell<VecDeque<Control>>,
+    /// True when this task ended because others did.
+    collateral: Cell<bool>,
+}
+
+impl Inbox {
+    pub(super) fn new(control: Receiver<Control>, halt: Receiver<()>) -> Self {
+        Self {
+            control,
+            halt,
+            stash: RefCell::default(),
+            collateral: Cell::new(false),
+        }
+    }
+
+    pub(super) fn is_collateral(&self) -> bool {
+        self.collateral.get()
+    }
+
+    /// The next message that is there already.
+    pub(super) fn poll(&self) -> Option<Control> {
+        let stashed = self.stash.borrow_mut().pop_front();
+        stashed.or_else(|| self.control.try_recv().ok())
+    }
+
+    /// An error once the job halts.
+    pub(super) fn check(&self) -> Result<()> {
+        match self.halt.try_recv() {
+            Err(crossbeam::channel::TryRecvError::Disconnected) => Err(self.closed()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends to another thread; waits while that queue is full and stashes what arrives meanwhile.
+    pub(super) fn send<T>(&self, to: &Sender<T>, item: T) -> Result<()> {
+        let item = match to.try_send(item) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Disconnected(_)) => return Err(self.closed()),
+            Err(TrySendError::Full(item)) => item,
+        };
+        let mut select = Select::new();
+        let sending = select.send(to);
+        let arriving = select.recv(&self.control);
+        select.recv(&self.halt);
+        loop {
+            let ready = select.select();
+            if ready.index() == sending {
+                return ready.send(to, item).map_err(|_| self.closed());
+            }
+            if ready.index() != arriving {
+                let _ = ready.recv(&self.halt);
+                return Err(self.closed());
+            }
+            let control = ready.recv(&self.control).map_err(|_| self.closed())?;
+            self.stash.borrow_mut().push_back(control);
+        }
+    }
+
+    /// Waits for a control message, for anything on one of `data`, or for `timeout`. What is there
+    /// stays there, except a control message, which is stashed.
+    pub(super) fn wait<'a, T: 'a>(
+        &'a self,
+        data: impl Iterator<Item = &'a Receiver<T>>,
+        timeout: Option<Duration>,
+    ) -> Result<()> {
+        if !self.stash.borrow().is_empty() {
+            return Ok(());
+        }
+        let mut select = Select::new();
+        select.recv(&self.control);
+        let halt = select.recv(&self.halt);
+        for receiver in data {
+            select.recv(receiver);
+        }
+        let ready = match timeout {
+            Some(timeout) => select.ready_timeout(timeout).ok(),
+            None => Some(select.ready()),
+        };
+        if ready == Some(halt) {
+            self.check()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The error of a task that ends because another did.
+    pub(super) fn closed(&self) -> Error {
+        self.collateral.set(true);
+        Error::new(ErrorKind::Closed, "the job is stopping")
+    }
+}

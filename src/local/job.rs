@@ -1,0 +1,246 @@
+//! A job: a flow with a name, a configuration and a storage, run to its end over any number of
+//! attempts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::EffectiveConfig;
+use crate::engine::{Engine, OperatorSpec};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{CheckpointId, JobId};
+use crate::local::exchange::ExchangeOptions;
+use crate::local::finished::Finished;
+use crate::local::flow::Flow;
+use crate::local::handle::{JobHandle, JobListener, JobShared};
+use crate::local::node::Node;
+use crate::local::restart::{Failures, RestartPolicy};
+use crate::local::runner::{AttemptEnd, run_attempt};
+use crate::restore::RestorePolicy;
+use crate::storage::CheckpointStorage;
+
+/// A flow that is ready to run.
+pub struct Job(JobInner);
+
+pub(super) struct JobInner {
+    pub(super) id: JobId,
+    pub(super) nodes: Vec<Arc<dyn Node>>,
+    pub(super) config: EffectiveConfig,
+    pub(super) storage: Arc<dyn CheckpointStorage>,
+    pub(super) properties: BTreeMap<String, String>,
+    pub(super) expected: BTreeMap<String, String>,
+    pub(super) restart_policy: RestartPolicy,
+    pub(super) restore_policy: RestorePolicy,
+    pub(super) listener: Arc<dyn JobListener>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) exchange: ExchangeOptions,
+    pub(super) shared: Arc<JobShared>,
+}
+
+/// How a job ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum JobEnd {
+    /// Every source has ended, and a checkpoint taken after the last record is committed.
+    Finished(Finished),
+    /// It was asked to stop.
+    Stopped {
+        /// The newest completed checkpoint, from which the next start goes on.
+        checkpoint: Option<CheckpointId>,
+    },
+}
+
+/// Collects what a [`Job`] needs.
+#[must_use]
+pub struct JobBuilder(Result<JobInner>);
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("id", &self.0.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for JobBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobBuilder").finish_non_exhaustive()
+    }
+}
+
+struct Silent;
+
+impl JobListener for Silent {}
+
+impl Job {
+    /// A job named `id` that runs `flow`.
+    pub fn builder(
+        id: impl Into<String>,
+        flow: Flow,
+        config: EffectiveConfig,
+        storage: Arc<dyn CheckpointStorage>,
+    ) -> JobBuilder {
+        JobBuilder(JobId::new(id).map(|id| JobInner {
+            id,
+            nodes: flow.nodes(),
+            config,
+            storage,
+            properties: BTreeMap::new(),
+            expected: BTreeMap::new(),
+            restart_policy: RestartPolicy::default(),
+            restore_policy: RestorePolicy::default(),
+            listener: Arc::new(Silent),
+            clock: Arc::new(SystemClock::new()),
+            exchange: ExchangeOptions::default(),
+            shared: Arc::new(JobShared::new()),
+        }))
+    }
+
+    /// A handle for other threads.
+    pub fn handle(&self) -> JobHandle {
+        JobHandle::new(Arc::clone(&self.0.shared))
+    }
+
+    /// Runs the job to its end on this thread and threads of its own, restarting it from the last
+    /// completed checkpoint when it fails.
+    ///
+    /// Threads of user code that never return hold this up for ever.
+    ///
+    /// # Errors
+    /// The error of the last attempt, when the restart policy gives up or a restart cannot help.
+    /// What was completed is kept.
+    pub fn run(self) -> Result<JobEnd> {
+        let job = &self.0;
+        let mut failures = Failures::default();
+        let mut policy = job.restore_policy;
+        loop {
+            let start = job.clock.now();
+            let error = match run_attempt(job, &mut policy) {
+                Ok(AttemptEnd::Finished(checkpoint)) => {
+                    return Ok(JobEnd::Finished(Finished::open(job, checkpoint)?));
+                }
+                Ok(AttemptEnd::Stopped(checkpoint)) => return Ok(JobEnd::Stopped { checkpoint }),
+                Err(error) => error,
+            };
+            let ran_for = job.clock.now().saturating_sub(start);
+            let restart = &job.restart_policy;
+            let Some(delay) = failures.decide_restart(restart, error.kind(), ran_for) else {
+                return Err(error);
+            };
+            let progress = job.shared.update(|progress| progress.restarts += 1);
+            job.listener.restarting(&error, delay);
+            // Being woken means to stop, which the next attempt would notice first thing.
+            let _ = job.shared.woken.recv_timeout(delay);
+            if job.shared.is_stopping() {
+                return Ok(JobEnd::Stopped {
+                    checkpoint: progress.last_completed,
+                });
+            }
+        }
+    }
+}
+
+impl JobInner {
+    pub(super) fn open_engine(&self, policy: RestorePolicy) -> Result<Engine> {
+        let config = self.config.clone();
+        let mut builder = Engine::builder(self.id.clone(), config, Arc::clone(&self.storage))
+            .restore_policy(policy)
+            .clock(Arc::clone(&self.clock));
+        for node in &self.nodes {
+            let spec = node.spec();
+            builder = builder.operator(OperatorSpec {
+                uid: spec.uid.clone(),
+                parallelism: spec.parallelism,
+                max_parallelism: spec.max_parallelism,
+            });
+        }
+        for (key, value) in &self.properties {
+            builder = builder.property(key, value);
+        }
+        let engine = builder.open()?;
+        self.check_properties(&engine)?;
+        Ok(engine)
+    }
+
+    fn check_properties(&self, engine: &Engine) -> Result<()> {
+        let Some(id) = engine.restored() else {
+            return Ok(());
+        };
+        for (key, expected) in &self.expected {
+            let found = engine.property(key).unwrap_or_default();
+            if found != expected {
+                return Err(Error::new(
+                    ErrorKind::Incompatible,
+                    format!(
+                        "checkpoint {id} was taken with {key} {found:?}, now it is {expected:?}"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl JobBuilder {
+    fn with(mut self, change: impl FnOnce(&mut JobInner)) -> Self {
+        if let Ok(job) = &mut self.0 {
+            change(job);
+        }
+        self
+    }
+
+    /// Stores `value` under `key` with every checkpoint.
+    pub fn property(self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.with(|job| {
+            job.properties.insert(key.into(), value.into());
+        })
+    }
+
+    /// As [`property`](Self::property), and refuses a checkpoint that was taken with another value.
+    pub fn expect_property(self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        let (key, value) = (key.into(), value.into());
+        self.with(|job| {
+            job.expected.insert(key.clone(), value.clone());
+            job.properties.insert(key, value);
+        })
+    }
+
+    /// When a failed job is started again; see [`RestartPolicy`] for the default.
+    pub fn restart_policy(self, policy: RestartPolicy) -> Self {
+        self.with(|job| job.restart_policy = policy)
+    }
+
+    /// What the first attempt starts from; [`RestorePolicy::Latest`] unless set. Restarts within
+    /// the run always go on from the newest checkpoint.
+    pub fn restore_policy(self, policy: RestorePolicy) -> Self {
+        self.with(|job| job.restore_policy = policy)
+    }
+
+    /// Who is told what happens.
+    pub fn listener(self, listener: Arc<dyn JobListener>) -> Self {
+        self.with(|job| job.listener = listener)
+    }
+
+    /// Where time comes from; the machine's clock unless set.
+    pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
+        self.with(|job| job.clock = clock)
+    }
+
+    /// How much is kept between two tasks.
+    pub fn exchange(self, options: ExchangeOptions) -> Self {
+        self.with(|job| job.exchange = options)
+    }
+
+    /// Checks the whole.
+    ///
+    /// # Errors
+    /// `Invalid` when the job's id is no name or the flow has no source.
+    pub fn build(self) -> Result<Job> {
+        let job = self.0?;
+        if job.nodes.is_empty() {
+            return Err(Error::invalid("the flow has no source"));
+        }
+        Ok(Job(job))
+    }
+}

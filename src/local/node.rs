@@ -1,0 +1,140 @@
+//! One operator of a flow as the runner sees it, and what a task of it is given.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crossbeam::channel::Sender;
+
+use crate::clock::Clock;
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{CheckpointId, OperatorUid, TaskId};
+use crate::local::background::Job;
+use crate::local::control::Inbox;
+use crate::local::exchange::ExchangeOptions;
+use crate::local::wiring::{TaskWiring, Wiring};
+use crate::message::CheckpointFailureReason;
+use crate::state::SnapshotSource;
+use crate::sync::AtomicU64;
+use crate::task::TaskHandle;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Source,
+    Process,
+    Sink,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct NodeSpec {
+    pub(super) uid: OperatorUid,
+    pub(super) parallelism: u32,
+    pub(super) max_parallelism: u32,
+    pub(super) role: Role,
+}
+
+impl NodeSpec {
+    pub(super) fn tasks(&self) -> impl Iterator<Item = TaskId> {
+        let operator = self.uid.clone();
+        (0..self.parallelism).map(move |subtask| TaskId {
+            operator: operator.clone(),
+            subtask,
+        })
+    }
+}
+
+/// An operator without its types.
+pub(super) trait Node: Send + Sync {
+    fn spec(&self) -> &NodeSpec;
+
+    /// Makes the channels of its inputs anew.
+    fn connect(&self, options: ExchangeOptions);
+
+    /// Drops the channel ends that no task took.
+    fn disconnect(&self);
+
+    /// Settles what an earlier attempt left outside, before any record.
+    fn recover(&self, engine: &Engine) -> Result<()>;
+
+    /// Runs one subtask on the calling thread until its input ends or the job halts.
+    fn run(&self, task: &mut TaskEnv) -> Result<()>;
+}
+
+/// What the tasks of one attempt share.
+pub(super) struct AttemptShared {
+    pub(super) clock: Arc<dyn Clock>,
+    /// The newest checkpoint known to be completed; 0 when there is none.
+    pub(super) completed: AtomicU64,
+    pub(super) events: Sender<TaskEvent>,
+}
+
+/// What tasks tell the runner.
+#[derive(Debug)]
+pub(super) enum TaskEvent {
+    /// A source has yielded its last record.
+    SourceEnded,
+    /// The first cut of a source after its last record.
+    CutAfterEnd(CheckpointId),
+    /// A task took its snapshot, holding its records up for this long.
+    Cut {
+        id: CheckpointId,
+        hot_pause: std::time::Duration,
+    },
+    /// A sink's subtask has committed everything up to this checkpoint.
+    Committed {
+        task: TaskId,
+        id: CheckpointId,
+    },
+    /// The coordinator's news.
+    Triggered {
+        id: CheckpointId,
+    },
+    Completed {
+        id: CheckpointId,
+    },
+    Aborted {
+        id: CheckpointId,
+        reason: CheckpointFailureReason,
+    },
+    /// A task, or its background work, failed.
+    Failed {
+        error: Error,
+        collateral: bool,
+    },
+}
+
+/// One task's surroundings, on its own thread.
+pub(super) struct TaskEnv {
+    pub(super) subtask: u32,
+    pub(super) handle: TaskHandle,
+    pub(super) state: Box<dyn SnapshotSource + Send>,
+    pub(super) inbox: Rc<Inbox>,
+    pub(super) wiring: Arc<Wiring>,
+    pub(super) shared: Arc<AttemptShared>,
+    pub(super) background: Sender<Job>,
+}
+
+impl TaskEnv {
+    pub(super) fn wiring(&self) -> TaskWiring {
+        TaskWiring {
+            subtask: self.subtask,
+            inbox: Rc::clone(&self.inbox),
+            wiring: Arc::clone(&self.wiring),
+        }
+    }
+
+    pub(super) fn tell(&self, event: TaskEvent) {
+        // Without a runner nobody is interested any more.
+        let _ = self.shared.events.send(event);
+    }
+}
+
+pub(super) fn homeless(key: &crate::state::SectionKey, task: &TaskId) -> Error {
+    Error::new(
+        ErrorKind::Incompatible,
+        format!(
+            "the checkpoint holds {:?} {:?} for {task}, which has none",
+            key.kind, key.state
+        ),
+    )
+}

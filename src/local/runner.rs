@@ -1,0 +1,376 @@
+//! One attempt of a job: starts its threads, watches them, takes them down.
+//!
+//! A job finishes when a checkpoint that every source cut after its last record is completed and
+//! every sink has committed it.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded, never, select, unbounded};
+
+use crate::restore::RestorePolicy;
+use crate::engine::{CheckpointOutcome, Engine, TriggerHandle};
+use crate::error::{Error, Result};
+use crate::ids::{CheckpointId, TaskId};
+use crate::local::background::{Background, guard};
+use crate::local::control::{CONTROL_CAPACITY, Control, Inbox};
+use crate::local::host::LocalHost;
+use crate::local::job::JobInner;
+use crate::local::node::{AttemptShared, Node, Role, TaskEnv, TaskEvent};
+use crate::local::wiring::Wiring;
+use crate::message::CheckpointType;
+use crate::sync::AtomicU64;
+
+/// How often a requested checkpoint is looked at, and the pause before it is asked for again.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How long a stop waits for its checkpoint and the commits that follow.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+
+pub(super) enum AttemptEnd {
+    Finished(CheckpointId),
+    Stopped(Option<CheckpointId>),
+}
+
+/// Runs the job once, from the newest checkpoint to its end or first failure.
+pub(super) fn run_attempt(job: &JobInner, policy: &mut RestorePolicy) -> Result<AttemptEnd> {
+    let engine = Arc::new(job.open_engine(*policy)?);
+    // What this run completes from here on is never thrown away.
+    *policy = RestorePolicy::Latest;
+    job.listener.restored(engine.report());
+    for node in &job.nodes {
+        node.recover(&engine)?;
+        node.connect(job.exchange);
+    }
+    let mut attempt = Attempt::new(job, engine)?;
+    attempt.start()?;
+    attempt.supervise()
+}
+
+struct Attempt<'j> {
+    job: &'j JobInner,
+    engine: Arc<Engine>,
+    shared: Arc<AttemptShared>,
+    events: Receiver<TaskEvent>,
+    /// Dropping it halts every task.
+    halt: Option<Sender<()>>,
+    halted: Receiver<()>,
+    wiring: Arc<Wiring>,
+    inboxes: Vec<Receiver<Control>>,
+    threads: Vec<JoinHandle<()>>,
+    background: Background,
+    watch: Watch,
+}
+
+/// What the runner has learned of the attempt.
+#[derive(Default)]
+struct Watch {
+    sources: usize,
+    sources_ended: usize,
+    sources_cut: usize,
+    /// The first checkpoint that lies after the last record of every source seen so far.
+    final_floor: CheckpointId,
+    completed: Option<CheckpointId>,
+    sinks: usize,
+    committed: BTreeMap<TaskId, CheckpointId>,
+    triggered_at: BTreeMap<CheckpointId, Duration>,
+    hot_pauses: BTreeMap<CheckpointId, Duration>,
+}
+
+impl Watch {
+    /// The completed checkpoint after the last record, once it is committed.
+    fn finished(&self) -> Option<CheckpointId> {
+        let id = self
+            .completed
+            .filter(|id| self.sources_cut == self.sources && *id >= self.final_floor)?;
+        self.is_committed(id).then_some(id)
+    }
+
+    fn is_committed(&self, id: CheckpointId) -> bool {
+        self.committed.len() == self.sinks && self.committed.values().all(|done| *done >= id)
+    }
+}
+
+impl<'j> Attempt<'j> {
+    fn new(job: &'j JobInner, engine: Arc<Engine>) -> Result<Self> {
+        let (tell, events) = unbounded();
+        let (halt, halted) = bounded(0);
+        let mut wiring = Wiring {
+            lanes: Vec::new(),
+            options: job.exchange,
+        };
+        let mut inboxes = Vec::new();
+        let mut watch = Watch::default();
+        for node in &job.nodes {
+            let spec = node.spec();
+            let (lanes, ends): (Vec<_>, Vec<_>) = (0..spec.parallelism)
+                .map(|_| bounded(CONTROL_CAPACITY))
+                .unzip();
+            match spec.role {
+                Role::Source => watch.sources += lanes.len(),
+                Role::Sink => watch.sinks += lanes.len(),
+                Role::Process => {}
+            }
+            wiring.lanes.push(lanes);
+            inboxes.extend(ends);
+        }
+        let background = Background::start(inboxes.len(), &tell)?;
+        let shared = AttemptShared {
+            clock: Arc::clone(&job.clock),
+            completed: AtomicU64::new(0),
+            events: tell,
+        };
+        Ok(Self {
+            job,
+            engine,
+            shared: Arc::new(shared),
+            events,
+            halt: Some(halt),
+            halted,
+            wiring: Arc::new(wiring),
+            inboxes,
+            threads: Vec::new(),
+            background,
+            watch,
+        })
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let mut inboxes = std::mem::take(&mut self.inboxes).into_iter();
+        let mut sources = Vec::new();
+        for (node, lanes) in self.job.nodes.iter().zip(&self.wiring.lanes) {
+            for (task, lane) in node.spec().tasks().zip(lanes) {
+                let handle = self.engine.task(&task)?;
+                if node.spec().role == Role::Source {
+                    sources.push((lane.clone(), handle.clone()));
+                }
+                let inbox = inboxes
+                    .next()
+                    .ok_or_else(|| Error::internal("a task has no inbox"))?;
+                let seed = TaskSeed {
+                    state: self.engine.task_state(&task)?,
+                    handle,
+                    inbox,
+                    halted: self.halted.clone(),
+                    wiring: Arc::clone(&self.wiring),
+                    shared: Arc::clone(&self.shared),
+                    background: self.background.lane(self.threads.len())?,
+                };
+                self.threads.push(spawn(Arc::clone(node), task, seed)?);
+            }
+        }
+        let lanes = self.wiring.lanes.iter().flatten().cloned().collect();
+        self.engine.start(Arc::new(LocalHost::new(
+            sources,
+            lanes,
+            Arc::clone(&self.shared),
+        )))?;
+        self.job.shared.set_engine(Some(Arc::clone(&self.engine)));
+        Ok(())
+    }
+
+    fn supervise(&mut self) -> Result<AttemptEnd> {
+        let mut last: Option<TriggerHandle> = None;
+        let mut stop: Option<Stop> = None;
+        loop {
+            if let Some(id) = self.watch.finished() {
+                self.end_streams();
+                return Ok(AttemptEnd::Finished(id));
+            }
+            if self.job.shared.is_stopping() {
+                let stop = stop.get_or_insert_with(|| Stop {
+                    handle: self.engine.trigger(CheckpointType::Checkpoint),
+                    deadline: self.job.clock.now() + STOP_DEADLINE,
+                });
+                if self.is_stopped(stop) {
+                    return Ok(AttemptEnd::Stopped(self.newest_completed()));
+                }
+            } else if self.watch.sources_ended == self.watch.sources {
+                // A checkpoint asked for now is triggered after the last record of every source.
+                let again = match last.as_ref().map(TriggerHandle::try_outcome) {
+                    None | Some(Some(CheckpointOutcome::Failed { .. })) => true,
+                    Some(_) => false,
+                };
+                if again {
+                    last = Some(self.engine.trigger(CheckpointType::Checkpoint));
+                }
+            }
+            self.next_event(last.is_some() || stop.is_some())?;
+        }
+    }
+
+    /// Waits for the next event and takes it.
+    fn next_event(&mut self, polls: bool) -> Result<()> {
+        // Once woken for the stop, the flag alone tells.
+        let never = never();
+        let woken = if self.job.shared.is_stopping() {
+            &never
+        } else {
+            &self.job.shared.woken
+        };
+        let timeout = if polls { POLL } else { STOP_DEADLINE };
+        select! {
+            recv(self.events) -> event => match event {
+                Ok(event) => self.take(event),
+                Err(_) => Err(Error::internal("the tasks have no way to the runner")),
+            },
+            recv(woken) -> _ => Ok(()),
+            default(timeout) => Ok(()),
+        }
+    }
+
+    fn take(&mut self, event: TaskEvent) -> Result<()> {
+        let now = self.job.clock.now();
+        match event {
+            TaskEvent::SourceEnded => self.watch.sources_ended += 1,
+            TaskEvent::CutAfterEnd(id) => {
+                self.watch.sources_cut += 1;
+                self.watch.final_floor = self.watch.final_floor.max(id);
+            }
+            TaskEvent::Cut { id, hot_pause } => {
+                let longest = self.watch.hot_pauses.entry(id).or_default();
+                *longest = hot_pause.max(*longest);
+            }
+            TaskEvent::Committed { task, id } => {
+                self.watch.committed.insert(task, id);
+            }
+            TaskEvent::Triggered { id } => {
+                self.watch.triggered_at.insert(id, now);
+            }
+            TaskEvent::Completed { id } => self.completed(id, now),
+            TaskEvent::Aborted { id, reason } => {
+                self.job.shared.update(|progress| progress.failed += 1);
+                self.job.listener.failed(id, reason);
+            }
+            TaskEvent::Failed { error, collateral } => return Err(self.failure(error, collateral)),
+        }
+        Ok(())
+    }
+
+    fn completed(&mut self, id: CheckpointId, now: Duration) {
+        self.watch.completed = self.watch.completed.max(Some(id));
+        let hot_pause = self.watch.hot_pauses.get(&id).copied().unwrap_or_default();
+        let triggered_at = self.watch.triggered_at.get(&id).copied().unwrap_or(now);
+        self.watch.hot_pauses = self.watch.hot_pauses.split_off(&id.next());
+        self.watch.triggered_at = self.watch.triggered_at.split_off(&id.next());
+        let progress = self.job.shared.update(|progress| {
+            progress.completed += 1;
+            progress.last_completed = Some(id);
+            progress.last_duration = now.saturating_sub(triggered_at);
+            progress.last_hot_pause = hot_pause;
+        });
+        self.job.listener.completed(id, &progress);
+    }
+
+    /// The error that began it: a task that lost its neighbour only says that the job stops.
+    fn failure(&mut self, error: Error, collateral: bool) -> Error {
+        if !collateral {
+            return error;
+        }
+        self.halt();
+        self.events
+            .try_iter()
+            .find_map(|event| match event {
+                TaskEvent::Failed {
+                    error,
+                    collateral: false,
+                } => Some(error),
+                _ => None,
+            })
+            .unwrap_or(error)
+    }
+
+    fn is_stopped(&self, stop: &Stop) -> bool {
+        if self.job.clock.now() >= stop.deadline {
+            return true;
+        }
+        match stop.handle.try_outcome() {
+            Some(CheckpointOutcome::Completed(id)) => self.watch.is_committed(id),
+            Some(CheckpointOutcome::Failed { .. }) => true,
+            None => false,
+        }
+    }
+
+    fn newest_completed(&self) -> Option<CheckpointId> {
+        self.watch.completed.or(self.engine.restored())
+    }
+
+    /// Lets the end of input pass through all tasks, so that they end by themselves.
+    fn end_streams(&mut self) {
+        for (node, lanes) in self.job.nodes.iter().zip(&self.wiring.lanes) {
+            if node.spec().role == Role::Source {
+                for lane in lanes {
+                    // A task that is gone needs no message.
+                    let _ = lane.send(Control::Finish);
+                }
+            }
+        }
+        self.join();
+    }
+
+    fn halt(&mut self) {
+        self.job.shared.set_engine(None);
+        self.engine.stop();
+        self.halt = None;
+        for node in &self.job.nodes {
+            node.disconnect();
+        }
+        self.join();
+        self.background.stop();
+    }
+
+    fn join(&mut self) {
+        for thread in self.threads.drain(..) {
+            // A panic was turned into an event within the thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+struct Stop {
+    handle: TriggerHandle,
+    deadline: Duration,
+}
+
+/// What a task's thread takes with it; the rest of its surroundings never leaves that thread.
+struct TaskSeed {
+    handle: crate::task::TaskHandle,
+    state: Box<dyn crate::state::SnapshotSource + Send>,
+    inbox: Receiver<Control>,
+    halted: Receiver<()>,
+    wiring: Arc<Wiring>,
+    shared: Arc<AttemptShared>,
+    background: Sender<crate::local::background::Job>,
+}
+
+fn spawn(node: Arc<dyn Node>, task: TaskId, seed: TaskSeed) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(format!("tidegate-{}-{}", task.operator, task.subtask))
+        .spawn(move || {
+            let inbox = Rc::new(Inbox::new(seed.inbox, seed.halted));
+            let events = seed.shared.events.clone();
+            let mut env = TaskEnv {
+                subtask: task.subtask,
+                handle: seed.handle,
+                state: seed.state,
+                inbox: Rc::clone(&inbox),
+                wiring: seed.wiring,
+                shared: seed.shared,
+                background: seed.background,
+            };
+            if let Err(error) = guard(&task, || node.run(&mut env)) {
+                let collateral = inbox.is_collateral();
+                let _ = events.send(TaskEvent::Failed { error, collateral });
+            }
+        })
+        .map_err(|error| Error::io("start a task's thread", error))
+}

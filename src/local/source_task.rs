@@ -1,0 +1,227 @@
+//! The task of a source: yields records, starts barriers, and stays when its input has ended.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::ids::CheckpointId;
+use crate::limits::STATE_ENTRY_BYTES_MAX;
+use crate::local::background::Work;
+use crate::local::control::{ChannelEvent, Control};
+use crate::local::exchange::ExchangeOptions;
+use crate::local::node::{Node, NodeSpec, TaskEnv, TaskEvent, homeless};
+use crate::local::participant::{Part, Participant, Snapshotter};
+use crate::local::push::{Outlets, Output, Signal};
+use crate::local::source::{Next, Source};
+use crate::message::CancelMarker;
+use crate::state::{SectionKey, SectionKind, codec};
+
+/// The state name of a source's position.
+const POSITION: &str = "position";
+
+/// Records between two looks at the control lane and the clock.
+const BURST: usize = 64;
+
+/// No record stays in an output buffer for longer while the source yields others.
+pub(super) const FLUSH_AFTER: Duration = Duration::from_millis(1);
+
+pub(super) struct SourceNode<S: Source> {
+    spec: NodeSpec,
+    subtasks: Vec<Mutex<Subtask<S>>>,
+    outlets: Outlets<S::Item>,
+}
+
+struct Subtask<S> {
+    source: S,
+    /// Where it stood before it ever ran, encoded.
+    start: Vec<u8>,
+}
+
+impl<S: Source> SourceNode<S> {
+    pub(super) fn new(spec: NodeSpec, sources: Vec<S>, outlets: Outlets<S::Item>) -> Result<Self> {
+        let mut subtasks = Vec::with_capacity(sources.len());
+        for source in sources {
+            let mut start = Vec::new();
+            codec::encode_into(&source.position(), &mut start)?;
+            subtasks.push(Mutex::new(Subtask { source, start }));
+        }
+        Ok(Self {
+            spec,
+            subtasks,
+            outlets,
+        })
+    }
+}
+
+impl<S: Source> Node for SourceNode<S> {
+    fn spec(&self) -> &NodeSpec {
+        &self.spec
+    }
+
+    fn connect(&self, _: ExchangeOptions) {}
+
+    fn disconnect(&self) {}
+
+    fn recover(&self, _: &Engine) -> Result<()> {
+        Ok(())
+    }
+
+    fn run(&self, env: &mut TaskEnv) -> Result<()> {
+        let subtask = usize::try_from(env.subtask)
+            .ok()
+            .and_then(|i| self.subtasks.get(i));
+        let subtask = subtask.ok_or_else(|| Error::internal("a source has no such subtask"))?;
+        // A panic of an earlier attempt is healed by the seek.
+        let mut subtask = subtask.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = match restored_position(env)? {
+            Some(bytes) => codec::decode(&bytes)?,
+            None => codec::decode(&subtask.start)?,
+        };
+        subtask.source.seek(position)?;
+        let worker = Worker {
+            source: &mut subtask.source,
+            output: self.outlets.output(&env.wiring())?,
+            ended: false,
+        };
+        SourceLoop {
+            worker,
+            participant: Participant::new(env),
+            env,
+            cut_after_end: false,
+            last_flush: Duration::ZERO,
+        }
+        .run()
+    }
+}
+
+fn restored_position(env: &mut TaskEnv) -> Result<Option<Vec<u8>>> {
+    let mut position = None;
+    while let Some(key) = env.state.next_section()? {
+        if key.kind != SectionKind::Position {
+            return Err(homeless(&key, env.handle.id()));
+        }
+        let limit = u64::try_from(STATE_ENTRY_BYTES_MAX).unwrap_or(u64::MAX);
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(
+            &mut std::io::Read::take(env.state.body(), limit),
+            &mut bytes,
+        )?;
+        position = Some(bytes);
+    }
+    Ok(position)
+}
+
+struct Worker<'a, S: Source> {
+    source: &'a mut S,
+    output: Output<S::Item>,
+    ended: bool,
+}
+
+impl<S: Source> Snapshotter for Worker<'_, S> {
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.output.signal(signal)
+    }
+
+    fn freeze(&mut self, _: CheckpointId) -> Result<Part> {
+        let position = self.source.position();
+        Ok(Box::new(move |barrier, handle| {
+            let mut bytes = Vec::new();
+            let encoded = codec::encode_into(&position, &mut bytes);
+            encoded?;
+            // A snapshot that cannot be written is declined within; the job goes on.
+            let _ = handle.snapshot(barrier, &mut |sink| {
+                let key = SectionKey::new(SectionKind::Position, POSITION);
+                sink.section(&key, &mut |out| Ok(out.write_all(&bytes)?))
+            });
+            Ok(())
+        }))
+    }
+
+    fn completed(&mut self, _: CheckpointId) -> Option<Work> {
+        None
+    }
+}
+
+struct SourceLoop<'a, 'e, S: Source> {
+    worker: Worker<'a, S>,
+    participant: Participant,
+    env: &'e TaskEnv,
+    cut_after_end: bool,
+    last_flush: Duration,
+}
+
+impl<S: Source> SourceLoop<'_, '_, S> {
+    fn run(&mut self) -> Result<()> {
+        loop {
+            self.env.inbox.check()?;
+            while let Some(control) = self.env.inbox.poll() {
+                if self.control(control)? {
+                    return self.worker.signal(Signal::Event(ChannelEvent::End));
+                }
+            }
+            if self.worker.ended {
+                self.wait(None)?;
+            } else {
+                self.burst()?;
+            }
+        }
+    }
+
+    /// True when the stream is to end.
+    fn control(&mut self, control: Control) -> Result<bool> {
+        match control {
+            Control::Trigger(barrier) => {
+                let taken = self.participant.cut(&mut self.worker, barrier)?;
+                if taken && self.worker.ended && !self.cut_after_end {
+                    self.cut_after_end = true;
+                    self.env.tell(TaskEvent::CutAfterEnd(barrier.id));
+                }
+            }
+            Control::News => self.participant.news(&mut self.worker)?,
+            Control::Aborted(id) => {
+                // The trigger was lost: tasks downstream would wait for this source's barrier.
+                if self.participant.remember_abort(id) {
+                    let cancel = ChannelEvent::Cancel(CancelMarker { id });
+                    self.worker.signal(Signal::Event(cancel))?;
+                }
+            }
+            Control::Finish => return Ok(true),
+            Control::Channel { .. } => {
+                return Err(Error::internal("a source was sent a barrier by a task"));
+            }
+        }
+        Ok(false)
+    }
+
+    fn burst(&mut self) -> Result<()> {
+        for _ in 0..BURST {
+            match self.worker.source.next()? {
+                Next::Item(item) => self.worker.output.emit(item)?,
+                Next::Wait(time) => {
+                    self.worker.signal(Signal::Flush)?;
+                    return self.wait(Some(time));
+                }
+                Next::End => {
+                    self.worker.ended = true;
+                    self.worker.signal(Signal::Flush)?;
+                    self.env.tell(TaskEvent::SourceEnded);
+                    return Ok(());
+                }
+            }
+        }
+        let now = self.env.shared.clock.now();
+        if now.saturating_sub(self.last_flush) >= FLUSH_AFTER {
+            self.last_flush = now;
+            self.worker.signal(Signal::Flush)?;
+        }
+        Ok(())
+    }
+
+    fn wait(&self, time: Option<Duration>) -> Result<()> {
+        self.env.inbox.wait(
+            std::iter::empty::<&crossbeam::channel::Receiver<()>>(),
+            time,
+        )
+    }
+}

@@ -1,0 +1,205 @@
+//! How jobs end: finished, stopped and continued, given up.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::CheckpointId;
+use crate::local::tests::support::{
+    Failures, Numbers, Outside, Record, Shape, assert_exactly_once, counting, fast_restarts,
+    numbers,
+};
+use crate::local::{ExchangeOptions, JobEnd, JobListener, Next, Progress, RestartPolicy, Source};
+
+fn shape() -> Shape {
+    Shape {
+        ends: vec![400, 6_000, 0],
+        counters: 2,
+        sinks: 2,
+        interval_ms: 2,
+        concurrent: 1,
+        exchange: ExchangeOptions::default(),
+    }
+}
+
+/// Yields what is left of a file's worth of numbers, but stands still while the gate is shut.
+struct Gated {
+    numbers: Numbers,
+    gate: Arc<Mutex<u64>>,
+}
+
+impl Source for Gated {
+    type Item = Record;
+    type Position = u64;
+
+    fn position(&self) -> u64 {
+        self.numbers.position()
+    }
+
+    fn seek(&mut self, position: u64) -> Result<()> {
+        self.numbers.seek(position)
+    }
+
+    fn next(&mut self) -> Result<Next<Record>> {
+        if self.numbers.next >= *self.gate.lock().unwrap() {
+            return Ok(Next::Wait(Duration::from_micros(200)));
+        }
+        self.numbers.next()
+    }
+}
+
+fn gated(shape: &Shape, gate: &Arc<Mutex<u64>>) -> Vec<Gated> {
+    numbers(&shape.ends, &Failures::after(vec![]))
+        .into_iter()
+        .map(|numbers| Gated { numbers, gate: Arc::clone(gate) })
+        .collect()
+}
+
+/// Counts what it is told, and calls back at each completed checkpoint.
+struct Watcher<F> {
+    on_completed: F,
+    restarts: AtomicU32,
+    reports: Mutex<Vec<String>>,
+}
+
+impl<F: Fn(CheckpointId, &Progress) + Send + Sync> JobListener for Watcher<F> {
+    fn restored(&self, report: &crate::engine::RestoreReport) {
+        self.reports.lock().unwrap().push(report.to_string());
+    }
+
+    fn completed(&self, id: CheckpointId, progress: &Progress) {
+        (self.on_completed)(id, progress);
+    }
+
+    fn restarting(&self, _: &Error, _: Duration) {
+        self.restarts.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn watcher<F: Fn(CheckpointId, &Progress) + Send + Sync>(on_completed: F) -> Arc<Watcher<F>> {
+    Arc::new(Watcher { on_completed, restarts: AtomicU32::new(0), reports: Mutex::default() })
+}
+
+#[test]
+fn sources_that_end_at_different_times_take_part_to_the_end() {
+    let (shape, outside) = (shape(), Outside::new());
+    let gate = Arc::new(Mutex::new(1_000));
+    let opened = Arc::clone(&gate);
+    // Checkpoints complete while two sources have ended and the third waits; each opens the gate.
+    let listener = watcher(move |_, _| *opened.lock().unwrap() += 1_000);
+    let job = counting(&shape, gated(&shape, &gate), &outside).listener(listener).build().unwrap();
+    let handle = job.handle();
+    let end = job.run().unwrap();
+    assert_exactly_once(&shape, &end, &outside);
+    assert!(handle.progress().completed >= 5, "{:?}", handle.progress());
+}
+
+#[test]
+fn each_planned_failure_restarts_the_job_once() {
+    // One source: several could fail before the first failure has halted them all.
+    let shape = Shape { ends: vec![6_000], ..shape() };
+    let outside = Outside::new();
+    let listener = watcher(|_, _| {});
+    let failures = Failures::after(vec![2_000, 1_000, 1_500]);
+    let job = counting(&shape, numbers(&shape.ends, &failures), &outside)
+        .listener(Arc::clone(&listener) as Arc<dyn JobListener>)
+        .build()
+        .unwrap();
+    let handle = job.handle();
+    let end = job.run().unwrap();
+    assert_exactly_once(&shape, &end, &outside);
+    assert_eq!(listener.restarts.load(Ordering::SeqCst), 3);
+    assert_eq!(handle.progress().restarts, 3);
+    assert_eq!(listener.reports.lock().unwrap().len(), 4);
+}
+
+#[test]
+fn a_stopped_job_goes_on_where_it_stopped() {
+    let (shape, outside) = (shape(), Outside::new());
+    let gate = Arc::new(Mutex::new(1_000));
+    for round in 1..=3 {
+        *gate.lock().unwrap() = round * 1_500;
+        let job = counting(&shape, gated(&shape, &gate), &outside).build().unwrap();
+        let handle = job.handle();
+        let job = std::thread::spawn(move || job.run().unwrap());
+        while handle.progress().completed < 3 {
+            std::thread::yield_now();
+        }
+        handle.stop();
+        let JobEnd::Stopped { checkpoint } = job.join().unwrap() else { panic!("not stopped") };
+        assert!(checkpoint.is_some());
+        assert!(handle.trigger_checkpoint().is_err(), "the job is over");
+    }
+    *gate.lock().unwrap() = u64::MAX;
+    let end = counting(&shape, gated(&shape, &gate), &outside).build().unwrap().run().unwrap();
+    assert_exactly_once(&shape, &end, &outside);
+}
+
+#[test]
+fn a_finished_job_that_is_run_again_finishes_again_with_the_same_output() {
+    let (shape, outside) = (shape(), Outside::new());
+    for _ in 0..2 {
+        let sources = numbers(&shape.ends, &Failures::after(vec![]));
+        let end = counting(&shape, sources, &outside).build().unwrap().run().unwrap();
+        assert_exactly_once(&shape, &end, &outside);
+        let JobEnd::Finished(finished) = end else { panic!("not finished") };
+        finished.record().unwrap();
+    }
+}
+
+#[test]
+fn the_policy_ends_a_job_that_fails_too_often() {
+    let shape = Shape { ends: vec![6_000], ..shape() };
+    let outside = Outside::new();
+    let failures = Failures::after(vec![10, 10, 10, 10]);
+    let error = counting(&shape, numbers(&shape.ends, &failures), &outside)
+        .restart_policy(fast_restarts().attempts_max(2))
+        .build()
+        .unwrap()
+        .run()
+        .unwrap_err();
+    assert!(error.to_string().contains("planned"), "{error}");
+    // What was completed is kept: the next process goes on.
+    let sources = numbers(&shape.ends, &failures);
+    let end = counting(&shape, sources, &outside).build().unwrap().run().unwrap();
+    assert_exactly_once(&shape, &end, &outside);
+}
+
+#[test]
+fn a_panic_names_its_task() {
+    let (shape, outside) = (shape(), Outside::new());
+    // The second failure of a source at an even position is a panic.
+    let failures = Failures::after(vec![0]);
+    let error = counting(&shape, numbers(&[10], &failures), &outside)
+        .restart_policy(RestartPolicy::never())
+        .build()
+        .unwrap()
+        .run()
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Internal);
+    assert!(error.to_string().contains("read/0 panicked: a planned panic"), "{error}");
+}
+
+#[test]
+fn a_checkpoint_can_be_asked_for() {
+    let shape = Shape { interval_ms: 3_600_000, ..shape() };
+    let outside = Outside::new();
+    let gate = Arc::new(Mutex::new(1_000));
+    let job = counting(&shape, gated(&shape, &gate), &outside).build().unwrap();
+    let handle = job.handle();
+    assert_eq!(handle.trigger_checkpoint().unwrap_err().kind(), ErrorKind::Unavailable);
+    let job = std::thread::spawn(move || job.run().unwrap());
+    let asked = loop {
+        if let Ok(asked) = handle.trigger_checkpoint() {
+            break asked;
+        }
+        std::thread::yield_now();
+    };
+    while asked.outcome().is_none() {
+        std::thread::yield_now();
+    }
+    *gate.lock().unwrap() = u64::MAX;
+    assert_exactly_once(&shape, &job.join().unwrap(), &outside);
+    assert!(handle.progress().last_duration > Duration::ZERO);
+}

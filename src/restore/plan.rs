@@ -1,0 +1,89 @@
+//! Facts in, decision out: what to restore, and whether it can be.
+
+use crate::catalog::OperatorSpec;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::CheckpointId;
+use crate::restore::OperatorRestore;
+
+/// What a job starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum RestorePolicy {
+    /// The newest completed checkpoint; nothing when there is none. When it cannot be read the
+    /// start fails and names it.
+    #[default]
+    Latest,
+    /// Nothing: completed checkpoints and the record of an end are discarded. New ids are above
+    /// any present.
+    Fresh,
+}
+
+/// The checkpoint to restore of those completed, which are sorted by id.
+pub(crate) fn choose_checkpoint(
+    policy: RestorePolicy,
+    completed: &[CheckpointId],
+) -> Option<CheckpointId> {
+    match policy {
+        RestorePolicy::Latest => completed.last().copied(),
+        RestorePolicy::Fresh => None,
+    }
+}
+
+/// Matches the operators of a checkpoint with those of the job.
+///
+/// # Errors
+/// `Incompatible` when an operator has another parallelism or has left the job.
+pub(crate) fn check_fit(
+    id: CheckpointId,
+    stored: &[OperatorSpec],
+    job: &[OperatorSpec],
+) -> Result<Vec<(OperatorSpec, OperatorRestore)>> {
+    let refuse = |message: String| Err(Error::new(ErrorKind::Incompatible, message));
+    for old in stored {
+        let Some(new) = job.iter().find(|new| new.uid == old.uid) else {
+            let uid = &old.uid;
+            return refuse(format!("checkpoint {id} has state of {uid}, which the job lacks"));
+        };
+        if new.parallelism != old.parallelism || new.max_parallelism != old.max_parallelism {
+            return refuse(format!(
+                "checkpoint {id} has {} with parallelism {} of {}, the job has {} of {}; \
+                 rescaling is not possible yet",
+                old.uid, old.parallelism, old.max_parallelism, new.parallelism, new.max_parallelism
+            ));
+        }
+    }
+    let restored = |new: &OperatorSpec| {
+        let known = stored.iter().any(|old| old.uid == new.uid);
+        let how = if known { OperatorRestore::Restored } else { OperatorRestore::New };
+        (new.clone(), how)
+    };
+    Ok(job.iter().map(restored).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::OperatorUid;
+
+    fn spec(uid: &str, parallelism: u32) -> OperatorSpec {
+        OperatorSpec::new(OperatorUid::new(uid).unwrap(), parallelism)
+    }
+
+    #[test]
+    fn the_newest_checkpoint_is_chosen() {
+        let completed = [CheckpointId(3), CheckpointId(7)];
+        assert_eq!(choose_checkpoint(RestorePolicy::Latest, &completed), Some(CheckpointId(7)));
+        assert_eq!(choose_checkpoint(RestorePolicy::Latest, &[]), None);
+        assert_eq!(choose_checkpoint(RestorePolicy::Fresh, &completed), None);
+    }
+
+    #[test]
+    fn state_without_a_home_and_another_parallelism_are_refused() {
+        let fit = |job: &[OperatorSpec]| check_fit(CheckpointId(1), &[spec("a", 2)], job);
+        assert!(fit(&[spec("b", 2)]).unwrap_err().to_string().contains("which the job lacks"));
+        assert!(fit(&[spec("a", 3)]).unwrap_err().to_string().contains("parallelism 2"));
+        let fits = fit(&[spec("a", 2), spec("b", 1)]).unwrap();
+        assert_eq!(fits[0].1, OperatorRestore::Restored);
+        assert_eq!(fits[1].1, OperatorRestore::New);
+    }
+}

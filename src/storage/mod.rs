@@ -1,0 +1,12 @@
+//! Where checkpoints are kept.
+//!
+//! Owns: the description of a storage, the access it opens for one job, and the records inside.
+//! A storage frames bytes and follows references; what checkpoint metadata means it does not know.
+
+mod access;
+pub mod sled;
+
+pub use access::{CheckpointStorage, JobStorage};
+pub(crate) use access::{JobAccess, PendingRecords, RecordSource, RecordWriter, StoredCheckpoint};
+pub(crate) use sled::{JobListing, StoreView};
+pub use sled::{Placement, SledCheckpointStorage};

@@ -1,0 +1,79 @@
+//! What both placements offer to the jobs of a store.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
+use crate::record::{Node, RecordRef};
+use crate::storage::access::{PendingRecords, StoredCheckpoint};
+use crate::storage::sled::ledger::{JobFacts, Live};
+
+/// What opening a store found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct OpenReport {
+    /// The index was made anew from the log.
+    pub(crate) rebuilt: bool,
+    /// Places that should hold frames and do not.
+    pub(crate) damage: Vec<String>,
+    /// Live checkpoints that cannot be read: job, id, why.
+    pub(crate) broken: Vec<(String, CheckpointId, String)>,
+}
+
+/// A change of what lives, other than a commit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Change<'a> {
+    /// The job starts under this attempt.
+    Attempt,
+    /// These checkpoints are forgotten.
+    Drop(&'a [CheckpointId]),
+    /// The job ended, or did not after all.
+    Finish(Option<&'a [u8]>),
+}
+
+/// Which start of which job acts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Actor {
+    pub(crate) job: JobId,
+    pub(crate) attempt: Attempt,
+}
+
+/// What the store knows of a job at a moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct JobView {
+    pub(crate) attempt_max: Attempt,
+    pub(crate) checkpoint_max: CheckpointId,
+    pub(crate) finish: Option<Vec<u8>>,
+    /// Oldest first.
+    pub(crate) stored: Vec<StoredCheckpoint>,
+}
+
+impl From<&JobFacts> for JobView {
+    fn from(facts: &JobFacts) -> Self {
+        let stored =
+            |(id, live): (&CheckpointId, &Live)| StoredCheckpoint { id: *id, record: live.record };
+        Self {
+            attempt_max: facts.attempt_max,
+            checkpoint_max: facts.checkpoint_max,
+            finish: facts.finish.clone(),
+            stored: facts.live.iter().map(stored).collect(),
+        }
+    }
+}
+
+/// One open store under one placement.
+pub(crate) trait Backend: Debug + Send + Sync {
+    fn store(&self) -> StoreId;
+    fn report(&self) -> &OpenReport;
+    /// The jobs that the store knows.
+    fn jobs(&self) -> Vec<String>;
+    fn job(&self, job: &str) -> JobView;
+    /// Makes a change durable. Attempt and checkpoint numbers only ever grow.
+    fn change(&self, actor: &Actor, change: Change<'_>) -> Result<()>;
+    fn begin(self: Arc<Self>, actor: &Actor, id: CheckpointId) -> Result<Arc<dyn PendingRecords>>;
+    fn node(&self, record: &RecordRef) -> Result<Node>;
+    /// See [`RecordSource::chunk`](crate::storage::RecordSource::chunk).
+    fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize>;
+    /// Closes in order, so that the next open is quick. Nothing is lost without it.
+    fn close(&self) -> Result<()>;
+}

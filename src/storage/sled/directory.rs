@@ -1,0 +1,270 @@
+//! The store's directory: its paths, its lock and its two small files.
+//!
+//! ```text
+//! LOCK      held by the owning process
+//! FORMAT    tidegate, format version, store id, placement
+//! CURRENT   the live index directory, and whether it was closed in order
+//! index-N/  sled
+//! log/      segments
+//! ```
+//!
+//! FORMAT is written last when a store is made and never changed: a directory with a log and
+//! without FORMAT is not a store.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::StoreId;
+use crate::platform;
+use crate::record::FORMAT_VERSION;
+use crate::storage::sled::Placement;
+use crate::storage::sled::disk::Disk;
+
+const FORMAT_MAGIC: &str = "tidegate store";
+
+/// What FORMAT says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Format {
+    pub(crate) store: StoreId,
+    pub(crate) placement: Placement,
+}
+
+/// What CURRENT says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Current {
+    /// The number of the live index directory.
+    pub(crate) index: u64,
+    /// The sequence number up to which a cleanly closed store was used.
+    pub(crate) clean: Option<u64>,
+}
+
+/// The directory of one store.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreDir {
+    path: PathBuf,
+    disk: Arc<dyn Disk>,
+}
+
+impl StoreDir {
+    pub(crate) fn new(path: &Path, disk: Arc<dyn Disk>) -> Self {
+        Self { path: path.to_owned(), disk }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    pub(crate) fn index(&self, number: u64) -> PathBuf {
+        self.path.join(format!("index-{number}"))
+    }
+
+    fn io(&self, action: &str, error: std::io::Error) -> Error {
+        Error::io(format!("{action} {}", self.path.display()), error)
+    }
+
+    /// Makes the directory if it is missing and takes its lock, which the file's closing or the
+    /// process's end gives back.
+    ///
+    /// # Errors
+    /// `Conflict` when another process holds it.
+    pub(crate) fn lock(&self) -> Result<File> {
+        if self.path.exists() && !self.path.is_dir() {
+            let message = format!("{} is not a directory", self.path.display());
+            return Err(Error::invalid(message));
+        }
+        self.disk.create_dir_all(&self.path).map_err(|error| self.io("make", error))?;
+        let file = platform::private_file()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(self.path.join("LOCK"))
+            .map_err(|error| self.io("lock", error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                let message = format!("another process has {} open", self.path.display());
+                Err(Error::new(ErrorKind::Conflict, message))
+            }
+            Err(TryLockError::Error(error)) => Err(self.io("lock", error)),
+        }
+    }
+
+    /// Reads FORMAT; `None` when there is none.
+    ///
+    /// # Errors
+    /// `Corrupt` when it cannot be understood, `Incompatible` when a newer release wrote it.
+    pub(crate) fn read_format(&self) -> Result<Option<Format>> {
+        let path = self.path.join("FORMAT");
+        let bytes = self.disk.read_small(&path).map_err(|error| self.io("read", error))?;
+        bytes.map(|bytes| parse_format(&path, &bytes)).transpose()
+    }
+
+    /// Reads FORMAT, which must be there.
+    ///
+    /// # Errors
+    /// `NotFound` when the directory holds no store.
+    pub(crate) fn require_format(&self) -> Result<Format> {
+        self.read_format()?.ok_or_else(|| {
+            let message = format!("{} holds no tidegate store", self.path.display());
+            Error::new(ErrorKind::NotFound, message)
+        })
+    }
+
+    /// Makes a new store of an empty directory.
+    ///
+    /// # Errors
+    /// `Invalid` when the directory holds something else.
+    pub(crate) fn create(&self, format: Format) -> Result<()> {
+        let io = |error| self.io("make a store in", error);
+        let ours = |name: &str| {
+            matches!(name, "LOCK" | "log" | "FORMAT.tmp" | "CURRENT" | "CURRENT.tmp")
+                || name.starts_with("index-")
+        };
+        let names = self.disk.list(&self.path).map_err(io)?;
+        if let Some(name) = names.iter().find(|name| !ours(name)) {
+            let path = self.path.display();
+            let message = format!("{path} is neither empty nor a tidegate store: it has {name}");
+            return Err(Error::invalid(message));
+        }
+        let log = self.log();
+        if log.exists() && !self.disk.list(&log).map_err(io)?.is_empty() {
+            let message = format!("{} has a log and no FORMAT", self.path.display());
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        self.disk.create_dir_all(&log).map_err(io)?;
+        let text = format!(
+            "{FORMAT_MAGIC}\nversion {FORMAT_VERSION}\nstore {}\nplacement {}\n",
+            format.store, format.placement
+        );
+        // CRASH: before this the directory is empty but for the lock and an empty log, and the
+        // next start makes the store anew.
+        self.disk.replace_small(&self.path.join("FORMAT"), text.as_bytes()).map_err(io)
+    }
+
+    /// Reads CURRENT; `None` when it is missing or cannot be understood, which costs a rebuild.
+    pub(crate) fn read_current(&self) -> Option<Current> {
+        let bytes = self.disk.read_small(&self.path.join("CURRENT")).ok().flatten()?;
+        parse_current(std::str::from_utf8(&bytes).ok()?)
+    }
+
+    /// Replaces CURRENT, durably.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub(crate) fn write_current(&self, current: Current) -> Result<()> {
+        let mut text = format!("index {}\n", current.index);
+        if let Some(sequence) = current.clean {
+            text.push_str(&format!("clean {sequence}\n"));
+        }
+        text.push_str(&format!("crc {:08x}\n", crc32fast::hash(text.as_bytes())));
+        self.disk
+            .replace_small(&self.path.join("CURRENT"), text.as_bytes())
+            .map_err(|error| self.io("write CURRENT in", error))
+    }
+
+    /// The numbers of all index directories.
+    pub(crate) fn indexes(&self) -> Result<Vec<u64>> {
+        let names = self.disk.list(&self.path).map_err(|error| self.io("list", error))?;
+        Ok(names.iter().filter_map(|name| name.strip_prefix("index-")?.parse().ok()).collect())
+    }
+}
+
+fn parse_format(path: &Path, bytes: &[u8]) -> Result<Format> {
+    let foreign = |found: &str| Error::corrupt(path, 0, "FORMAT", "a tidegate store", found);
+    let text = std::str::from_utf8(bytes).map_err(|_| foreign("bytes that are not text"))?;
+    let mut lines = text.lines();
+    if lines.next() != Some(FORMAT_MAGIC) {
+        return Err(foreign(&format!("{:?}", text.lines().next().unwrap_or_default())));
+    }
+    let mut field = |name: &str| {
+        let line = lines.next().unwrap_or_default();
+        let value = line.strip_prefix(name).and_then(|rest| rest.strip_prefix(' '));
+        value.map(str::to_owned).ok_or_else(|| foreign(&format!("{line:?} for {name}")))
+    };
+    let version = field("version")?;
+    if version != FORMAT_VERSION.to_string() {
+        let message = format!(
+            "{} has format version {version}; this release reads {FORMAT_VERSION}",
+            path.display()
+        );
+        return Err(Error::new(ErrorKind::Incompatible, message));
+    }
+    let store = field("store")?.parse().map_err(|_| foreign("a wrong store id"))?;
+    let placement = Placement::from_str(&field("placement")?)
+        .map_err(|error| Error::new(ErrorKind::Incompatible, error.to_string()))?;
+    Ok(Format { store, placement })
+}
+
+fn parse_current(text: &str) -> Option<Current> {
+    let (body, crc) = text.trim_end().rsplit_once('\n')?;
+    let crc = u32::from_str_radix(crc.strip_prefix("crc ")?, 16).ok()?;
+    if crc32fast::hash(format!("{body}\n").as_bytes()) != crc {
+        return None;
+    }
+    let mut lines = body.lines();
+    let index = lines.next()?.strip_prefix("index ")?.parse().ok()?;
+    let clean = lines.next().and_then(|line| line.strip_prefix("clean ")?.parse().ok());
+    Some(Current { index, clean })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::sled::disk::RealDisk;
+
+    fn dir() -> (tempfile::TempDir, StoreDir) {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = StoreDir::new(temporary.path(), Arc::new(RealDisk));
+        (temporary, dir)
+    }
+
+    #[test]
+    fn format_and_current_read_back() {
+        let (_keep, dir) = dir();
+        let format = Format { store: StoreId([7; 16]), placement: Placement::Sled };
+        dir.create(format).unwrap();
+        assert_eq!(dir.require_format().unwrap(), format);
+        for current in [Current { index: 3, clean: None }, Current { index: 4, clean: Some(99) }] {
+            dir.write_current(current).unwrap();
+            assert_eq!(dir.read_current(), Some(current));
+        }
+    }
+
+    #[test]
+    fn a_foreign_or_newer_format_is_refused_by_name() {
+        let (keep, dir) = dir();
+        std::fs::write(keep.path().join("FORMAT"), "something else\n").unwrap();
+        assert_eq!(dir.read_format().unwrap_err().kind(), ErrorKind::Corrupt);
+        std::fs::write(keep.path().join("FORMAT"), "tidegate store\nversion 9\n").unwrap();
+        let error = dir.read_format().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Incompatible);
+        assert!(error.to_string().contains("version 9"));
+    }
+
+    #[test]
+    fn a_directory_with_other_files_does_not_become_a_store() {
+        let (keep, dir) = dir();
+        std::fs::write(keep.path().join("thesis.tex"), "x").unwrap();
+        let format = Format { store: StoreId([7; 16]), placement: Placement::Split };
+        assert_eq!(dir.create(format).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn the_lock_is_exclusive() {
+        let (_keep, dir) = dir();
+        let _held = dir.lock().unwrap();
+        assert_eq!(dir.lock().unwrap_err().kind(), ErrorKind::Conflict);
+    }
+}

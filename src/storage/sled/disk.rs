@@ -1,0 +1,134 @@
+//! The file layer under the log and the small files: every call that can fail or be cut short.
+//!
+//! The real one is std; tests put others in its place. sled does its own I/O and is not under it.
+
+use std::fmt::Debug;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::platform;
+
+/// The most bytes of a small file; a longer one is not ours.
+const SMALL_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Directories and whole small files.
+pub(crate) trait Disk: Debug + Send + Sync {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// The names in a directory, sorted.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// A small file's bytes, or `None` when there is no such file.
+    fn read_small(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
+    /// Puts `bytes` in the place of a small file, durably: all of them or none.
+    fn replace_small(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+}
+
+/// One open file.
+pub(crate) trait DiskFile: Debug + Send + Sync {
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Reads until `bytes` is full or the file ends.
+    fn read_up_to_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+    fn sync_data(&self) -> io::Result<()>;
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    fn len(&self) -> io::Result<u64>;
+    /// Reserves the first `len` bytes; the file may grow to that length.
+    fn preallocate(&self, len: u64) -> io::Result<()>;
+}
+
+/// The machine's file system.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RealDisk;
+
+impl Disk for RealDisk {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        platform::create_private_dir_all(dir)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = platform::private_file().read(true).write(true).create_new(true).open(path)?;
+        Ok(Arc::new(file))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(File::open(path)?))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = fs::read_dir(dir)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn read_small(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let mut bytes = Vec::new();
+        file.take(SMALL_FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    fn replace_small(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let temporary = path.with_extension("tmp");
+        let mut options = platform::private_file();
+        let mut file = options.write(true).create(true).truncate(true).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        // CRASH: before the rename the old file stands and the temporary one is overwritten next
+        // time; after it the new one stands.
+        fs::rename(&temporary, path)?;
+        path.parent().map_or(Ok(()), platform::sync_dir)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        platform::sync_dir(dir)
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        platform::free_bytes(dir)
+    }
+}
+
+impl DiskFile for File {
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        platform::write_all_at(self, bytes, offset)
+    }
+
+    fn read_up_to_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        platform::read_up_to_at(self, bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        File::set_len(self, len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        platform::preallocate(self, len)
+    }
+}

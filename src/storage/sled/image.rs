@@ -1,0 +1,267 @@
+//! What a whole log says, read without sled: the source of every rebuild and of the read-only
+//! tools.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{Attempt, CheckpointId, StoreId};
+use crate::record::{Frame, FrameHeader, FrameKind, Node, RecordRef, codec};
+use crate::storage::sled::directory::StoreDir;
+use crate::storage::sled::index::IndexCodec;
+use crate::storage::sled::kv::{Batch, Kv};
+use crate::storage::sled::ledger::{Base, Delta, JobDelta, JobFacts, Ledger, Live, Usage};
+use crate::storage::sled::log::{Damage, Place, parse_segment_name, scan_segment};
+
+/// How many index entries are applied at once.
+const BATCH_ENTRIES: usize = 1024;
+
+/// A node frame as it stands in the log.
+#[derive(Debug)]
+struct NodeFrame {
+    place: Place,
+    sequence: u64,
+    bytes: Vec<u8>,
+}
+
+/// The highest numbers that any frame of a job carried.
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen {
+    attempt: Attempt,
+    checkpoint: CheckpointId,
+}
+
+/// Everything that valid frames say.
+#[derive(Debug, Default)]
+pub(crate) struct Image {
+    pub(crate) sequence_max: u64,
+    pub(crate) damage: Vec<Damage>,
+    /// Segments with their newest delta.
+    segments: BTreeMap<u64, u64>,
+    nodes: BTreeMap<u64, NodeFrame>,
+    chunks: BTreeMap<u64, (u64, Place)>,
+    /// Segments with damage: nothing of theirs is freed before somebody looked at it.
+    damaged: Vec<u64>,
+    /// Bases with their segments.
+    bases: Vec<(u64, Base)>,
+    deltas: Vec<JobDelta>,
+    seen: BTreeMap<String, Seen>,
+}
+
+/// An image brought into the forms that a store works with.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) ledger: Ledger,
+    pub(crate) sequence_max: u64,
+    pub(crate) damage: Vec<Damage>,
+    /// Live checkpoints whose commit or manifests cannot be read, and why.
+    pub(crate) broken: Vec<(String, CheckpointId, String)>,
+}
+
+/// The log's segments, oldest first.
+///
+/// # Errors
+/// What the disk answers.
+pub(crate) fn list_segments(dir: &StoreDir) -> Result<Vec<(u64, PathBuf)>> {
+    let log = dir.log();
+    let names = dir
+        .disk()
+        .list(&log)
+        .map_err(|error| Error::io(format!("list {}", log.display()), error))?;
+    let numbered = |name: &String| Some((parse_segment_name(name)?, log.join(name)));
+    Ok(names.iter().filter_map(numbered).collect())
+}
+
+impl Image {
+    /// Scans all segments.
+    ///
+    /// # Errors
+    /// What the disk answers; damage is noted and is no error.
+    pub(crate) fn scan(dir: &StoreDir, store: StoreId) -> Result<Self> {
+        let mut image = Self::default();
+        for (number, path) in list_segments(dir)? {
+            let file = match dir.disk().open(&path) {
+                // Beside a live job a segment may be freed between listing and opening.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                file => {
+                    file.map_err(|error| Error::io(format!("open {}", path.display()), error))?
+                }
+            };
+            image.segments.entry(number).or_default();
+            image.sequence_max = image.sequence_max.max(number);
+            let scan =
+                scan_segment(&*file, &path, number, store, &mut |header, place, payload| {
+                    image.frame(header, place, payload)
+                })?;
+            if !scan.damage.is_empty() {
+                image.damaged.push(number);
+            }
+            image.damage.extend(scan.damage);
+        }
+        Ok(image)
+    }
+
+    fn frame(
+        &mut self,
+        header: &FrameHeader<'_>,
+        place: Place,
+        payload: Option<&[u8]>,
+    ) -> Result<()> {
+        self.sequence_max = self.sequence_max.max(header.sequence).max(header.id);
+        let origin = &header.origin;
+        if !origin.job.is_empty() {
+            let seen = self.seen.entry(origin.job.to_owned()).or_default();
+            seen.attempt = seen.attempt.max(origin.attempt);
+            seen.checkpoint = seen.checkpoint.max(origin.checkpoint);
+        }
+        let payload = payload.unwrap_or_default();
+        match header.kind {
+            FrameKind::Chunk => {
+                let chunk = self.chunks.entry(header.id).or_insert((header.sequence, place));
+                // A record that was moved has several copies: the newest counts.
+                *chunk = (*chunk).max((header.sequence, place));
+            }
+            FrameKind::Manifest | FrameKind::Commit => {
+                let mut bytes = Vec::with_capacity(header.header_len() + payload.len());
+                header.encode(&mut bytes);
+                bytes.extend_from_slice(payload);
+                let node = NodeFrame { place, sequence: header.sequence, bytes };
+                let newer = |old: &NodeFrame| old.sequence < node.sequence;
+                if self.nodes.get(&header.id).is_none_or(newer) {
+                    self.nodes.insert(header.id, node);
+                }
+                if header.kind == FrameKind::Commit {
+                    self.delta(header, place, Delta::Commit(RecordRef::to_record(header)));
+                }
+            }
+            FrameKind::Base => self.bases.push((place.segment, Base::decode(payload)?)),
+            FrameKind::Drop => {
+                let ids = codec::decode_list(payload)?;
+                self.delta(header, place, Delta::Drop(ids));
+            }
+            FrameKind::Finish => {
+                let body = payload
+                    .split_first()
+                    .and_then(|(set, body)| (*set == 1).then(|| body.to_vec()));
+                self.delta(header, place, Delta::Finish(body));
+            }
+            FrameKind::Attempt => self.delta(header, place, Delta::Attempt),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn delta(&mut self, header: &FrameHeader<'_>, place: Place, delta: Delta) {
+        let newest = self.segments.entry(place.segment).or_default();
+        *newest = (*newest).max(header.sequence);
+        let job = header.origin.job.to_owned();
+        self.deltas.push(JobDelta { sequence: header.sequence, job, delta });
+    }
+
+    /// Writes the index entries of everything that lives into `kv` and returns the facts.
+    ///
+    /// # Errors
+    /// What `kv` answers.
+    pub(crate) fn load(mut self, codec: IndexCodec, kv: &dyn Kv) -> Result<Loaded> {
+        let mut ledger = Ledger::default();
+        for (number, delta_max) in &self.segments {
+            let facts = ledger.segments.entry(*number).or_default();
+            facts.delta_max = *delta_max;
+        }
+        // Everything found was synced, or is synced before the store is used: all bases count.
+        let bases = std::mem::take(&mut self.bases);
+        for (segment, base) in &bases {
+            ledger.segments.entry(*segment).or_default().durable_base = Some(base.as_of);
+        }
+        for segment in &self.damaged {
+            ledger.segments.entry(*segment).or_default().pins += 1;
+        }
+        let deltas = std::mem::take(&mut self.deltas);
+        let resolved = Ledger::resolve(bases.into_iter().map(|(_, base)| base).collect(), deltas);
+        let mut broken = Vec::new();
+        let mut batch = Batch::new();
+        for (job, facts) in resolved.jobs {
+            let seen = self.seen.get(&job).copied().unwrap_or_default();
+            *ledger.job(&job) = JobFacts {
+                attempt_max: facts.attempt_max.max(seen.attempt),
+                checkpoint_max: facts.checkpoint_max.max(seen.checkpoint),
+                finish: facts.finish,
+                live: BTreeMap::new(),
+            };
+            for (record, id) in facts.live {
+                let live = self.live(record, codec, &mut batch).unwrap_or_else(|error| {
+                    broken.push((job.clone(), id, chain(&error)));
+                    // It stays listed, so that it is named and not forgotten.
+                    Live { record: RecordRef::unreadable(record, id), usage: Vec::new() }
+                });
+                codec.live(&job, &live, &mut batch)?;
+                ledger.add_live(&job, id, live);
+                apply_full(&mut batch, kv, BATCH_ENTRIES)?;
+            }
+            codec.job(&job, ledger.job(&job), &mut batch)?;
+        }
+        codec.applied(self.sequence_max, &mut batch)?;
+        apply_full(&mut batch, kv, 0)?;
+        let (sequence_max, damage) = (self.sequence_max, self.damage);
+        Ok(Loaded { ledger, sequence_max, damage, broken })
+    }
+
+    /// Follows a commit to its chunks; all their places go into the index.
+    fn live(&self, id: u64, codec: IndexCodec, batch: &mut Batch) -> Result<Live> {
+        let mut usage = BTreeMap::new();
+        let (record, commit) = self.node(id, None, codec, &mut usage, batch)?;
+        for manifest in &commit.refs {
+            let (_, manifest) = self.node(manifest.id, Some(manifest), codec, &mut usage, batch)?;
+            for chunk in &manifest.refs {
+                // A chunk that is gone makes the checkpoint unreadable, not unknown: reading it
+                // will name the chunk.
+                if let Some((_, place)) = self.chunks.get(&chunk.id) {
+                    *usage.entry(place.segment).or_default() += place.len;
+                    codec.chunk(chunk.id, place, batch)?;
+                }
+            }
+        }
+        let usage = usage.into_iter().map(|(segment, bytes)| Usage { segment, bytes }).collect();
+        Ok(Live { record, usage })
+    }
+
+    fn node(
+        &self,
+        id: u64,
+        expected: Option<&RecordRef>,
+        codec: IndexCodec,
+        usage: &mut BTreeMap<u64, u64>,
+        batch: &mut Batch,
+    ) -> Result<(RecordRef, Node)> {
+        let missing = || Error::new(ErrorKind::Corrupt, format!("record {id} is missing"));
+        let found = self.nodes.get(&id).ok_or_else(missing)?;
+        let frame = Frame::decode(&found.bytes).map_err(|_| missing())?;
+        if expected.is_some_and(|expected| !expected.matches(&frame.header)) {
+            let message = format!("record {id} is not the one that was meant");
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        *usage.entry(found.place.segment).or_default() += found.place.len;
+        codec.node(id, &found.bytes, batch)?;
+        let node = Node::decode(frame.payload).ok_or_else(missing)?;
+        Ok((RecordRef::to_record(&frame.header), node))
+    }
+}
+
+fn apply_full(batch: &mut Batch, kv: &dyn Kv, keep: usize) -> Result<()> {
+    if batch.len() > keep {
+        kv.apply(std::mem::take(batch))?;
+    }
+    Ok(())
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,345 @@
+//! Ordered keys and values: sled behind a deadline, or a map in memory.
+//!
+//! sled may wait for ever in `flush` or `Drop` after an I/O error, and may panic on damaged files.
+//! So one thread owns the handle, every call has a deadline, and after the first error the handle is
+//! leaked and every later call is refused. Nothing here knows what keys mean.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::platform;
+use crate::sync::{AtomicBool, Ordering};
+
+/// How long one call may take before the handle is given up.
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long opening may take: sled reads its whole log.
+const OPEN_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How many calls may wait for the thread.
+const WAITING_MAX: usize = 64;
+
+/// Changes that are applied together; a value of `None` removes the key.
+pub(crate) type Batch = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+/// Keys with their values, in order.
+pub(crate) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// An ordered map from bytes to bytes.
+pub(crate) trait Kv: Debug + Send + Sync {
+    fn get_many(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Vec<u8>>>>;
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Entries>;
+    /// The last key with this prefix.
+    fn last_key(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>>;
+    fn apply(&self, batch: Batch) -> Result<()>;
+    /// Makes everything applied so far durable, files and directories of the map included.
+    fn sync(&self) -> Result<()>;
+    /// True when `sync` makes anything durable.
+    fn is_durable(&self) -> bool;
+    /// Syncs and gives the files free. Nothing may be called afterwards.
+    fn close(&self) -> Result<()>;
+}
+
+/// A map in memory, for readers beside a live job and for a store whose index cannot be written.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryKv {
+    entries: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+}
+
+impl MemoryKv {
+    fn with<R>(&self, act: impl FnOnce(&mut BTreeMap<Vec<u8>, Vec<u8>>) -> R) -> R {
+        act(&mut self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+impl Kv for MemoryKv {
+    fn get_many(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Vec<u8>>>> {
+        Ok(self.with(|entries| keys.iter().map(|key| entries.get(key).cloned()).collect()))
+    }
+
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Entries> {
+        Ok(self.with(|entries| {
+            let from = entries.range(prefix.to_vec()..);
+            let own = from.take_while(|(key, _)| key.starts_with(prefix));
+            own.map(|(key, value)| (key.clone(), value.clone())).collect()
+        }))
+    }
+
+    fn last_key(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.with(|entries| {
+            let mut own = entries.range(prefix.to_vec()..);
+            own.by_ref()
+                .take_while(|(key, _)| key.starts_with(prefix))
+                .last()
+                .map(|(k, _)| k.clone())
+        }))
+    }
+
+    fn apply(&self, batch: Batch) -> Result<()> {
+        self.with(|entries| {
+            for (key, value) in batch {
+                match value {
+                    Some(value) => entries.insert(key, value),
+                    None => entries.remove(&key),
+                };
+            }
+        });
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn is_durable(&self) -> bool {
+        false
+    }
+
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+enum Call {
+    GetMany(Vec<Vec<u8>>, Sender<Result<Vec<Option<Vec<u8>>>>>),
+    Scan(Vec<u8>, Sender<Result<Entries>>),
+    Last(Vec<u8>, Sender<Result<Option<Vec<u8>>>>),
+    Apply(Batch, Sender<Result<()>>),
+    Sync(Sender<Result<()>>),
+    Close(Sender<Result<()>>),
+}
+
+/// How sled is set up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SledSettings {
+    pub(crate) cache_bytes: u64,
+    /// The size of sled's own segments; values of a quarter of it stay inline.
+    pub(crate) segment_bytes: usize,
+}
+
+impl SledSettings {
+    /// For an index of small values.
+    pub(crate) const INDEX: Self = Self { cache_bytes: 16 << 20, segment_bytes: 512 * 1024 };
+
+    /// For bodies of `SLED_CHUNK_BYTES`, which must not spill into files that sled never syncs.
+    pub(crate) const BODIES: Self = Self { cache_bytes: 64 << 20, segment_bytes: 16 << 20 };
+}
+
+/// A sled database on a thread of its own.
+#[derive(Debug)]
+pub(crate) struct SledKv {
+    calls: Sender<Call>,
+    failed: AtomicBool,
+}
+
+impl SledKv {
+    /// Opens or makes the database in `dir`.
+    ///
+    /// # Errors
+    /// `Unavailable` when sled fails, panics or does not answer in time; the handle is leaked then.
+    pub(crate) fn open(dir: &Path, settings: SledSettings) -> Result<Self> {
+        let (calls, waiting) = bounded(WAITING_MAX);
+        let (opened, result) = bounded(1);
+        let dir = dir.to_owned();
+        thread::Builder::new()
+            .name("tidegate-index".to_owned())
+            .spawn(move || serve(&dir, settings, &waiting, &opened))
+            .map_err(|error| Error::io("start the index thread", error))?;
+        match result.recv_timeout(OPEN_DEADLINE) {
+            Ok(outcome) => outcome?,
+            Err(_) => return Err(no_answer()),
+        }
+        Ok(Self { calls, failed: AtomicBool::new(false) })
+    }
+
+    fn call<T>(&self, call: impl FnOnce(Sender<Result<T>>) -> Call) -> Result<T> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(no_answer());
+        }
+        let (reply, result) = bounded(1);
+        let answer = match self.calls.send_timeout(call(reply), CALL_DEADLINE) {
+            Ok(()) => result.recv_timeout(CALL_DEADLINE).unwrap_or_else(|_| Err(no_answer())),
+            Err(_) => Err(no_answer()),
+        };
+        if answer.is_err() {
+            // ORDERING: pairs with the load above: no call follows an error.
+            self.failed.store(true, Ordering::Release);
+        }
+        answer
+    }
+}
+
+impl Kv for SledKv {
+    fn get_many(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Vec<u8>>>> {
+        self.call(|reply| Call::GetMany(keys, reply))
+    }
+
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Entries> {
+        self.call(|reply| Call::Scan(prefix.to_vec(), reply))
+    }
+
+    fn last_key(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.call(|reply| Call::Last(prefix.to_vec(), reply))
+    }
+
+    fn apply(&self, batch: Batch) -> Result<()> {
+        self.call(|reply| Call::Apply(batch, reply))
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.call(Call::Sync)
+    }
+
+    fn is_durable(&self) -> bool {
+        !self.failed.load(Ordering::Acquire)
+    }
+
+    fn close(&self) -> Result<()> {
+        let closed = self.call(Call::Close);
+        self.failed.store(true, Ordering::Release);
+        closed
+    }
+}
+
+fn no_answer() -> Error {
+    Error::new(ErrorKind::Unavailable, "the sled index does not answer")
+}
+
+fn sled_error(error: &sled::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, "sled failed").with_source(error.to_string())
+}
+
+/// The thread that owns the handle. It ends after `Close`, when nobody can call any more, or after
+/// the first error.
+fn serve(
+    dir: &Path,
+    settings: SledSettings,
+    waiting: &Receiver<Call>,
+    opened: &Sender<Result<()>>,
+) {
+    let open = || open_sled(dir, settings);
+    let db = match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(Ok(db)) => db,
+        Ok(Err(error)) => {
+            let _gone = opened.send(Err(error));
+            return;
+        }
+        Err(_) => {
+            let _gone = opened.send(Err(panicked()));
+            return;
+        }
+    };
+    let _gone = opened.send(Ok(()));
+    let mut healthy = true;
+    while healthy {
+        let Ok(call) = waiting.recv() else { break };
+        healthy = match call {
+            Call::GetMany(keys, reply) => answer(&reply, || get_many(&db, &keys)),
+            Call::Scan(prefix, reply) => answer(&reply, || scan(&db, &prefix)),
+            Call::Last(prefix, reply) => answer(&reply, || last(&db, &prefix)),
+            Call::Apply(batch, reply) => answer(&reply, || apply(&db, batch)),
+            Call::Sync(reply) => answer(&reply, || sync(&db, dir)),
+            Call::Close(reply) => {
+                let synced = catch_unwind(AssertUnwindSafe(|| sync(&db, dir)));
+                let result = synced.unwrap_or_else(|_| Err(panicked()));
+                if result.is_ok() {
+                    drop(db);
+                } else {
+                    std::mem::forget(db);
+                }
+                let _gone = reply.send(result);
+                return;
+            }
+        };
+    }
+    if healthy {
+        // Nobody closed it: what was not synced is rebuilt, and waiting for sled could be for ever.
+        drop(db);
+    } else {
+        std::mem::forget(db);
+    }
+}
+
+fn answer<T>(reply: &Sender<Result<T>>, act: impl FnOnce() -> Result<T>) -> bool {
+    let result = catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| Err(panicked()));
+    let healthy = result.is_ok();
+    let _gone = reply.send(result);
+    healthy
+}
+
+fn panicked() -> Error {
+    Error::new(ErrorKind::Unavailable, "sled panicked")
+}
+
+fn open_sled(dir: &Path, settings: SledSettings) -> Result<sled::Db> {
+    let config = sled::Config::new()
+        .path(dir)
+        .cache_capacity(settings.cache_bytes)
+        .segment_size(settings.segment_bytes)
+        .flush_every_ms(None);
+    config.open().map_err(|error| sled_error(&error))
+}
+
+fn get_many(db: &sled::Db, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
+    keys.iter()
+        .map(|key| {
+            let value = db.get(key).map_err(|error| sled_error(&error))?;
+            Ok(value.map(|value| value.to_vec()))
+        })
+        .collect()
+}
+
+fn scan(db: &sled::Db, prefix: &[u8]) -> Result<Entries> {
+    db.scan_prefix(prefix)
+        .map(|entry| {
+            let (key, value) = entry.map_err(|error| sled_error(&error))?;
+            Ok((key.to_vec(), value.to_vec()))
+        })
+        .collect()
+}
+
+fn last(db: &sled::Db, prefix: &[u8]) -> Result<Option<Vec<u8>>> {
+    let last = db.scan_prefix(prefix).next_back().transpose();
+    Ok(last.map_err(|error| sled_error(&error))?.map(|(key, _)| key.to_vec()))
+}
+
+fn apply(db: &sled::Db, changes: Batch) -> Result<()> {
+    let mut batch = sled::Batch::default();
+    for (key, value) in changes {
+        match value {
+            Some(value) => batch.insert(key, value),
+            None => batch.remove(key),
+        }
+    }
+    db.apply_batch(batch).map_err(|error| sled_error(&error))
+}
+
+/// sled's own flush does not sync: its files, and the directories that name them, are synced here.
+fn sync(db: &sled::Db, dir: &Path) -> Result<()> {
+    db.flush().map_err(|error| sled_error(&error))?;
+    sync_tree(dir).map_err(|error| Error::io(format!("sync {}", dir.display()), error))
+}
+
+fn sync_tree(dir: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path: PathBuf = entry?.path();
+        if path.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            match std::fs::File::open(&path) {
+                // sled replaces its snapshot files as it likes.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                file => file?.sync_data()?,
+            }
+        }
+    }
+    platform::sync_dir(dir)
+}

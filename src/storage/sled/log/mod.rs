@@ -1,0 +1,15 @@
+//! The log of `Placement::Split`: segments of frames, the truth that the sled index serves.
+//!
+//! Owns segment files, their writers, early writeback and the scan that reads them back. A segment
+//! is written by one thread at a time and never appended to after it was closed. What the frames
+//! mean for the set of live checkpoints is `ledger` and `image`.
+
+mod scan;
+mod segment;
+mod writeback;
+mod writer;
+
+pub(crate) use scan::{Damage, SegmentScan, Visit, scan_segment};
+pub(crate) use segment::{Place, Segment, parse_segment_name, segment_name};
+pub(crate) use writeback::Writeback;
+pub(crate) use writer::{SegmentHead, SegmentWriter};

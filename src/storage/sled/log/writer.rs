@@ -1,0 +1,177 @@
+//! Appends frames to one open segment through one reused buffer.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::ids::StoreId;
+use crate::limits::{SEGMENT_BYTES, WRITE_BUFFER_BYTES, WRITEBACK_BYTES};
+use crate::record::{FrameHeader, FrameKind, Origin, RecordRef};
+use crate::storage::sled::log::{Place, Segment, Writeback};
+
+/// Preallocation starts with this many bytes and doubles.
+const PREALLOCATE_FIRST: u64 = 1024 * 1024;
+
+/// What the first frames of a segment say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SegmentHead<'a> {
+    pub(crate) store: StoreId,
+    pub(crate) base: &'a [u8],
+    /// The sequence number of the base frame.
+    pub(crate) base_sequence: u64,
+    /// The most bytes to reserve ahead of the data.
+    pub(crate) preallocate_max: u64,
+}
+
+/// The one writer of an open segment.
+#[derive(Debug)]
+pub(crate) struct SegmentWriter {
+    segment: Arc<Segment>,
+    store: StoreId,
+    buffer: Vec<u8>,
+    /// Where the buffer goes in the file.
+    flushed: u64,
+    /// Up to where a sync was asked for.
+    requested: u64,
+    preallocated: u64,
+    preallocate_max: u64,
+}
+
+impl SegmentWriter {
+    /// Opens a segment: its header and base frame stand in the buffer, nothing is written yet.
+    ///
+    /// # Errors
+    /// `Invalid` when the base is too long for a frame.
+    pub(crate) fn new(segment: Arc<Segment>, head: SegmentHead<'_>) -> Result<Self> {
+        let mut writer = Self {
+            store: head.store,
+            buffer: Vec::with_capacity(WRITE_BUFFER_BYTES + WRITE_BUFFER_BYTES / 2),
+            flushed: 0,
+            requested: 0,
+            preallocated: 0,
+            preallocate_max: head.preallocate_max,
+            segment,
+        };
+        let number = writer.segment.number;
+        let origin = Origin::default();
+        writer.buffered(FrameKind::Segment, &origin, number, &[])?;
+        writer.buffered(FrameKind::Base, &origin, head.base_sequence, head.base)?;
+        Ok(writer)
+    }
+
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// The offset of the next frame.
+    pub(crate) fn end(&self) -> u64 {
+        self.flushed + self.buffer.len() as u64
+    }
+
+    /// True when the segment is as long as segments get.
+    pub(crate) fn is_full(&self) -> bool {
+        self.end() >= SEGMENT_BYTES
+    }
+
+    /// Appends a frame; `sequence` is also the record's id.
+    ///
+    /// # Errors
+    /// `Invalid` when the payload is too long; what the disk answers otherwise. After an error the
+    /// writer must be given up with [`close`](Self::close).
+    pub(crate) fn append(
+        &mut self,
+        kind: FrameKind,
+        origin: &Origin<'_>,
+        sequence: u64,
+        payload: &[u8],
+        writeback: &Writeback,
+    ) -> Result<(RecordRef, Place)> {
+        let appended = self.buffered(kind, origin, sequence, payload)?;
+        if self.buffer.len() >= WRITE_BUFFER_BYTES {
+            self.flush()?;
+            if self.flushed - self.requested >= WRITEBACK_BYTES {
+                self.requested = self.flushed;
+                writeback.request(&self.segment);
+            }
+        }
+        Ok(appended)
+    }
+
+    fn buffered(
+        &mut self,
+        kind: FrameKind,
+        origin: &Origin<'_>,
+        sequence: u64,
+        payload: &[u8],
+    ) -> Result<(RecordRef, Place)> {
+        let payload_len = u32::try_from(payload.len())
+            .ok()
+            .filter(|_| payload.len() <= crate::limits::FRAME_PAYLOAD_BYTES_MAX)
+            .ok_or_else(|| Error::invalid(format!("a record of {} bytes", payload.len())))?;
+        let header = FrameHeader {
+            kind,
+            store: self.store,
+            incarnation: self.segment.number,
+            sequence,
+            id: sequence,
+            origin: *origin,
+            payload_len,
+            payload_crc: crc32fast::hash(payload),
+        };
+        let offset = self.end();
+        header.encode(&mut self.buffer);
+        self.buffer.extend_from_slice(payload);
+        let place = Place { segment: self.segment.number, offset, len: header.frame_len() };
+        Ok((RecordRef::to_record(&header), place))
+    }
+
+    /// Hands everything appended so far to the file.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let end = self.end();
+        self.preallocate(end);
+        self.segment.file().write_all_at(&self.buffer, self.flushed).map_err(|error| {
+            Error::io(format!("write {}", self.segment.path().display()), error)
+        })?;
+        self.buffer.clear();
+        self.flushed = end;
+        self.segment.wrote(end);
+        Ok(())
+    }
+
+    /// Keeps reserved space ahead of `end`. It only saves time: a failure is no error here, the
+    /// write itself will tell.
+    fn preallocate(&mut self, end: u64) {
+        if end <= self.preallocated {
+            return;
+        }
+        let wanted =
+            (self.preallocated * 2).max(PREALLOCATE_FIRST).max(end).min(SEGMENT_BYTES.max(end));
+        if wanted <= self.preallocate_max && self.segment.file().preallocate(wanted).is_ok() {
+            self.preallocated = wanted;
+        } else {
+            self.preallocate_max = 0;
+        }
+    }
+
+    /// Ends the segment at its last whole frame. Nothing becomes durable here.
+    ///
+    /// # Errors
+    /// What the disk answers; the segment is closed all the same.
+    pub(crate) fn close(mut self) -> Result<Arc<Segment>> {
+        let flushed = self.flush();
+        if self.preallocated > self.flushed || flushed.is_err() {
+            // CRASH: before the cut the segment ends in zeros or a torn frame, which the scan
+            // takes for its end.
+            self.segment.file().set_len(self.flushed).map_err(|error| {
+                Error::io(format!("shorten {}", self.segment.path().display()), error)
+            })?;
+        }
+        flushed?;
+        Ok(self.segment)
+    }
+}

@@ -1,0 +1,210 @@
+//! Who has a store open: one process at a time, within it everybody who asks, and each job once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
+use crate::record::{Node, RecordRef};
+use crate::storage::access::{
+    JobAccess, JobStorage, PendingRecords, RecordSource, StoredCheckpoint,
+};
+use crate::storage::sled::Placement;
+use crate::storage::sled::backend::{Actor, Backend, Change};
+use crate::storage::sled::directory::{Format, StoreDir};
+use crate::storage::sled::disk::{Disk, RealDisk};
+use crate::storage::sled::image::chain;
+use crate::storage::sled::placed::PlacedStore;
+use crate::storage::sled::split::{SplitStore, lock};
+
+/// The stores that this process has open, by canonical path.
+static OPEN: Mutex<BTreeMap<PathBuf, Weak<OpenStore>>> = Mutex::new(BTreeMap::new());
+
+/// An open store with its lock.
+#[derive(Debug)]
+pub(crate) struct OpenStore {
+    backend: Arc<dyn Backend>,
+    placement: Placement,
+    jobs: Mutex<BTreeSet<JobId>>,
+    /// Closed, and so given back, last.
+    _lock: File,
+}
+
+impl Drop for OpenStore {
+    fn drop(&mut self) {
+        if let Err(error) = self.backend.close() {
+            tracing::warn!(error = %chain(&error), "the store was not closed in order");
+        }
+    }
+}
+
+/// Opens `directory` for a job, sharing the store with others of this process.
+pub(crate) fn open_job(
+    directory: &Path,
+    placement: Option<Placement>,
+    job: &JobId,
+) -> Result<JobStorage> {
+    let store = open_shared(directory, placement)?;
+    Ok(JobStorage::new(SledJob::claim(store, job)?))
+}
+
+fn open_shared(directory: &Path, placement: Option<Placement>) -> Result<Arc<OpenStore>> {
+    let mut open = lock(&OPEN);
+    if let Ok(path) = directory.canonicalize() {
+        if let Some(store) = open.get(&path).and_then(Weak::upgrade) {
+            check_placement(directory, store.placement, placement)?;
+            return Ok(store);
+        }
+    }
+    let store = Arc::new(OpenStore::open(directory, placement, Arc::new(RealDisk))?);
+    let path = directory
+        .canonicalize()
+        .map_err(|error| Error::io(format!("find {}", directory.display()), error))?;
+    open.retain(|_, store| store.strong_count() > 0);
+    open.insert(path, Arc::downgrade(&store));
+    Ok(store)
+}
+
+fn check_placement(dir: &Path, found: Placement, wanted: Option<Placement>) -> Result<()> {
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
+        let message = format!("the store in {} has placement {found}, not {wanted}", dir.display());
+        return Err(Error::new(ErrorKind::Incompatible, message));
+    }
+    Ok(())
+}
+
+impl OpenStore {
+    /// Takes the lock and opens the store, or makes it.
+    pub(crate) fn open(
+        directory: &Path,
+        placement: Option<Placement>,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Self> {
+        let dir = StoreDir::new(directory, disk);
+        let held = dir.lock()?;
+        let format = match dir.read_format()? {
+            Some(format) => format,
+            None => {
+                let placement = placement.unwrap_or_default();
+                let format = Format { store: new_store_id()?, placement };
+                dir.create(format)?;
+                format
+            }
+        };
+        check_placement(directory, format.placement, placement)?;
+        let backend: Arc<dyn Backend> = match format.placement {
+            Placement::Split => Arc::new(SplitStore::open(dir, format.store)?),
+            Placement::Sled => Arc::new(PlacedStore::open(&dir, format.store)?),
+        };
+        for damage in &backend.report().damage {
+            tracing::warn!(%damage, "the store is damaged");
+        }
+        for (job, id, why) in &backend.report().broken {
+            tracing::warn!(job, %id, why, "a completed checkpoint cannot be read");
+        }
+        Ok(Self { backend, placement: format.placement, jobs: Mutex::default(), _lock: held })
+    }
+
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+}
+
+/// Sixteen bytes that no other store has.
+fn new_store_id() -> Result<StoreId> {
+    let mut id = [0; 16];
+    if let Ok(mut random) = File::open("/dev/urandom") {
+        random.read_exact(&mut id).map_err(|error| Error::io("read random bytes", error))?;
+        return Ok(StoreId(id));
+    }
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    for half in id.chunks_exact_mut(8) {
+        // The standard library seeds each `RandomState` from the system.
+        half.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());
+    }
+    Ok(StoreId(id))
+}
+
+/// One job of an open store.
+#[derive(Debug)]
+pub(crate) struct SledJob {
+    store: Arc<OpenStore>,
+    actor: Actor,
+}
+
+impl SledJob {
+    /// Takes the job and a new attempt number, durably.
+    pub(crate) fn claim(store: Arc<OpenStore>, job: &JobId) -> Result<Arc<dyn JobAccess>> {
+        if !lock(&store.jobs).insert(job.clone()) {
+            let message = format!("job {job} runs already in this process");
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        let attempt = store.backend.job(job.as_str()).attempt_max.0.saturating_add(1);
+        // From here on dropping `this` gives the job back.
+        let this = Self { store, actor: Actor { job: job.clone(), attempt: Attempt(attempt) } };
+        this.change(Change::Attempt)?;
+        Ok(Arc::new(this))
+    }
+
+    fn change(&self, change: Change<'_>) -> Result<()> {
+        self.store.backend.change(&self.actor, change)
+    }
+}
+
+impl Drop for SledJob {
+    fn drop(&mut self) {
+        lock(&self.store.jobs).remove(&self.actor.job);
+    }
+}
+
+impl RecordSource for SledJob {
+    fn node(&self, record: &RecordRef) -> Result<Node> {
+        self.store.backend.node(record)
+    }
+
+    fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
+        self.store.backend.chunk(record, buffer)
+    }
+}
+
+impl JobAccess for SledJob {
+    fn owner(&self) -> String {
+        let name = format!("{}/{}", self.store.backend.store(), self.actor.job);
+        format!("{:08x}", crc32fast::hash(name.as_bytes()))
+    }
+
+    fn attempt(&self) -> Attempt {
+        self.actor.attempt
+    }
+
+    fn next_checkpoint_id(&self) -> CheckpointId {
+        self.store.backend.job(self.actor.job.as_str()).checkpoint_max.next()
+    }
+
+    fn stored(&self) -> Vec<StoredCheckpoint> {
+        self.store.backend.job(self.actor.job.as_str()).stored
+    }
+
+    fn begin(&self, id: CheckpointId) -> Result<Arc<dyn PendingRecords>> {
+        Arc::clone(&self.store.backend).begin(&self.actor, id)
+    }
+
+    fn drop_checkpoints(&self, ids: &[CheckpointId]) -> Result<()> {
+        self.change(Change::Drop(ids))
+    }
+
+    fn record_finish(&self, body: &[u8]) -> Result<()> {
+        self.change(Change::Finish(Some(body)))
+    }
+
+    fn clear_finish(&self) -> Result<()> {
+        self.change(Change::Finish(None))
+    }
+
+    fn finish(&self) -> Option<Vec<u8>> {
+        self.store.backend.job(self.actor.job.as_str()).finish
+    }
+}

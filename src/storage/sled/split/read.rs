@@ -1,0 +1,139 @@
+//! Reading records: nodes from the index, chunk bodies from the log.
+
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
+use crate::record::frame::HEADER_BYTES_MAX;
+use crate::record::{Frame, Node, RecordRef};
+use crate::storage::sled::directory::StoreDir;
+use crate::storage::sled::disk::DiskFile;
+use crate::storage::sled::image::{Image, chain};
+use crate::storage::sled::index::{IndexCodec, check_record};
+use crate::storage::sled::kv::{Kv, MemoryKv};
+use crate::storage::sled::log::{Place, segment_name};
+use crate::storage::sled::split::lock;
+
+/// How many segments stay open for readers.
+const OPEN_MAX: usize = 16;
+
+/// Segments that were read last, newest first.
+#[derive(Debug, Default)]
+struct OpenFiles {
+    files: Mutex<VecDeque<(u64, Arc<dyn DiskFile>)>>,
+}
+
+impl OpenFiles {
+    fn get(&self, number: u64) -> Option<Arc<dyn DiskFile>> {
+        let files = lock(&self.files);
+        files.iter().find(|(open, _)| *open == number).map(|(_, file)| Arc::clone(file))
+    }
+
+    fn put(&self, number: u64, file: &Arc<dyn DiskFile>) {
+        let mut files = lock(&self.files);
+        files.push_front((number, Arc::clone(file)));
+        files.truncate(OPEN_MAX);
+    }
+
+    fn forget(&self, number: u64) {
+        lock(&self.files).retain(|(open, _)| *open != number);
+    }
+}
+
+/// Reads the records of a log through an index.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(super) dir: StoreDir,
+    pub(super) codec: IndexCodec,
+    index: RwLock<Arc<dyn Kv>>,
+    files: OpenFiles,
+}
+
+impl Reader {
+    pub(crate) fn new(dir: StoreDir, codec: IndexCodec, index: Arc<dyn Kv>) -> Self {
+        Self { dir, codec, index: RwLock::new(index), files: OpenFiles::default() }
+    }
+
+    pub(super) fn index(&self) -> Arc<dyn Kv> {
+        Arc::clone(&self.index.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Runs `act` on the index; when sled fails, on one that is rebuilt in memory from the log.
+    pub(super) fn with_index<R>(&self, act: impl Fn(&dyn Kv) -> Result<R>) -> Result<R> {
+        let kv = self.index();
+        match act(&*kv) {
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                tracing::warn!(
+                    error = %chain(&error),
+                    "the index failed; the store goes on with one in memory"
+                );
+                self.rebuild_in_memory(&kv)?;
+                act(&*self.index())
+            }
+            other => other,
+        }
+    }
+
+    fn rebuild_in_memory(&self, failed: &Arc<dyn Kv>) -> Result<()> {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&index, failed) {
+            let kv = MemoryKv::default();
+            Image::scan(&self.dir, self.codec.store)?.load(self.codec, &kv)?;
+            *index = Arc::new(kv);
+        }
+        Ok(())
+    }
+
+    pub(super) fn forget(&self, segment: u64) {
+        self.files.forget(segment);
+    }
+
+    pub(crate) fn node(&self, record: &RecordRef) -> Result<Node> {
+        let bytes = self.with_index(|kv| self.codec.read_node(kv, record.id))?;
+        check_record(&bytes, record, self.codec.store)
+    }
+
+    pub(crate) fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
+        let place: Place = self.with_index(|kv| self.codec.read_chunk(kv, record.id))?;
+        let path = self.dir.log().join(segment_name(place.segment));
+        let longest = (FRAME_PAYLOAD_BYTES_MAX + HEADER_BYTES_MAX) as u64;
+        let len = usize::try_from(place.len).ok().filter(|_| place.len <= longest);
+        let len = len.ok_or_else(|| corrupt(&path, place, "a frame's length", place.len))?;
+        let file = self.segment_file(place.segment, &path)?;
+        buffer.resize(len, 0);
+        let read = file
+            .read_up_to_at(buffer, place.offset)
+            .map_err(|error| Error::io(format!("read {}", path.display()), error))?;
+        buffer.truncate(read);
+        let frame =
+            Frame::decode(buffer).map_err(|fault| corrupt(&path, place, "a valid frame", fault))?;
+        let header = &frame.header;
+        let ours = header.store == self.codec.store && header.incarnation == place.segment;
+        if !ours || !record.matches(header) {
+            let found = format!("record {} of {:?}", header.id, header.origin);
+            return Err(corrupt(&path, place, format!("record {}", record.id), found));
+        }
+        Ok(header.header_len())
+    }
+
+    fn segment_file(&self, number: u64, path: &Path) -> Result<Arc<dyn DiskFile>> {
+        if let Some(file) = self.files.get(number) {
+            return Ok(file);
+        }
+        let file = self.dir.disk().open(path).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                return Error::corrupt(path, 0, "a segment", "the file", "none");
+            }
+            Error::io(format!("open {}", path.display()), error)
+        })?;
+        self.files.put(number, &file);
+        Ok(file)
+    }
+}
+
+fn corrupt(path: &Path, place: Place, expected: impl Display, found: impl Display) -> Error {
+    Error::corrupt(path, place.offset, "a record", expected, found)
+}
