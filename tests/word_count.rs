@@ -5,11 +5,7 @@
 //! `TIDEGATE_KILLS=100` makes the rounds longer: that many kills for each placement, over several
 //! megabytes. `TIDEGATE_SEED` repeats a run's random choices as far as the machine's timing allows.
 #![cfg(unix)]
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "what goes wrong here fails the test"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what goes wrong here fails the test")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -138,10 +134,7 @@ fn a_finished_run_says_so_and_touches_nothing() {
     let second = run.finish();
     assert_eq!(second.code, Some(0), "{}", second.text);
     assert!(second.text.contains("finished"), "{}", second.text);
-    assert!(
-        before == [contents(&run.state), contents(&run.output)],
-        "something was touched"
-    );
+    assert!(before == [contents(&run.state), contents(&run.output)], "something was touched");
 }
 
 #[test]
@@ -179,9 +172,7 @@ fn a_signal_takes_one_last_checkpoint_and_sets_the_exit_code() {
         let run = Run::new(dir.path(), &inputs).with(&["--rate", "500", "--interval", "1h"]);
         let mut process = start(&run, &log, Duration::from_millis(800));
         process.signal(signal);
-        let ended = process
-            .wait(Duration::from_secs(20))
-            .and_then(|status| status.code());
+        let ended = process.wait(Duration::from_secs(20)).and_then(|status| status.code());
         assert_eq!(ended, Some(code), "{}", child::read(&log));
 
         let last = Run::new(dir.path(), &inputs).finish();
@@ -195,14 +186,9 @@ fn a_signal_takes_one_last_checkpoint_and_sets_the_exit_code() {
 fn another_rate_and_interval_may_go_on_with_a_saved_run() {
     let (dir, inputs) = small_corpus();
     stopped_run(&dir, &inputs);
-    let last = Run::new(dir.path(), &inputs)
-        .with(&["--rate", "9999", "--interval", "1s"])
-        .finish();
+    let last = Run::new(dir.path(), &inputs).with(&["--rate", "9999", "--interval", "1s"]).finish();
     assert_eq!(last.code, Some(0), "{}", last.text);
-    assert_same(
-        &count::found(&dir.path().join("output")),
-        &count::expected(&inputs),
-    );
+    assert_same(&count::found(&dir.path().join("output")), &count::expected(&inputs));
 }
 
 #[test]
@@ -217,9 +203,7 @@ fn other_input_or_another_parallelism_is_refused_and_loses_nothing() {
     let mut swapped = inputs.clone();
     swapped.swap(0, 1);
     refused(&Run::new(dir.path(), &swapped).finish(), 1, "file 0");
-    let other = Run::new(dir.path(), &inputs)
-        .with(&["--parallelism", "3"])
-        .finish();
+    let other = Run::new(dir.path(), &inputs).with(&["--parallelism", "3"]).finish();
     refused(&other, 1, "parallelism");
     let kept = fs::read(first).unwrap();
     fs::write(first, b"something else\n").unwrap();
@@ -253,10 +237,7 @@ fn lines_and_words_of_sixteen_megabytes_are_counted_and_longer_ones_refused() {
     let run = Run::new(dir.path(), std::slice::from_ref(&longest)).with(&["--interval", "50ms"]);
     let ended = run.finish();
     assert_eq!(ended.code, Some(0), "{}", ended.text);
-    assert_same(
-        &count::found(&run.output),
-        &count::expected(std::slice::from_ref(&longest)),
-    );
+    assert_same(&count::found(&run.output), &count::expected(std::slice::from_ref(&longest)));
 
     bytes.insert(0, b'w');
     fs::write(&longest, &bytes).unwrap();
@@ -289,11 +270,7 @@ fn without_input_the_files_of_the_crate_are_read() {
     assert!(files.len() > 10);
     assert_same(&count::found(&run.output), &count::expected(&files));
     for says in ["kill -9", "word_count"] {
-        assert!(
-            ended.text.contains(says),
-            "{says:?} is not in:\n{}",
-            ended.text
-        );
+        assert!(ended.text.contains(says), "{says:?} is not in:\n{}", ended.text);
     }
 }
 
@@ -331,9 +308,7 @@ fn the_state_directory_of_another_job_is_refused_and_kept() {
 /// A job of one number, to its end.
 fn run_another_job(state: &Path) {
     let flow = Flow::new();
-    let numbers = flow
-        .source("numbers", vec![OneNumber { done: false }])
-        .unwrap();
+    let numbers = flow.source("numbers", vec![OneNumber { done: false }]).unwrap();
     numbers
         .key_by(|number| *number)
         .process("sum", 1, |scope| {
@@ -343,9 +318,7 @@ fn run_another_job(state: &Path) {
         .unwrap();
     let config = CheckpointConfig::new().build().unwrap();
     let storage = Arc::new(SledCheckpointStorage::new(state));
-    let job = Job::builder("another_job", flow, config, storage)
-        .build()
-        .unwrap();
+    let job = Job::builder("another_job", flow, config, storage).build().unwrap();
     assert!(matches!(job.run().unwrap(), JobEnd::Finished(_)));
 }
 
@@ -450,21 +423,13 @@ fn kill_after(run: &Run, log: &Path, delay: Duration) {
 /// A process that runs for that long already.
 fn start(run: &Run, log: &Path, delay: Duration) -> child::Process {
     let mut process = run.start(log);
-    assert!(
-        process.wait(delay).is_none(),
-        "it ended too early:\n{}",
-        child::read(log)
-    );
+    assert!(process.wait(delay).is_none(), "it ended too early:\n{}", child::read(log));
     process
 }
 
 fn refused(ended: &child::Ended, code: i32, says: &str) {
     assert_eq!(ended.code, Some(code), "{}", ended.text);
-    assert!(
-        ended.text.contains(says),
-        "{says:?} is not in:\n{}",
-        ended.text
-    );
+    assert!(ended.text.contains(says), "{says:?} is not in:\n{}", ended.text);
     assert!(ended.text.contains("error"), "{}", ended.text);
     assert!(!ended.text.contains("panicked"), "{}", ended.text);
 }
@@ -490,11 +455,7 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
             if meta.is_dir() {
                 open.push(entry.path());
             }
-            let content = if meta.is_dir() {
-                Vec::new()
-            } else {
-                fs::read(entry.path()).unwrap()
-            };
+            let content = if meta.is_dir() { Vec::new() } else { fs::read(entry.path()).unwrap() };
             found.insert(entry.path(), (content, meta.modified().unwrap()));
         }
     }
@@ -503,9 +464,5 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
 
 fn number_from(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;
-    Some(
-        value
-            .parse()
-            .unwrap_or_else(|_| panic!("{variable}={value} is no number")),
-    )
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value} is no number")))
 }

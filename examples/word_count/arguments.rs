@@ -76,11 +76,7 @@ pub(crate) fn command_to_resume() -> String {
     let mut words = std::env::args_os().map(|word| quoted(&word.to_string_lossy()));
     let program = words.next().unwrap_or_default();
     if std::env::var_os("CARGO").is_some() {
-        let profile = if cfg!(debug_assertions) {
-            ""
-        } else {
-            "--release "
-        };
+        let profile = if cfg!(debug_assertions) { "" } else { "--release " };
         command.push(format!("cargo run {profile}--example word_count --"));
     } else {
         command.push(program);
@@ -101,11 +97,7 @@ fn quoted(argument: &str) -> String {
 /// The directory of this crate, or the working directory once the crate was moved away.
 pub(crate) fn crate_dir() -> PathBuf {
     let built_in = Path::new(env!("CARGO_MANIFEST_DIR"));
-    if built_in.is_dir() {
-        built_in.to_path_buf()
-    } else {
-        PathBuf::from(".")
-    }
+    if built_in.is_dir() { built_in.to_path_buf() } else { PathBuf::from(".") }
 }
 
 fn default_dir(name: &str) -> PathBuf {
@@ -115,9 +107,7 @@ fn default_dir(name: &str) -> PathBuf {
 /// Reads `200ms`, `1s`, `2m` or `1h`; a bare number is milliseconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no time such as 200ms, 1s or 2m");
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| wrong())?;
     let ms_of_unit = match unit {
@@ -127,8 +117,5 @@ fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         _ => return Err(wrong()),
     };
-    number
-        .checked_mul(ms_of_unit)
-        .map(Duration::from_millis)
-        .ok_or_else(wrong)
+    number.checked_mul(ms_of_unit).map(Duration::from_millis).ok_or_else(wrong)
 }

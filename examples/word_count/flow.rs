@@ -41,18 +41,10 @@ pub(crate) fn flow(sources: Vec<FileSource>, parallelism: u32, lines_dir: PathBu
         })
         .key_by(|line| (line.file, line.number))
         .sink("lines", parallelism, move |context| {
-            FileSink::new(
-                &lines_dir,
-                context,
-                |line: &LineOfResult, out: &mut Vec<u8>| {
-                    let LineOfResult {
-                        file,
-                        number,
-                        words,
-                    } = line;
-                    out.extend_from_slice(format!("{file}\t{number}\t{words}\n").as_bytes());
-                },
-            )
+            FileSink::new(&lines_dir, context, |line: &LineOfResult, out: &mut Vec<u8>| {
+                let LineOfResult { file, number, words } = line;
+                out.extend_from_slice(format!("{file}\t{number}\t{words}\n").as_bytes());
+            })
         })?;
     Ok(flow)
 }

@@ -32,15 +32,9 @@ impl Input {
     /// The given files, or those of the crate when none is given.
     pub(crate) fn open(given: &[PathBuf]) -> Result<Self> {
         let is_default = given.is_empty();
-        let paths = if is_default {
-            files_of(&crate_dir())?
-        } else {
-            given.to_vec()
-        };
-        let files: Vec<_> = paths
-            .iter()
-            .map(|path| InputFile::read(path))
-            .collect::<Result<_>>()?;
+        let paths = if is_default { files_of(&crate_dir())? } else { given.to_vec() };
+        let files: Vec<_> =
+            paths.iter().map(|path| InputFile::read(path)).collect::<Result<_>>()?;
         if files.is_empty() {
             return Err(Error::invalid(format!(
                 "there is no .rs or .md file below {}: name files with --input",
@@ -94,9 +88,7 @@ impl InputFile {
             return Err(refuse("is a directory, not a file"));
         }
         if !kind.is_file() {
-            return Err(refuse(
-                "is not a regular file: it cannot be read again after a restart",
-            ));
+            return Err(refuse("is not a regular file: it cannot be read again after a restart"));
         }
         let mut scan = Scan::default();
         let mut buffer = vec![0; 1024 * 1024];
@@ -114,12 +106,7 @@ impl InputFile {
             }
         }
         let lines = scan.ends + u64::from(scan.open > 0);
-        Ok(Self {
-            path,
-            bytes: scan.bytes,
-            lines,
-            crc32: scan.crc32.finalize(),
-        })
+        Ok(Self { path, bytes: scan.bytes, lines, crc32: scan.crc32.finalize() })
     }
 
     fn identity(&self) -> String {

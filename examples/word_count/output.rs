@@ -33,10 +33,9 @@ pub(crate) fn write_counts(output: &Path, counts: &BTreeMap<Vec<u8>, u64>) -> Re
 /// Removes the table of an earlier run, which this run will write again.
 pub(crate) fn remove_counts(output: &Path) -> Result<()> {
     match fs::remove_file(counts_path(output)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(
-            format!("remove {}", counts_path(output).display()),
-            error,
-        )),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format!("remove {}", counts_path(output).display()), error))
+        }
         _ => Ok(()),
     }
 }
@@ -53,11 +52,7 @@ fn write_table(path: &Path, counts: &BTreeMap<Vec<u8>, u64>) -> io::Result<()> {
 
 #[cfg(unix)]
 fn sync_dir(path: &Path) -> io::Result<()> {
-    let path = if path.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        path
-    };
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     File::open(path)?.sync_all()
 }
 

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use tidegate::{Error, ErrorKind, Result};
 
-use crate::arguments::Arguments;
 use crate::input::Input;
 use crate::state::Saved;
 
@@ -20,31 +19,19 @@ pub(crate) enum Plan {
 }
 
 /// Decides between going on, starting over and refusing.
-pub(crate) fn plan(
-    saved: Option<&Saved>,
-    input: &Input,
-    arguments: &Arguments,
-    state: &Path,
-) -> Result<Plan> {
-    let Some(saved) = saved else {
-        return Ok(Plan::GoOn);
-    };
-    if arguments.fresh {
-        return Ok(Plan::StartOver("--fresh was given".into()));
-    }
+pub(crate) fn plan(saved: &Saved, input: &Input, parallelism: u32, state: &Path) -> Result<Plan> {
     let difference = match input.difference(&saved.input) {
         Some(change) if input.is_default => {
-            return Ok(Plan::StartOver(format!(
-                "the files of this crate changed: {change}"
-            )));
+            return Ok(Plan::StartOver(format!("the files of this crate changed: {change}")));
         }
         Some(change) => change,
         None if saved.finished => return Ok(Plan::Nothing),
-        None if saved.parallelism == arguments.parallelism => return Ok(Plan::GoOn),
-        None => format!(
-            "its parallelism is {}, not {}",
-            saved.parallelism, arguments.parallelism
-        ),
+        None => match saved.parallelism {
+            Some(saved) if saved != parallelism => {
+                format!("its parallelism is {saved}, not {parallelism}")
+            }
+            _ => return Ok(Plan::GoOn),
+        },
     };
     Err(Error::new(
         ErrorKind::Incompatible,

@@ -48,10 +48,7 @@ impl Watcher {
             .name("word_count-watch".into())
             .spawn(move || watch.run(&ended))
             .map_err(|source| Error::io("start a thread", source))?;
-        Ok(Self {
-            end: Some(end),
-            thread: Some(thread),
-        })
+        Ok(Self { end: Some(end), thread: Some(thread) })
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidegate::config::{CheckpointConfig, EffectiveConfig};
-use tidegate::engine::RestoreReport;
 use tidegate::local::{Finished, Job, JobEnd, JobListener, Progress};
+use tidegate::restore::{RestorePolicy, RestoreReport};
 use tidegate::{CheckpointId, Error, ErrorKind, Result};
 
 use crate::Failure;
@@ -21,7 +21,7 @@ use crate::progress::{Watch, Watcher, say};
 use crate::rate::RateLimit;
 use crate::signals::StopSignal;
 use crate::source::{FileSource, ReadSoFar};
-use crate::state::{INPUT, JOB, State};
+use crate::state::{INPUT, JOB, look, storage};
 use crate::words::Bytes;
 
 /// How long a run over the default files takes.
@@ -39,26 +39,31 @@ pub(crate) enum Ended {
 pub(crate) fn run(arguments: &Arguments) -> Result<Ended, Failure> {
     let config = config(arguments).map_err(Failure::Usage)?;
     let input = Input::open(&arguments.input).map_err(Failure::Usage)?;
-    let output = arguments.output_dir();
-    let state = State::new(arguments.state_dir(), arguments.placement);
-    let saved = state.look()?;
-    match plan(saved.as_ref(), &input, arguments, &state.dir)? {
-        Plan::Nothing => return finished_before(&state.dir, &output),
+    let (state, output) = (arguments.state_dir(), arguments.output_dir());
+    let policy = match decide(arguments, &input, &state)? {
+        Plan::Nothing => return finished_before(&state, &output),
+        Plan::GoOn => RestorePolicy::Latest,
         Plan::StartOver(reason) => {
             say(&format!("starting over: {reason}"));
-            state.forget()?;
+            RestorePolicy::Fresh
         }
-        Plan::GoOn => {}
+    };
+    introduce(&input, &state, &output);
+    Ok(count(arguments, config, &input, policy)?)
+}
+
+fn decide(arguments: &Arguments, input: &Input, state: &Path) -> Result<Plan> {
+    if arguments.fresh {
+        return Ok(Plan::StartOver("--fresh was given".into()));
     }
-    introduce(&input, &state.dir, &output);
-    Ok(count(arguments, config, &input, &state, &output)?)
+    match look(state)? {
+        Some(saved) => plan(&saved, input, arguments.parallelism, state),
+        None => Ok(Plan::GoOn),
+    }
 }
 
 fn config(arguments: &Arguments) -> Result<EffectiveConfig> {
-    CheckpointConfig::builder()
-        .interval(arguments.interval)
-        .unlimited_failures()
-        .build()
+    CheckpointConfig::builder().interval(arguments.interval).unlimited_failures().build()
 }
 
 /// Runs the job from wherever it stands.
@@ -66,19 +71,19 @@ fn count(
     arguments: &Arguments,
     config: EffectiveConfig,
     input: &Input,
-    state: &State,
-    output: &Path,
+    policy: RestorePolicy,
 ) -> Result<Ended> {
+    let output = arguments.output_dir();
+    let storage = storage(arguments.state_dir(), arguments.placement);
     let stop = StopSignal::listen()?;
     let rate = Arc::new(RateLimit::new(rate(arguments, input)));
-    let read: Vec<_> = (0..arguments.parallelism)
-        .map(|_| Arc::new(ReadSoFar::default()))
-        .collect();
+    let read: Vec<_> = (0..arguments.parallelism).map(|_| Arc::new(ReadSoFar::default())).collect();
     let sources = FileSource::all(input, &rate, &read);
-    let flow = flow(sources, arguments.parallelism, output::lines_dir(output))?;
-    let job = Job::builder(JOB, flow, config, state.storage())
+    let flow = flow(sources, arguments.parallelism, output::lines_dir(&output))?;
+    let job = Job::builder(JOB, flow, config, storage)
+        .restore_policy(policy)
         .expect_property(INPUT, input.identity())
-        .listener(Arc::new(Narrator::new(output)))
+        .listener(Arc::new(Narrator::new(&output)))
         .build()?;
     let watcher = Watcher::start(Watch {
         job: job.handle(),
@@ -91,7 +96,7 @@ fn count(
     drop(watcher);
     match end? {
         JobEnd::Finished(finished) => {
-            finish(&finished, output)?;
+            finish(&finished, input, &output)?;
             Ok(Ended::Finished)
         }
         JobEnd::Stopped { checkpoint } => {
@@ -101,22 +106,19 @@ fn count(
             }
             Ok(Ended::Stopped(stop.code().unwrap_or(1)))
         }
-        end => Err(Error::new(
-            ErrorKind::Internal,
-            format!("the job has an unknown end: {end:?}"),
-        )),
+        end => Err(Error::new(ErrorKind::Internal, format!("the job has an unknown end: {end:?}"))),
     }
 }
 
 /// Everything is committed. CRASH: between any two of these steps the next start repeats the rest.
-fn finish(finished: &Finished, output: &Path) -> Result<()> {
+fn finish(finished: &Finished, input: &Input, output: &Path) -> Result<()> {
     let mut counts = BTreeMap::new();
     finished.keyed_state(COUNT, COUNT, |word: Bytes, count: u64| {
         counts.insert(word.0, count);
         Ok(())
     })?;
     output::write_counts(output, &counts)?;
-    finished.record()?;
+    finished.record(&input.identity())?;
     let words: u64 = counts.values().sum();
     say(&format!(
         "finished with checkpoint {}: {words} words, {} of them distinct, in {}",
@@ -137,21 +139,13 @@ fn finished_before(state: &Path, output: &Path) -> Result<Ended, Failure> {
         );
         return Err(Failure::Run(Error::new(ErrorKind::NotFound, message)));
     }
-    say(&format!(
-        "the run in {} has finished already: {}",
-        state.display(),
-        counts.display()
-    ));
+    say(&format!("the run in {} has finished already: {}", state.display(), counts.display()));
     Ok(Ended::Finished)
 }
 
 /// The limit on lines per second; without one given, a run over the default files lasts.
 fn rate(arguments: &Arguments, input: &Input) -> Option<u64> {
-    let paced = || {
-        input
-            .is_default
-            .then(|| input.lines().div_ceil(DEFAULT_SECONDS).max(1))
-    };
+    let paced = || input.is_default.then(|| input.lines().div_ceil(DEFAULT_SECONDS).max(1));
     arguments.rate.or_else(paced)
 }
 
@@ -175,10 +169,7 @@ struct Narrator {
 
 impl Narrator {
     fn new(output: &Path) -> Self {
-        Self {
-            output: output.to_path_buf(),
-            has_old_counts: AtomicBool::new(true),
-        }
+        Self { output: output.to_path_buf(), has_old_counts: AtomicBool::new(true) }
     }
 }
 
@@ -198,9 +189,6 @@ impl JobListener for Narrator {
     }
 
     fn restarting(&self, error: &Error, delay: Duration) {
-        say(&format!(
-            "failed: {}; starting again in {delay:?}",
-            crate::with_causes(error)
-        ));
+        say(&format!("failed: {}; starting again in {delay:?}", crate::with_causes(error)));
     }
 }

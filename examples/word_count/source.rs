@@ -83,9 +83,7 @@ impl FileSource {
     }
 
     fn publish(&self) {
-        self.read
-            .bytes
-            .store(self.bytes_before + self.at.offset, Ordering::Relaxed);
+        self.read.bytes.store(self.bytes_before + self.at.offset, Ordering::Relaxed);
         self.read.lines.store(self.at.lines, Ordering::Relaxed);
     }
 }
@@ -101,12 +99,7 @@ impl Source for FileSource {
     fn seek(&mut self, position: Position) -> Result<()> {
         self.at = position;
         self.open = None;
-        self.bytes_before = self
-            .files
-            .iter()
-            .take(self.place())
-            .map(|(_, file)| file.bytes)
-            .sum();
+        self.bytes_before = self.files.iter().take(self.place()).map(|(_, file)| file.bytes).sum();
         self.publish();
         Ok(())
     }
@@ -122,12 +115,7 @@ impl Source for FileSource {
                 return Ok(Next::Item(line));
             }
             self.bytes_before += file.bytes;
-            self.at = Position {
-                file: self.at.file + 1,
-                offset: 0,
-                line: 0,
-                lines: self.at.lines,
-            };
+            self.at = Position { file: self.at.file + 1, offset: 0, line: 0, lines: self.at.lines };
             self.open = None;
         }
         Ok(Next::End)
@@ -158,18 +146,11 @@ fn read_line(
         .map_err(failed)? as u64;
     let ended = bytes.pop_if(|byte| *byte == b'\n').is_some();
     if !ended && count != left {
-        return Err(Error::invalid(format!(
-            "{} has changed",
-            file.path.display()
-        )));
+        return Err(Error::invalid(format!("{} has changed", file.path.display())));
     }
     at.offset += count;
     at.line += 1;
     at.lines += 1;
     *open = Some(reader);
-    Ok(Line {
-        file: index,
-        number: at.line,
-        bytes: bytes.into(),
-    })
+    Ok(Line { file: index, number: at.line, bytes: bytes.into() })
 }

@@ -1,11 +1,11 @@
 //! The state directory, and what it holds of an earlier run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidegate::inspect::{saved_job, saved_jobs};
+use tidegate::inspect::{SavedJob, saved_jobs};
 use tidegate::storage::{CheckpointStorage, Placement, SledCheckpointStorage};
-use tidegate::{Error, ErrorKind, JobId, Result};
+use tidegate::{Error, ErrorKind, Result};
 
 use crate::arguments::Place;
 use crate::flow::COUNT;
@@ -23,60 +23,48 @@ pub(crate) struct Saved {
     pub(crate) finished: bool,
     /// The identity of its input.
     pub(crate) input: String,
-    /// How many subtasks it has.
-    pub(crate) parallelism: u32,
+    /// How many subtasks count; none when its checkpoints are gone.
+    pub(crate) parallelism: Option<u32>,
 }
 
-/// The state directory.
-#[derive(Debug)]
-pub(crate) struct State {
-    pub(crate) dir: PathBuf,
-    storage: SledCheckpointStorage,
+/// The storage in the state directory.
+pub(crate) fn storage(dir: PathBuf, placement: Option<Place>) -> Arc<dyn CheckpointStorage> {
+    let storage = SledCheckpointStorage::new(dir);
+    Arc::new(match placement {
+        None => storage,
+        Some(Place::Split) => storage.with_placement(Placement::Split),
+        Some(Place::Sled) => storage.with_placement(Placement::Sled),
+    })
 }
 
-impl State {
-    pub(crate) fn new(dir: PathBuf, placement: Option<Place>) -> Self {
-        let storage = SledCheckpointStorage::new(&dir);
-        let storage = match placement {
-            None => storage,
-            Some(Place::Split) => storage.with_placement(Placement::Split),
-            Some(Place::Sled) => storage.with_placement(Placement::Sled),
-        };
-        Self { dir, storage }
+/// Looks at the state directory without touching it.
+pub(crate) fn look(dir: &Path) -> Result<Option<Saved>> {
+    let (mine, others): (Vec<_>, Vec<_>) =
+        saved_jobs(dir)?.into_iter().partition(|saved| saved.job == JOB);
+    if let Some(saved) = mine.into_iter().next() {
+        return Ok(understand(saved));
     }
+    let others: Vec<_> = others.into_iter().map(|other| other.job).collect();
+    if others.is_empty() {
+        return Ok(None);
+    }
+    let message = format!(
+        "{} holds the state of {}, not of {JOB}: name another --state",
+        dir.display(),
+        others.join(", ")
+    );
+    Err(Error::new(ErrorKind::Conflict, message))
+}
 
-    /// Where the job keeps its checkpoints.
-    pub(crate) fn storage(&self) -> Arc<dyn CheckpointStorage> {
-        Arc::new(self.storage.clone())
-    }
-
-    /// Looks without touching anything.
-    pub(crate) fn look(&self) -> Result<Option<Saved>> {
-        let Some(mut saved) = saved_job(&self.dir, &JobId::new(JOB)?)? else {
-            return self.refuse_other_jobs().map(|()| None);
-        };
-        Ok(Some(Saved {
-            finished: saved.finished,
-            input: saved.properties.remove(INPUT).unwrap_or_default(),
-            parallelism: saved.operators.get(COUNT).copied().unwrap_or_default(),
-        }))
-    }
-
-    fn refuse_other_jobs(&self) -> Result<()> {
-        let jobs = saved_jobs(&self.dir)?;
-        if jobs.is_empty() {
-            return Ok(());
-        }
-        let message = format!(
-            "{} holds the state of {}, not of {JOB}: name another --state",
-            self.dir.display(),
-            jobs.join(", ")
-        );
-        Err(Error::new(ErrorKind::Conflict, message))
-    }
-
-    /// Forgets the saved run, durably, before anything of the new one begins.
-    pub(crate) fn forget(&self) -> Result<()> {
-        self.storage.open(&JobId::new(JOB)?)?.forget()
-    }
+fn understand(saved: SavedJob) -> Option<Saved> {
+    let newest = saved.newest.as_ref();
+    let input = newest.and_then(|newest| newest.properties.get(INPUT)).cloned();
+    let count = newest
+        .and_then(|newest| newest.operators.iter().find(|operator| operator.uid.as_str() == COUNT));
+    Some(Saved {
+        finished: saved.finished.is_some(),
+        // The word of a finished run is its input.
+        input: saved.finished.or(input)?,
+        parallelism: count.map(|count| count.parallelism),
+    })
 }

@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 /// The words of a line: maximal runs of bytes other than ASCII white space.
 pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(|byte| is_white_space(*byte))
-        .filter(|word| !word.is_empty())
+    line.split(|byte| is_white_space(*byte)).filter(|word| !word.is_empty())
 }
 
 fn is_white_space(byte: u8) -> bool {

@@ -43,18 +43,8 @@ fn noise(random: &mut Random, bytes: usize) -> Vec<u8> {
 }
 
 fn odd_spaces(random: &mut Random, bytes: usize) -> Vec<u8> {
-    let pieces: [&[u8]; 10] = [
-        b"a",
-        b"bb",
-        b"\r\n",
-        b"\n",
-        b"\t",
-        b"\x0b",
-        b"\x0c",
-        b" ",
-        b"\xc2\xa0",
-        b"\0",
-    ];
+    let pieces: [&[u8]; 10] =
+        [b"a", b"bb", b"\r\n", b"\n", b"\t", b"\x0b", b"\x0c", b" ", b"\xc2\xa0", b"\0"];
     let mut out = Vec::new();
     while out.len() < bytes {
         let piece: &&[u8] = random.pick(&pieces);

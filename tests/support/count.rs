@@ -50,10 +50,7 @@ pub(crate) fn expected(files: &[PathBuf]) -> Outputs {
         table.push(b'\n');
     }
     lines.sort();
-    Outputs {
-        counts: table,
-        lines,
-    }
+    Outputs { counts: table, lines }
 }
 
 /// Reads what a run left. Nothing pending may be left beside it.
@@ -63,15 +60,9 @@ pub(crate) fn found(output: &Path) -> Outputs {
     for entry in fs::read_dir(output.join("lines")).into_iter().flatten() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        assert!(
-            name.starts_with("part-"),
-            "{name} is left beside the committed files"
-        );
+        assert!(name.starts_with("part-"), "{name} is left beside the committed files");
         let content = fs::read_to_string(&path).unwrap();
-        assert!(
-            content.is_empty() || content.ends_with('\n'),
-            "{name} is cut off"
-        );
+        assert!(content.is_empty() || content.ends_with('\n'), "{name} is cut off");
         lines.extend(content.lines().map(str::to_owned));
     }
     lines.sort();
@@ -80,30 +71,18 @@ pub(crate) fn found(output: &Path) -> Outputs {
 
 /// How many files of lines are committed.
 pub(crate) fn committed_files(output: &Path) -> usize {
-    let names = fs::read_dir(output.join("lines"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    names
-        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"part-"))
-        .count()
+    let names = fs::read_dir(output.join("lines")).into_iter().flatten().flatten();
+    names.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"part-")).count()
 }
 
 /// Fails with the first difference instead of megabytes of both.
 pub(crate) fn assert_same(found: &Outputs, expected: &Outputs) {
     assert_same_rows("line of lines/", &found.lines, &expected.lines);
     let rows = |table: &[u8]| -> Vec<String> {
-        table
-            .split(|byte| *byte == b'\n')
-            .map(|row| row.escape_ascii().to_string())
-            .collect()
+        table.split(|byte| *byte == b'\n').map(|row| row.escape_ascii().to_string()).collect()
     };
     if found.counts != expected.counts {
-        assert_same_rows(
-            "row of counts.tsv",
-            &rows(&found.counts),
-            &rows(&expected.counts),
-        );
+        assert_same_rows("row of counts.tsv", &rows(&found.counts), &rows(&expected.counts));
         panic!("counts.tsv differs");
     }
 }
@@ -111,10 +90,7 @@ pub(crate) fn assert_same(found: &Outputs, expected: &Outputs) {
 fn assert_same_rows(what: &str, found: &[String], expected: &[String]) {
     let pairs = found.iter().zip(expected).enumerate();
     for (at, (found, expected)) in pairs {
-        assert!(
-            found == expected,
-            "{what} {at} is {found:.80} and should be {expected:.80}"
-        );
+        assert!(found == expected, "{what} {at} is {found:.80} and should be {expected:.80}");
     }
     assert_eq!(found.len(), expected.len(), "{what}: how many");
 }

@@ -1,9 +1,5 @@
 //! What the tests of the example share.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "what goes wrong here fails the test"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what goes wrong here fails the test")]
 
 pub(crate) mod child;
 pub(crate) mod corpus;

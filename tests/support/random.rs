@@ -21,8 +21,7 @@ impl Random {
     }
 
     pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        from.get(usize::try_from(self.below(from.len() as u64)).unwrap())
-            .unwrap()
+        from.get(usize::try_from(self.below(from.len() as u64)).unwrap()).unwrap()
     }
 
     pub(crate) fn byte(&mut self) -> u8 {
