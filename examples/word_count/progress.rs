@@ -74,15 +74,17 @@ impl Watch {
                 self.job.stop();
             }
             let (bytes, lines) = self.read_so_far();
-            let line = || self.line(lines, lines.saturating_sub(lines_at_start), clock.now());
+            let lines_of_this_run = lines.saturating_sub(lines_at_start);
+            let reading = || self.reading(lines, lines_of_this_run, clock.now());
             if let Some(bar) = &bar {
                 bar.set_position(bytes);
-                bar.set_message(line());
+                bar.set_prefix(reading());
+                bar.set_message(self.checkpoints());
             } else if clock.now() >= next_line {
                 next_line += PLAIN_LINE_EVERY;
-                let total = HumanBytes(self.total_bytes);
-                let text = format!("{} of {total}, {}", HumanBytes(bytes), line());
-                let _ = writeln!(stderr(), "{text}");
+                let [bytes, total] = [bytes, self.total_bytes].map(HumanBytes);
+                let (reading, checkpoints) = (reading(), self.checkpoints());
+                let _ = writeln!(stderr(), "{bytes} of {total}, {reading}, {checkpoints}");
             }
         }
         if let Some(bar) = bar {
@@ -96,26 +98,26 @@ impl Watch {
         (bytes, sum(|read| read.lines.load(Ordering::Relaxed)))
     }
 
-    fn line(&self, lines: u64, lines_of_this_run: u64, elapsed: Duration) -> String {
-        let job = self.job.progress();
+    fn reading(&self, lines: u64, lines_of_this_run: u64, elapsed: Duration) -> String {
         let rate = u128::from(lines_of_this_run) * 1000 / elapsed.as_millis().max(1);
+        format!("{lines} of {} lines, {rate} lines/s", self.total_lines)
+    }
+
+    fn checkpoints(&self) -> String {
+        let job = self.job.progress();
         let last = job.last_completed.map(|_| {
             let (duration, pause) = (job.last_duration, job.last_hot_pause);
             format!(", the last in {duration:.1?} with a hot pause of {pause:.1?}")
         });
-        format!(
-            "{lines} of {} lines, {rate} lines/s, checkpoints {} completed {} failed{}",
-            self.total_lines,
-            job.completed,
-            job.failed,
-            last.unwrap_or_default()
-        )
+        let (completed, failed) = (job.completed, job.failed);
+        format!("checkpoints: {completed} completed, {failed} failed{}", last.unwrap_or_default())
     }
 }
 
 fn bar(total_bytes: u64) -> ProgressBar {
     let bar = ProgressBar::new(total_bytes);
-    let style = ProgressStyle::with_template("{bar:20} {bytes} of {total_bytes}, {wide_msg}");
+    let style =
+        ProgressStyle::with_template("{bar:16} {bytes} of {total_bytes}, {prefix}\n{wide_msg}");
     if let Ok(style) = style {
         bar.set_style(style);
     }
