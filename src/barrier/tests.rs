@@ -22,11 +22,7 @@ fn barrier(id: u64) -> Barrier {
         alignment: Alignment::Aligned,
         aligned_timeout: None,
     };
-    Barrier {
-        id: CheckpointId(id),
-        timestamp_ms: 1_000,
-        options,
-    }
+    Barrier { id: CheckpointId(id), timestamp_ms: 1_000, options }
 }
 
 fn event(word: &str) -> BarrierEvent {
@@ -37,20 +33,9 @@ fn event(word: &str) -> BarrierEvent {
     let channel = channel.parse().unwrap();
     let id = what[1..].parse().unwrap_or_default();
     match &what[..1] {
-        "b" => BarrierEvent::Barrier {
-            channel,
-            barrier: barrier(id),
-        },
-        "a" => BarrierEvent::Announcement {
-            channel,
-            barrier: barrier(id),
-        },
-        "c" => BarrierEvent::Cancel {
-            channel,
-            marker: CancelMarker {
-                id: CheckpointId(id),
-            },
-        },
+        "b" => BarrierEvent::Barrier { channel, barrier: barrier(id) },
+        "a" => BarrierEvent::Announcement { channel, barrier: barrier(id) },
+        "c" => BarrierEvent::Cancel { channel, marker: CancelMarker { id: CheckpointId(id) } },
         "e" => BarrierEvent::EndOfInput { channel },
         other => panic!("no event {other}"),
     }
@@ -73,9 +58,7 @@ fn text(action: &BarrierAction) -> String {
 
 fn answer(aligner: &mut BarrierAligner, word: &str) -> String {
     let mut actions = Vec::new();
-    aligner
-        .handle(event(word), Moment::default(), &mut actions)
-        .unwrap();
+    aligner.handle(event(word), Moment::default(), &mut actions).unwrap();
     actions.iter().map(text).collect::<Vec<_>>().join(" ")
 }
 
@@ -90,13 +73,7 @@ fn check(mut aligner: BarrierAligner, rows: &[(&str, &str)]) {
 fn one_channel_cuts_at_each_barrier_and_ids_may_skip() {
     check(
         BarrierAligner::aligned(1),
-        &[
-            ("b1@0", "cut1"),
-            ("b3@0", "cut3"),
-            ("b7@0", "cut7"),
-            ("b5@0", ""),
-            ("b7@0", ""),
-        ],
+        &[("b1@0", "cut1"), ("b3@0", "cut3"), ("b7@0", "cut7"), ("b5@0", ""), ("b7@0", "")],
     );
 }
 
@@ -138,12 +115,7 @@ fn a_newer_barrier_aborts_the_pending_checkpoint() {
 fn with_one_open_channel_a_newer_barrier_cuts_at_once() {
     check(
         BarrierAligner::aligned(2),
-        &[
-            ("b1@0", "hold0"),
-            ("e@1", "cut1 resume0"),
-            ("b2@0", "cut2"),
-            ("b2@0", ""),
-        ],
+        &[("b1@0", "hold0"), ("e@1", "cut1 resume0"), ("b2@0", "cut2"), ("b2@0", "")],
     );
 }
 
@@ -191,13 +163,7 @@ fn a_cancel_of_a_newer_checkpoint_gives_up_the_pending_one_too() {
 fn an_input_that_ends_counts_as_one_that_delivered_the_barrier() {
     check(
         BarrierAligner::aligned(3),
-        &[
-            ("b1@0", "hold0"),
-            ("e@1", ""),
-            ("e@2", "cut1 resume0"),
-            ("b2@0", "cut2"),
-            ("e@0", ""),
-        ],
+        &[("b1@0", "hold0"), ("e@1", ""), ("e@2", "cut1 resume0"), ("b2@0", "cut2"), ("e@0", "")],
     );
 }
 
@@ -205,12 +171,7 @@ fn an_input_that_ends_counts_as_one_that_delivered_the_barrier() {
 fn a_channel_with_barrier_and_end_counts_once() {
     check(
         BarrierAligner::aligned(3),
-        &[
-            ("b2@0", "hold0"),
-            ("e@0", ""),
-            ("b2@1", "hold1"),
-            ("b2@2", "cut2 resume1"),
-        ],
+        &[("b2@0", "hold0"), ("e@0", ""), ("b2@1", "hold1"), ("b2@2", "cut2 resume1")],
     );
 }
 
@@ -218,13 +179,7 @@ fn a_channel_with_barrier_and_end_counts_once() {
 fn channels_that_ended_before_are_not_waited_for() {
     check(
         BarrierAligner::aligned(3),
-        &[
-            ("e@1", ""),
-            ("b1@0", "hold0"),
-            ("b1@2", "cut1 resume0"),
-            ("e@0", ""),
-            ("b2@2", "cut2"),
-        ],
+        &[("e@1", ""), ("b1@0", "hold0"), ("b1@2", "cut1 resume0"), ("e@0", ""), ("b2@2", "cut2")],
     );
 }
 
@@ -247,14 +202,7 @@ fn by_policy_an_end_aborts_the_pending_checkpoint() {
 fn announcements_and_timers_mean_nothing_without_a_timeout() {
     check(
         BarrierAligner::aligned(2),
-        &[
-            ("a1@0", ""),
-            ("t", ""),
-            ("b1@0", "hold0"),
-            ("a1@1", ""),
-            ("t", ""),
-            ("a2@1", ""),
-        ],
+        &[("a1@0", ""), ("t", ""), ("b1@0", "hold0"), ("a1@1", ""), ("t", ""), ("a2@1", "")],
     );
 }
 
@@ -264,22 +212,13 @@ fn what_cannot_happen_is_refused_and_changes_nothing() {
     let mut actions = Vec::new();
     assert_eq!(answer(&mut aligner, "e@1"), "");
     for word in ["b1@2", "c1@2", "e@2", "b1@1", "c1@1", "e@1"] {
-        let error = aligner
-            .handle(event(word), Moment::default(), &mut actions)
-            .unwrap_err();
+        let error = aligner.handle(event(word), Moment::default(), &mut actions).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{word}");
     }
     let mut unaligned = barrier(1);
     unaligned.options.alignment = Alignment::Unaligned;
-    let unaligned = BarrierEvent::Barrier {
-        channel: 0,
-        barrier: unaligned,
-    };
-    assert!(
-        aligner
-            .handle(unaligned, Moment::default(), &mut actions)
-            .is_err()
-    );
+    let unaligned = BarrierEvent::Barrier { channel: 0, barrier: unaligned };
+    assert!(aligner.handle(unaligned, Moment::default(), &mut actions).is_err());
     assert_eq!(actions, []);
     assert!(!aligner.is_pending());
     assert_eq!(answer(&mut aligner, "b1@0"), "cut1");
@@ -290,10 +229,7 @@ fn alignment_is_measured_from_the_first_to_the_last_barrier() {
     let mut aligner = BarrierAligner::aligned(2);
     let mut actions = Vec::new();
     let mut at = |word, now_ms| {
-        let moment = Moment {
-            now: Duration::from_millis(now_ms),
-            wall_ms: 1_000 + now_ms,
-        };
+        let moment = Moment { now: Duration::from_millis(now_ms), wall_ms: 1_000 + now_ms };
         aligner.handle(event(word), moment, &mut actions).unwrap();
         actions.drain(..).find_map(|action| match action {
             BarrierAction::Cut { alignment, .. } => Some(alignment),
@@ -311,10 +247,7 @@ fn alignment_is_measured_from_the_first_to_the_last_barrier() {
     assert_eq!(report.start_delay, Duration::from_millis(50));
     assert_eq!(report.duration, Duration::from_millis(2));
     // The wall clock may stand before the trigger's.
-    let moment = Moment {
-        now: Duration::from_millis(60),
-        wall_ms: 0,
-    };
+    let moment = Moment { now: Duration::from_millis(60), wall_ms: 0 };
     aligner.handle(event("b4@0"), moment, &mut actions).unwrap();
     aligner.handle(event("b4@1"), moment, &mut actions).unwrap();
     assert!(actions.iter().any(|action| matches!(
@@ -377,22 +310,14 @@ fn step(aligner: &mut BarrierAligner, model: &mut Model, channel: u32, word: &st
         BarrierEvent::EndOfInput { .. } => {
             model.ended.insert(channel);
         }
-        BarrierEvent::Barrier {
-            barrier: Barrier { id, .. },
-            ..
-        }
-        | BarrierEvent::Cancel {
-            marker: CancelMarker { id },
-            ..
-        } => {
+        BarrierEvent::Barrier { barrier: Barrier { id, .. }, .. }
+        | BarrierEvent::Cancel { marker: CancelMarker { id }, .. } => {
             model.newest[channel as usize] = id.0;
         }
         _ => unreachable!(),
     }
     let mut actions = Vec::new();
-    aligner
-        .handle(event, Moment::default(), &mut actions)
-        .unwrap();
+    aligner.handle(event, Moment::default(), &mut actions).unwrap();
     for action in &actions {
         match action {
             BarrierAction::Hold { channel } => assert!(model.held.insert(*channel), "{word}"),
@@ -400,10 +325,7 @@ fn step(aligner: &mut BarrierAligner, model: &mut Model, channel: u32, word: &st
             BarrierAction::Cut { barrier, .. } => {
                 assert!(model.decided.insert(barrier.id.0), "{word} decides twice");
                 for (channel, newest) in (0..).zip(&model.newest) {
-                    assert!(
-                        model.ended.contains(&channel) || *newest >= barrier.id.0,
-                        "{word}"
-                    );
+                    assert!(model.ended.contains(&channel) || *newest >= barrier.id.0, "{word}");
                 }
             }
             BarrierAction::Abort { id, .. } => {
@@ -412,8 +334,5 @@ fn step(aligner: &mut BarrierAligner, model: &mut Model, channel: u32, word: &st
             BarrierAction::ForwardCancel(marker) => assert!(model.decided.contains(&marker.id.0)),
         }
     }
-    assert!(
-        aligner.is_pending() || model.held.is_empty(),
-        "{word} leaves channels held"
-    );
+    assert!(aligner.is_pending() || model.held.is_empty(), "{word} leaves channels held");
 }

@@ -36,11 +36,7 @@ pub(super) struct Background {
 impl Background {
     pub(super) fn start(tasks: usize, events: &Sender<TaskEvent>) -> Result<Self> {
         let stopped = Arc::new(AtomicBool::new(false));
-        let mut pool = Self {
-            lanes: Vec::new(),
-            threads: Vec::new(),
-            stopped,
-        };
+        let mut pool = Self { lanes: Vec::new(), threads: Vec::new(), stopped };
         for index in 0..tasks.clamp(1, THREADS_MAX) {
             let (lane, jobs) = bounded(QUEUED_MAX);
             let events = events.clone();
@@ -58,10 +54,7 @@ impl Background {
     /// The lane of the task with this number.
     pub(super) fn lane(&self, task: usize) -> Result<Sender<Job>> {
         let index = task.checked_rem(self.lanes.len()).unwrap_or_default();
-        self.lanes
-            .get(index)
-            .cloned()
-            .ok_or_else(|| Error::internal("no background thread"))
+        self.lanes.get(index).cloned().ok_or_else(|| Error::internal("no background thread"))
     }
 
     /// Ends the threads; work that has not begun is dropped. All tasks must have ended.
@@ -88,10 +81,7 @@ fn work(jobs: &Receiver<Job>, events: &Sender<TaskEvent>, stopped: &AtomicBool) 
             continue;
         }
         if let Err(error) = guard(&job.task, job.run) {
-            let _ = events.send(TaskEvent::Failed {
-                error,
-                collateral: false,
-            });
+            let _ = events.send(TaskEvent::Failed { error, collateral: false });
         }
     }
 }

@@ -28,11 +28,7 @@ pub(super) enum ChannelEvent {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Control {
     /// From the sender of input `channel`: happens after `after` records of that channel.
-    Channel {
-        channel: u32,
-        after: u64,
-        event: ChannelEvent,
-    },
+    Channel { channel: u32, after: u64, event: ChannelEvent },
     /// To a source: start this checkpoint.
     Trigger(Barrier),
     /// A checkpoint completed; the number is in the shared news, so that none is lost when the
@@ -57,12 +53,7 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) fn new(control: Receiver<Control>, halt: Receiver<()>) -> Self {
-        Self {
-            control,
-            halt,
-            stash: RefCell::default(),
-            collateral: Cell::new(false),
-        }
+        Self { control, halt, stash: RefCell::default(), collateral: Cell::new(false) }
     }
 
     pub(super) fn is_collateral(&self) -> bool {
@@ -128,11 +119,7 @@ impl Inbox {
             Some(timeout) => select.ready_timeout(timeout).ok(),
             None => Some(select.ready()),
         };
-        if ready == Some(halt) {
-            self.check()
-        } else {
-            Ok(())
-        }
+        if ready == Some(halt) { self.check() } else { Ok(()) }
     }
 
     /// The error of a task that ends because another did.

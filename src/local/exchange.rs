@@ -27,11 +27,7 @@ pub struct ExchangeOptions {
 
 impl Default for ExchangeOptions {
     fn default() -> Self {
-        Self {
-            batch_records: 1024,
-            batch_bytes: 128 * 1024,
-            queued_batches: 8,
-        }
+        Self { batch_records: 1024, batch_bytes: 128 * 1024, queued_batches: 8 }
     }
 }
 
@@ -73,24 +69,16 @@ struct Ends<T> {
 
 impl<T> Edge<T> {
     pub(super) fn new(senders: u32, receivers: u32) -> Self {
-        let ends = Ends {
-            senders: Vec::new(),
-            receivers: Vec::new(),
-        };
-        Self {
-            ends: Mutex::new(ends),
-            senders,
-            receivers,
-        }
+        let ends = Ends { senders: Vec::new(), receivers: Vec::new() };
+        Self { ends: Mutex::new(ends), senders, receivers }
     }
 
     pub(super) fn connect(&self, options: ExchangeOptions) {
         let mut receivers: Vec<Vec<_>> = (0..self.receivers).map(|_| Vec::new()).collect();
         let mut senders = Vec::new();
         for _ in 0..self.senders {
-            let (to, from): (Vec<_>, Vec<_>) = (0..self.receivers)
-                .map(|_| bounded(options.queued_batches))
-                .unzip();
+            let (to, from): (Vec<_>, Vec<_>) =
+                (0..self.receivers).map(|_| bounded(options.queued_batches)).unzip();
             senders.push(to);
             for (receiver, channel) in receivers.iter_mut().zip(from) {
                 receiver.push(channel);
@@ -112,10 +100,8 @@ impl<T> Edge<T> {
 
     /// Drops the ends that no task has taken, so that the other sides see the halt.
     pub(super) fn disconnect(&self) {
-        *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = Ends {
-            senders: Vec::new(),
-            receivers: Vec::new(),
-        };
+        *self.ends.lock().unwrap_or_else(PoisonError::into_inner) =
+            Ends { senders: Vec::new(), receivers: Vec::new() };
     }
 }
 
@@ -163,13 +149,7 @@ impl<T, K: Fn(&T, &mut Vec<u8>) -> Result<()>> ExchangeWriter<T, K> {
             .senders_of(task.subtask)?
             .into_iter()
             .zip(controls.iter().cloned())
-            .map(|(data, control)| Lane {
-                data,
-                control,
-                batch: Vec::new(),
-                weight: 0,
-                sent: 0,
-            })
+            .map(|(data, control)| Lane { data, control, batch: Vec::new(), weight: 0, sent: 0 })
             .collect();
         Ok(Self {
             encode_key,
@@ -190,10 +170,7 @@ impl<T> Lane<T> {
             return Ok(());
         }
         self.weight = 0;
-        inbox.send(
-            &self.data,
-            std::mem::replace(&mut self.batch, Vec::with_capacity(capacity)),
-        )
+        inbox.send(&self.data, std::mem::replace(&mut self.batch, Vec::with_capacity(capacity)))
     }
 }
 
@@ -203,9 +180,7 @@ impl<T, K: Fn(&T, &mut Vec<u8>) -> Result<()>> Push<T> for ExchangeWriter<T, K> 
         (self.encode_key)(&item, &mut self.encoded)?;
         let group = key_group(key_hash(&self.encoded), self.max_parallelism);
         let owner = key_group_owner(group, self.max_parallelism, self.parallelism);
-        let lane = usize::try_from(owner)
-            .ok()
-            .and_then(|owner| self.lanes.get_mut(owner));
+        let lane = usize::try_from(owner).ok().and_then(|owner| self.lanes.get_mut(owner));
         let Some(lane) = lane else {
             return Err(Error::internal("a key group has no owner"));
         };
@@ -214,22 +189,14 @@ impl<T, K: Fn(&T, &mut Vec<u8>) -> Result<()>> Push<T> for ExchangeWriter<T, K> 
         lane.weight += self.encoded.len() + size_of::<T>();
         let full = lane.weight >= self.options.batch_bytes
             || lane.batch.len() >= self.options.batch_records;
-        if full {
-            lane.flush(&self.inbox, self.options.batch_records)
-        } else {
-            Ok(())
-        }
+        if full { lane.flush(&self.inbox, self.options.batch_records) } else { Ok(()) }
     }
 
     fn signal(&mut self, signal: Signal) -> Result<()> {
         for lane in &mut self.lanes {
             lane.flush(&self.inbox, 0)?;
             if let Signal::Event(event) = signal {
-                let control = Control::Channel {
-                    channel: self.channel,
-                    after: lane.sent,
-                    event,
-                };
+                let control = Control::Channel { channel: self.channel, after: lane.sent, event };
                 self.inbox.send(&lane.control, control)?;
             }
         }
@@ -260,14 +227,7 @@ pub(super) struct Input<T> {
 impl<T> Input<T> {
     pub(super) fn new(data: Receiver<Vec<T>>) -> Self {
         let batch = Vec::new().into_iter();
-        Self {
-            data,
-            batch,
-            taken: 0,
-            events: VecDeque::new(),
-            held: false,
-            ended: false,
-        }
+        Self { data, batch, taken: 0, events: VecDeque::new(), held: false, ended: false }
     }
 
     pub(super) fn announce(&mut self, after: u64, event: ChannelEvent) {
@@ -276,15 +236,8 @@ impl<T> Input<T> {
 
     /// The event whose place in the channel has been reached.
     pub(super) fn due(&mut self) -> Option<ChannelEvent> {
-        let due = self
-            .events
-            .front()
-            .is_some_and(|(after, _)| *after == self.taken);
-        if due && !self.held {
-            self.events.pop_front().map(|(_, event)| event)
-        } else {
-            None
-        }
+        let due = self.events.front().is_some_and(|(after, _)| *after == self.taken);
+        if due && !self.held { self.events.pop_front().map(|(_, event)| event) } else { None }
     }
 
     /// Takes the next batch off the channel; the control lane must be drained after it.
@@ -311,14 +264,8 @@ impl<T> Input<T> {
         if self.held {
             return 0;
         }
-        let before = self
-            .events
-            .front()
-            .map_or(u64::MAX, |(after, _)| after - self.taken);
-        self.batch
-            .as_slice()
-            .len()
-            .min(usize::try_from(before).unwrap_or(usize::MAX))
+        let before = self.events.front().map_or(u64::MAX, |(after, _)| after - self.taken);
+        self.batch.as_slice().len().min(usize::try_from(before).unwrap_or(usize::MAX))
     }
 
     /// Gives up to `count` records to `each`.

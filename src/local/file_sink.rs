@@ -77,17 +77,13 @@ pub struct FileCommitter {
 
 impl<T, E> fmt::Debug for FileSink<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileSink")
-            .field("directory", &self.directory)
-            .finish_non_exhaustive()
+        f.debug_struct("FileSink").field("directory", &self.directory).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for SealedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SealedFile")
-            .field("pending", &self.pending)
-            .finish_non_exhaustive()
+        f.debug_struct("SealedFile").field("pending", &self.pending).finish_non_exhaustive()
     }
 }
 
@@ -138,10 +134,7 @@ where
     type Committer = FileCommitter;
 
     fn committer(&self) -> Result<FileCommitter> {
-        Ok(FileCommitter {
-            directory: self.directory.clone(),
-            names: self.names.clone(),
-        })
+        Ok(FileCommitter { directory: self.directory.clone(), names: self.names.clone() })
     }
 
     fn write(&mut self, item: T) -> Result<()> {
@@ -190,19 +183,12 @@ impl Committer for FileCommitter {
         durable.map_err(|error| Error::io(format!("make {} durable", sealed.pending), error))?;
         let mut bytes = Vec::new();
         codec::encode_into(&(&sealed.pending, &sealed.committed), &mut bytes)?;
-        Ok(Token {
-            checkpoint: sealed.checkpoint,
-            attempt: sealed.attempt,
-            bytes,
-        })
+        Ok(Token { checkpoint: sealed.checkpoint, attempt: sealed.attempt, bytes })
     }
 
     fn commit(&mut self, token: &Token) -> Result<()> {
         let (pending, committed) = self.names.of_token(token)?;
-        let (from, to) = (
-            self.directory.join(&pending),
-            self.directory.join(&committed),
-        );
+        let (from, to) = (self.directory.join(&pending), self.directory.join(&committed));
         match fs::rename(&from, &to) {
             Ok(()) => {}
             // CRASH: after the rename, before the commit was known: it is there already.
@@ -245,10 +231,7 @@ impl Committer for FileCommitter {
     fn rewind(&mut self, to: Option<CheckpointId>) -> Result<()> {
         let to = to.unwrap_or(CheckpointId(0));
         let all = self.list()?;
-        self.remove(
-            all.iter()
-                .filter(|name| self.names.checkpoint(name).is_some_and(|id| id > to)),
-        )
+        self.remove(all.iter().filter(|name| self.names.checkpoint(name).is_some_and(|id| id > to)))
     }
 }
 
@@ -287,11 +270,7 @@ fn make_durable_dir(path: &Path) -> io::Result<()> {
     // CRASH: an earlier process may have died between making a directory and syncing its parent,
     // so all of them are synced. Those that may not be opened were not made by this user.
     for parent in path.ancestors().skip(1) {
-        let parent = if parent.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            parent
-        };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
         match sync_dir(parent) {
             Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
             _ => {}

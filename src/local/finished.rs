@@ -18,9 +18,7 @@ pub struct Finished {
 
 impl fmt::Debug for Finished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Finished")
-            .field("checkpoint", &self.checkpoint)
-            .finish_non_exhaustive()
+        f.debug_struct("Finished").field("checkpoint", &self.checkpoint).finish_non_exhaustive()
     }
 }
 
@@ -34,16 +32,8 @@ impl Finished {
                 engine.restored()
             )));
         };
-        let tasks = job
-            .nodes
-            .iter()
-            .flat_map(|node| node.spec().tasks())
-            .collect();
-        Ok(Self {
-            engine,
-            checkpoint,
-            tasks,
-        })
+        let tasks = job.nodes.iter().flat_map(|node| node.spec().tasks()).collect();
+        Ok(Self { engine, checkpoint, tasks })
     }
 
     /// The newest checkpoint, taken after the last record.
@@ -64,11 +54,7 @@ impl Finished {
         mut visit: impl FnMut(K, V) -> Result<()>,
     ) -> Result<()> {
         let mut known = false;
-        for task in self
-            .tasks
-            .iter()
-            .filter(|task| task.operator.as_str() == operator)
-        {
+        for task in self.tasks.iter().filter(|task| task.operator.as_str() == operator) {
             known = true;
             let mut source = self.engine.task_state(task)?;
             while let Some(key) = source.next_section()? {
@@ -82,10 +68,7 @@ impl Finished {
         if known {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::NotFound,
-            format!("there is no operator {operator:?}"),
-        ))
+        Err(Error::new(ErrorKind::NotFound, format!("there is no operator {operator:?}")))
     }
 
     /// Writes the record that this job is done, with a word to its next start; it outlives the

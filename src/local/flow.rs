@@ -32,9 +32,7 @@ pub struct Flow {
 impl fmt::Debug for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let graph = self.graph.borrow();
-        f.debug_list()
-            .entries(graph.iter().map(|node| node.spec()))
-            .finish()
+        f.debug_list().entries(graph.iter().map(|node| node.spec())).finish()
     }
 }
 
@@ -47,9 +45,7 @@ impl Default for Flow {
 impl Flow {
     /// A flow without operators.
     pub fn new() -> Self {
-        Self {
-            graph: Graph::default(),
-        }
+        Self { graph: Graph::default() }
     }
 
     /// Adds a source with one subtask for each object.
@@ -63,11 +59,7 @@ impl Flow {
         let outlets = Outlets::new();
         let node = SourceNode::new(spec, subtasks, outlets.clone())?;
         add(&self.graph, Arc::new(node))?;
-        Ok(Stream {
-            graph: Rc::clone(&self.graph),
-            outlets,
-            parallelism,
-        })
+        Ok(Stream { graph: Rc::clone(&self.graph), outlets, parallelism })
     }
 
     pub(super) fn nodes(&self) -> Vec<Arc<dyn Node>> {
@@ -79,9 +71,7 @@ fn add(graph: &Graph, node: Arc<dyn Node>) -> Result<usize> {
     let mut graph = graph.borrow_mut();
     let uid = &node.spec().uid;
     if graph.iter().any(|other| other.spec().uid == *uid) {
-        return Err(Error::invalid(format!(
-            "the operator uid {uid} is used twice"
-        )));
+        return Err(Error::invalid(format!("the operator uid {uid} is used twice")));
     }
     graph.push(node);
     Ok(graph.len().saturating_sub(1))
@@ -115,9 +105,7 @@ pub struct Stream<T> {
 
 impl<T> fmt::Debug for Stream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream")
-            .field("parallelism", &self.parallelism)
-            .finish_non_exhaustive()
+        f.debug_struct("Stream").field("parallelism", &self.parallelism).finish_non_exhaustive()
     }
 }
 
@@ -146,11 +134,7 @@ impl<T: Clone + Send + 'static> Stream<T> {
             let stage = FlatMap::new(Arc::clone(&map), next.output(task)?);
             Ok(Box::new(stage) as Box<dyn Push<T>>)
         });
-        Stream {
-            graph: Rc::clone(&self.graph),
-            outlets,
-            parallelism: self.parallelism,
-        }
+        Stream { graph: Rc::clone(&self.graph), outlets, parallelism: self.parallelism }
     }
 
     /// Makes one record of each, on the sender's thread.
@@ -167,13 +151,11 @@ impl<T: Clone + Send + 'static> Stream<T> {
     where
         F: Fn(&T) -> bool + Send + Sync + 'static,
     {
-        self.flat_map(move |item, output: &mut Output<T>| {
-            if keep(&item) {
-                output.emit(item)
-            } else {
-                Ok(())
-            }
-        })
+        self.flat_map(
+            move |item, output: &mut Output<T>| {
+                if keep(&item) { output.emit(item) } else { Ok(()) }
+            },
+        )
     }
 }
 
@@ -197,11 +179,7 @@ impl<T: Exchange> Stream<T> {
     }
 
     fn keyed<E: EncodeKey<T>>(&self, encode_key: E) -> KeyedStream<T, E> {
-        KeyedStream {
-            stream: self.clone(),
-            encode_key: Arc::new(encode_key),
-            item: PhantomData,
-        }
+        KeyedStream { stream: self.clone(), encode_key: Arc::new(encode_key), item: PhantomData }
     }
 }
 
@@ -218,9 +196,7 @@ pub struct KeyedStream<T, E> {
 
 impl<T, E> fmt::Debug for KeyedStream<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedStream")
-            .field("stream", &self.stream)
-            .finish_non_exhaustive()
+        f.debug_struct("KeyedStream").field("stream", &self.stream).finish_non_exhaustive()
     }
 }
 
@@ -245,11 +221,7 @@ impl<T: Exchange, E: EncodeKey<T>> KeyedStream<T, E> {
         let node = ProcessNode::new(spec, Arc::clone(&edge), open, outlets.clone());
         let index = add(&self.stream.graph, Arc::new(node))?;
         self.connect(edge, index, max_parallelism);
-        Ok(Stream {
-            graph: Rc::clone(&self.stream.graph),
-            outlets,
-            parallelism,
-        })
+        Ok(Stream { graph: Rc::clone(&self.stream.graph), outlets, parallelism })
     }
 
     /// Adds a transactional sink; `open` makes one subtask of it at the start of every attempt.

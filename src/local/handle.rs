@@ -60,9 +60,7 @@ pub struct JobHandle(Arc<JobShared>);
 
 impl fmt::Debug for JobHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobHandle")
-            .field("progress", &self.progress())
-            .finish()
+        f.debug_struct("JobHandle").field("progress", &self.progress()).finish()
     }
 }
 
@@ -95,11 +93,7 @@ impl JobHandle {
 
     /// What happened so far.
     pub fn progress(&self) -> Progress {
-        self.0
-            .progress
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

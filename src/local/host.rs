@@ -25,11 +25,7 @@ impl LocalHost {
         all: Vec<Sender<Control>>,
         shared: Arc<AttemptShared>,
     ) -> Self {
-        Self {
-            sources,
-            all,
-            shared,
-        }
+        Self { sources, all, shared }
     }
 
     fn completed(&self, id: CheckpointId) {
@@ -67,11 +63,7 @@ impl Host for LocalHost {
                 self.completed(id);
                 self.report(TaskEvent::Completed { id });
             }
-            Notification::Aborted {
-                id,
-                reason,
-                latest_completed,
-            } => {
+            Notification::Aborted { id, reason, latest_completed } => {
                 if let Some(latest) = latest_completed {
                     self.completed(latest);
                 }
@@ -83,9 +75,6 @@ impl Host for LocalHost {
     }
 
     fn fail(&self, error: Error) {
-        self.report(TaskEvent::Failed {
-            error,
-            collateral: false,
-        });
+        self.report(TaskEvent::Failed { error, collateral: false });
     }
 }

@@ -59,9 +59,7 @@ impl<'e, T, W: Worker<T>> InputLoop<'e, T, W> {
             } else {
                 self.worker.signal(Signal::Flush)?;
                 let waiting = self.inputs.iter().filter(|input| input.is_waiting());
-                self.env
-                    .inbox
-                    .wait(waiting.map(|input| &input.data), None)?;
+                self.env.inbox.wait(waiting.map(|input| &input.data), None)?;
             }
         }
         self.worker.signal(Signal::Event(ChannelEvent::End))
@@ -114,10 +112,7 @@ impl<'e, T, W: Worker<T>> InputLoop<'e, T, W> {
             }
         };
         let clock = &self.env.shared.clock;
-        let at = Moment {
-            now: clock.now(),
-            wall_ms: clock.wall_ms(),
-        };
+        let at = Moment { now: clock.now(), wall_ms: clock.wall_ms() };
         let mut actions = std::mem::take(&mut self.actions);
         self.aligner.handle(event, at, &mut actions)?;
         for action in actions.drain(..) {
@@ -136,17 +131,14 @@ impl<'e, T, W: Worker<T>> InputLoop<'e, T, W> {
             }
             BarrierAction::Abort { id, reason } => self.participant.decline(id, reason),
             BarrierAction::ForwardCancel(marker) => {
-                self.worker
-                    .signal(Signal::Event(ChannelEvent::Cancel(marker)))?;
+                self.worker.signal(Signal::Event(ChannelEvent::Cancel(marker)))?;
             }
         }
         Ok(())
     }
 
     fn set_held(&mut self, channel: u32, held: bool) {
-        let input = usize::try_from(channel)
-            .ok()
-            .and_then(|index| self.inputs.get_mut(index));
+        let input = usize::try_from(channel).ok().and_then(|index| self.inputs.get_mut(index));
         if let Some(input) = input {
             input.held = held;
         }
@@ -155,11 +147,7 @@ impl<'e, T, W: Worker<T>> InputLoop<'e, T, W> {
     fn drain_control(&mut self) -> Result<()> {
         while let Some(control) = self.env.inbox.poll() {
             match control {
-                Control::Channel {
-                    channel,
-                    after,
-                    event,
-                } => {
+                Control::Channel { channel, after, event } => {
                     let index = usize::try_from(channel).unwrap_or(usize::MAX);
                     let input = self.inputs.get_mut(index);
                     input
@@ -171,9 +159,7 @@ impl<'e, T, W: Worker<T>> InputLoop<'e, T, W> {
                     self.participant.remember_abort(id);
                 }
                 Control::Trigger(_) | Control::Finish => {
-                    return Err(Error::internal(
-                        "a task with inputs was sent a source's message",
-                    ));
+                    return Err(Error::internal("a task with inputs was sent a source's message"));
                 }
             }
         }

@@ -57,9 +57,7 @@ pub struct JobBuilder(Result<JobInner>);
 
 impl fmt::Debug for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job")
-            .field("id", &self.0.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Job").field("id", &self.0.id).finish_non_exhaustive()
     }
 }
 
@@ -133,9 +131,7 @@ impl Job {
             // Being woken means to stop, which the next attempt would notice first thing.
             let _ = job.shared.woken.recv_timeout(delay);
             if job.shared.is_stopping() {
-                return Ok(JobEnd::Stopped {
-                    checkpoint: progress.last_completed,
-                });
+                return Ok(JobEnd::Stopped { checkpoint: progress.last_completed });
             }
         }
     }

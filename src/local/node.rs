@@ -36,10 +36,7 @@ pub(super) struct NodeSpec {
 impl NodeSpec {
     pub(super) fn tasks(&self) -> impl Iterator<Item = TaskId> {
         let operator = self.uid.clone();
-        (0..self.parallelism).map(move |subtask| TaskId {
-            operator: operator.clone(),
-            subtask,
-        })
+        (0..self.parallelism).map(move |subtask| TaskId { operator: operator.clone(), subtask })
     }
 }
 
@@ -132,9 +129,6 @@ impl TaskEnv {
 pub(super) fn homeless(key: &crate::state::SectionKey, task: &TaskId) -> Error {
     Error::new(
         ErrorKind::Incompatible,
-        format!(
-            "the checkpoint holds {:?} {:?} for {task}, which has none",
-            key.kind, key.state
-        ),
+        format!("the checkpoint holds {:?} {:?} for {task}, which has none", key.kind, key.state),
     )
 }

@@ -82,10 +82,7 @@ impl Participant {
         let hot_pause = self.shared.clock.now().saturating_sub(start);
         let handle = self.handle.clone();
         self.submit(Box::new(move || part(barrier, &handle)))?;
-        let _ = self.shared.events.send(TaskEvent::Cut {
-            id: barrier.id,
-            hot_pause,
-        });
+        let _ = self.shared.events.send(TaskEvent::Cut { id: barrier.id, hot_pause });
         Ok(true)
     }
 
@@ -125,10 +122,7 @@ impl Participant {
     }
 
     fn submit(&self, run: Work) -> Result<()> {
-        let job = Job {
-            task: self.handle.id().clone(),
-            run,
-        };
+        let job = Job { task: self.handle.id().clone(), run };
         self.inbox.send(&self.background, job)
     }
 }

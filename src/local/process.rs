@@ -61,12 +61,7 @@ pub(super) struct ProcessNode<T, U, O> {
 
 impl<T, U, O> ProcessNode<T, U, O> {
     pub(super) fn new(spec: NodeSpec, edge: Arc<Edge<T>>, open: O, outlets: Outlets<U>) -> Self {
-        Self {
-            spec,
-            edge,
-            open,
-            outlets,
-        }
+        Self { spec, edge, open, outlets }
     }
 }
 
@@ -95,11 +90,7 @@ where
 
     fn run(&self, env: &mut TaskEnv) -> Result<()> {
         let receivers = self.edge.receivers_of(env.subtask)?;
-        let NodeSpec {
-            parallelism,
-            max_parallelism,
-            ..
-        } = self.spec;
+        let NodeSpec { parallelism, max_parallelism, .. } = self.spec;
         let mut scope = Scope {
             task: env.handle.id().clone(),
             parallelism,
@@ -112,16 +103,7 @@ where
             states.restore(&key, env.state.body())?;
         }
         let output = self.outlets.output(&env.wiring())?;
-        InputLoop::new(
-            env,
-            receivers,
-            ProcessWorker {
-                process,
-                output,
-                states,
-            },
-        )
-        .run()
+        InputLoop::new(env, receivers, ProcessWorker { process, output, states }).run()
     }
 }
 

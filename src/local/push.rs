@@ -70,22 +70,12 @@ impl<T: Clone + 'static> Outlets<T> {
         &self,
         make: impl Fn(&TaskWiring) -> Result<Box<dyn Push<T>>> + Send + Sync + 'static,
     ) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Arc::new(make));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(make));
     }
 
     pub(super) fn output(&self, wiring: &TaskWiring) -> Result<Output<T>> {
-        let makers = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let mut all = makers
-            .iter()
-            .map(|make| make(wiring))
-            .collect::<Result<Vec<_>>>()?;
+        let makers = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut all = makers.iter().map(|make| make(wiring)).collect::<Result<Vec<_>>>()?;
         let Some(last) = all.pop() else {
             return Ok(Output(Box::new(Discard)));
         };

@@ -32,11 +32,7 @@ impl Default for RestartPolicy {
 impl RestartPolicy {
     /// A delay of `initial`, doubled with each failure up to `max`.
     pub fn exponential(initial: Duration, max: Duration) -> Self {
-        Self {
-            initial,
-            max,
-            ..Self::default()
-        }
+        Self { initial, max, ..Self::default() }
     }
 
     /// The first failure is the end.
@@ -108,10 +104,7 @@ mod tests {
     fn the_delay_doubles_up_to_a_minute_and_never_gives_up() {
         let expected = [1, 2, 4, 8, 16, 32, 60, 60].map(Some);
         assert_eq!(delays(&RestartPolicy::default(), 8), expected);
-        assert_eq!(
-            delays(&RestartPolicy::default(), 100).last(),
-            Some(&Some(60))
-        );
+        assert_eq!(delays(&RestartPolicy::default(), 100).last(), Some(&Some(60)));
     }
 
     #[test]
@@ -128,12 +121,9 @@ mod tests {
 
     #[test]
     fn what_a_restart_cannot_heal_ends_the_job() {
-        for kind in [
-            ErrorKind::Invalid,
-            ErrorKind::Incompatible,
-            ErrorKind::Corrupt,
-            ErrorKind::Conflict,
-        ] {
+        for kind in
+            [ErrorKind::Invalid, ErrorKind::Incompatible, ErrorKind::Corrupt, ErrorKind::Conflict]
+        {
             let mut failures = Failures::default();
             let delay = failures.decide_restart(&RestartPolicy::default(), kind, Duration::ZERO);
             assert_eq!(delay, None, "{kind:?}");

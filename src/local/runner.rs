@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, never, select, unbounded};
 
-use crate::restore::RestorePolicy;
 use crate::engine::{CheckpointOutcome, Engine, TriggerHandle};
 use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, TaskId};
@@ -22,6 +21,7 @@ use crate::local::job::JobInner;
 use crate::local::node::{AttemptShared, Node, Role, TaskEnv, TaskEvent};
 use crate::local::wiring::Wiring;
 use crate::message::CheckpointType;
+use crate::restore::RestorePolicy;
 use crate::sync::AtomicU64;
 
 /// How often a requested checkpoint is looked at, and the pause before it is asked for again.
@@ -98,17 +98,13 @@ impl<'j> Attempt<'j> {
     fn new(job: &'j JobInner, engine: Arc<Engine>) -> Result<Self> {
         let (tell, events) = unbounded();
         let (halt, halted) = bounded(0);
-        let mut wiring = Wiring {
-            lanes: Vec::new(),
-            options: job.exchange,
-        };
+        let mut wiring = Wiring { lanes: Vec::new(), options: job.exchange };
         let mut inboxes = Vec::new();
         let mut watch = Watch::default();
         for node in &job.nodes {
             let spec = node.spec();
-            let (lanes, ends): (Vec<_>, Vec<_>) = (0..spec.parallelism)
-                .map(|_| bounded(CONTROL_CAPACITY))
-                .unzip();
+            let (lanes, ends): (Vec<_>, Vec<_>) =
+                (0..spec.parallelism).map(|_| bounded(CONTROL_CAPACITY)).unzip();
             match spec.role {
                 Role::Source => watch.sources += lanes.len(),
                 Role::Sink => watch.sinks += lanes.len(),
@@ -147,9 +143,7 @@ impl<'j> Attempt<'j> {
                 if node.spec().role == Role::Source {
                     sources.push((lane.clone(), handle.clone()));
                 }
-                let inbox = inboxes
-                    .next()
-                    .ok_or_else(|| Error::internal("a task has no inbox"))?;
+                let inbox = inboxes.next().ok_or_else(|| Error::internal("a task has no inbox"))?;
                 let seed = TaskSeed {
                     state: self.engine.task_state(&task)?,
                     handle,
@@ -163,11 +157,7 @@ impl<'j> Attempt<'j> {
             }
         }
         let lanes = self.wiring.lanes.iter().flatten().cloned().collect();
-        self.engine.start(Arc::new(LocalHost::new(
-            sources,
-            lanes,
-            Arc::clone(&self.shared),
-        )))?;
+        self.engine.start(Arc::new(LocalHost::new(sources, lanes, Arc::clone(&self.shared))))?;
         self.job.shared.set_engine(Some(Arc::clone(&self.engine)));
         Ok(())
     }
@@ -206,11 +196,7 @@ impl<'j> Attempt<'j> {
     fn next_event(&mut self, polls: bool) -> Result<()> {
         // Once woken for the stop, the flag alone tells.
         let never = never();
-        let woken = if self.job.shared.is_stopping() {
-            &never
-        } else {
-            &self.job.shared.woken
-        };
+        let woken = if self.job.shared.is_stopping() { &never } else { &self.job.shared.woken };
         let timeout = if polls { POLL } else { STOP_DEADLINE };
         select! {
             recv(self.events) -> event => match event {
@@ -274,10 +260,7 @@ impl<'j> Attempt<'j> {
         self.events
             .try_iter()
             .find_map(|event| match event {
-                TaskEvent::Failed {
-                    error,
-                    collateral: false,
-                } => Some(error),
+                TaskEvent::Failed { error, collateral: false } => Some(error),
                 _ => None,
             })
             .unwrap_or(error)

@@ -46,12 +46,7 @@ where
     O: Fn(&SinkContext) -> Result<S>,
 {
     pub(super) fn new(spec: NodeSpec, edge: Arc<Edge<T>>, open: O) -> Self {
-        Self {
-            spec,
-            edge,
-            open,
-            ready: Mutex::default(),
-        }
+        Self { spec, edge, open, ready: Mutex::default() }
     }
 
     fn open_all(&self, engine: &Engine) -> Result<Vec<(TaskId, Ready<S, S::Committer>)>> {
@@ -90,10 +85,7 @@ where
 
     fn disconnect(&self) {
         self.edge.disconnect();
-        self.ready
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn recover(&self, engine: &Engine) -> Result<()> {
@@ -108,8 +100,7 @@ where
             guard(task, || {
                 first.committer.abort(&held)?;
                 first.committer.rewind(engine.restored())?;
-                held.iter()
-                    .try_for_each(|token| first.committer.commit(token))
+                held.iter().try_for_each(|token| first.committer.commit(token))
             })?;
         }
         *self.ready.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -132,11 +123,7 @@ where
             task: env.handle.id().clone(),
             events: env.shared.events.clone(),
         };
-        let worker = SinkWorker {
-            sink,
-            pending: Arc::new(Mutex::new(pending)),
-            item: PhantomData,
-        };
+        let worker = SinkWorker { sink, pending: Arc::new(Mutex::new(pending)), item: PhantomData };
         InputLoop::new(env, receivers, worker).run()
     }
 }
@@ -184,10 +171,7 @@ impl<C: Committer> Pending<C> {
             self.committer.commit(token)?;
         }
         self.tokens.drain(..due);
-        let _ = self.events.send(TaskEvent::Committed {
-            task: self.task.clone(),
-            id,
-        });
+        let _ = self.events.send(TaskEvent::Committed { task: self.task.clone(), id });
         Ok(())
     }
 }
@@ -229,10 +213,7 @@ impl<T, S: Sink<T>> Snapshotter for SinkWorker<T, S> {
     fn completed(&mut self, id: CheckpointId) -> Option<Work> {
         let pending = Arc::clone(&self.pending);
         Some(Box::new(move || {
-            pending
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .commit_up_to(id)
+            pending.lock().unwrap_or_else(PoisonError::into_inner).commit_up_to(id)
         }))
     }
 }
@@ -243,8 +224,6 @@ fn write_tokens(tokens: &[Token], sink: &mut dyn SnapshotSink) -> Result<()> {
     }
     let mut entry = Vec::new();
     sink.section(&SectionKey::new(SectionKind::Tokens, TOKENS), &mut |out| {
-        tokens
-            .iter()
-            .try_for_each(|token| write_entry(&mut entry, &[], token, out))
+        tokens.iter().try_for_each(|token| write_entry(&mut entry, &[], token, out))
     })
 }

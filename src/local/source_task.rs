@@ -46,11 +46,7 @@ impl<S: Source> SourceNode<S> {
             codec::encode_into(&source.position(), &mut start)?;
             subtasks.push(Mutex::new(Subtask { source, start }));
         }
-        Ok(Self {
-            spec,
-            subtasks,
-            outlets,
-        })
+        Ok(Self { spec, subtasks, outlets })
     }
 }
 
@@ -68,9 +64,7 @@ impl<S: Source> Node for SourceNode<S> {
     }
 
     fn run(&self, env: &mut TaskEnv) -> Result<()> {
-        let subtask = usize::try_from(env.subtask)
-            .ok()
-            .and_then(|i| self.subtasks.get(i));
+        let subtask = usize::try_from(env.subtask).ok().and_then(|i| self.subtasks.get(i));
         let subtask = subtask.ok_or_else(|| Error::internal("a source has no such subtask"))?;
         // A panic of an earlier attempt is healed by the seek.
         let mut subtask = subtask.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,10 +97,7 @@ fn restored_position(env: &mut TaskEnv) -> Result<Option<Vec<u8>>> {
         }
         let limit = u64::try_from(STATE_ENTRY_BYTES_MAX).unwrap_or(u64::MAX);
         let mut bytes = Vec::new();
-        std::io::Read::read_to_end(
-            &mut std::io::Read::take(env.state.body(), limit),
-            &mut bytes,
-        )?;
+        std::io::Read::read_to_end(&mut std::io::Read::take(env.state.body(), limit), &mut bytes)?;
         position = Some(bytes);
     }
     Ok(position)
@@ -219,9 +210,6 @@ impl<S: Source> SourceLoop<'_, '_, S> {
     }
 
     fn wait(&self, time: Option<Duration>) -> Result<()> {
-        self.env.inbox.wait(
-            std::iter::empty::<&crossbeam::channel::Receiver<()>>(),
-            time,
-        )
+        self.env.inbox.wait(std::iter::empty::<&crossbeam::channel::Receiver<()>>(), time)
     }
 }

@@ -34,11 +34,7 @@ impl Names {
                 context.task.operator
             )));
         }
-        Ok(Self {
-            owner,
-            operator,
-            subtask: context.task.subtask,
-        })
+        Ok(Self { owner, operator, subtask: context.task.subtask })
     }
 
     pub(super) fn pending(&self, attempt: Attempt, number: u64) -> String {
@@ -54,9 +50,7 @@ impl Names {
         let (pending, committed) = codec::decode::<(String, String)>(&token.bytes)?;
         let plain = self.is_pending(&pending)
             && committed.starts_with(&self.operator)
-            && ![&pending, &committed]
-                .iter()
-                .any(|name| name.contains(['/', '\\']));
+            && ![&pending, &committed].iter().any(|name| name.contains(['/', '\\']));
         if plain {
             return Ok((pending, committed));
         }
@@ -68,8 +62,7 @@ impl Names {
 
     /// A pending file of this sink, of any subtask and attempt.
     pub(super) fn is_pending(&self, name: &str) -> bool {
-        name.strip_prefix('.')
-            .is_some_and(|name| name.starts_with(&self.operator))
+        name.strip_prefix('.').is_some_and(|name| name.starts_with(&self.operator))
     }
 
     /// The checkpoint of a committed file of this sink, of any subtask and attempt.

@@ -64,7 +64,7 @@ struct Watcher<F> {
 }
 
 impl<F: Fn(CheckpointId, &Progress) + Send + Sync> JobListener for Watcher<F> {
-    fn restored(&self, report: &crate::engine::RestoreReport) {
+    fn restored(&self, report: &crate::restore::RestoreReport) {
         self.reports.lock().unwrap().push(report.to_string());
     }
 
@@ -144,7 +144,7 @@ fn a_finished_job_that_is_run_again_finishes_again_with_the_same_output() {
         let end = counting(&shape, sources, &outside).build().unwrap().run().unwrap();
         assert_exactly_once(&shape, &end, &outside);
         let JobEnd::Finished(finished) = end else { panic!("not finished") };
-        finished.record().unwrap();
+        finished.record("done").unwrap();
     }
 }
 
@@ -196,7 +196,7 @@ fn a_checkpoint_can_be_asked_for() {
         }
         std::thread::yield_now();
     };
-    while asked.outcome().is_none() {
+    while asked.try_outcome().is_none() {
         std::thread::yield_now();
     }
     *gate.lock().unwrap() = u64::MAX;

@@ -1,16 +1,14 @@
 //! Failures at random points: the result is that of an undisturbed run.
 
 use crate::local::tests::support::{
-    Failures, Outside, Random, Record, Shape, assert_exactly_once, config, counting,
-    fast_restarts, numbers, storage, tiny,
+    Failures, Outside, Random, Record, Shape, assert_exactly_once, config, counting, fast_restarts,
+    numbers, storage, tiny,
 };
 use crate::local::{ExchangeOptions, FileSink, Flow, Job, JobEnd};
 
 fn run(shape: &Shape, failures: Vec<u64>, outside: &Outside) -> JobEnd {
     let failures = Failures::after(failures);
-    let job = counting(shape, numbers(&shape.ends, &failures), outside)
-        .build()
-        .unwrap();
+    let job = counting(shape, numbers(&shape.ends, &failures), outside).build().unwrap();
     job.run().unwrap()
 }
 
@@ -34,12 +32,7 @@ fn an_undisturbed_job_counts_every_record_once() {
 
 #[test]
 fn one_source_and_one_receiver_work_too() {
-    let shape = Shape {
-        ends: vec![2_000],
-        counters: 1,
-        sinks: 1,
-        ..shape()
-    };
+    let shape = Shape { ends: vec![2_000], counters: 1, sinks: 1, ..shape() };
     let outside = Outside::new();
     let end = run(&shape, vec![700], &outside);
     assert_exactly_once(&shape, &end, &outside);
@@ -49,9 +42,7 @@ fn one_source_and_one_receiver_work_too() {
 fn many_to_many_with_tiny_queues_survives_failures() {
     for seed in 0..10 {
         let mut random = Random::new(seed);
-        let ends = (0..1 + random.below(4))
-            .map(|_| random.below(2_000))
-            .collect();
+        let ends = (0..1 + random.below(4)).map(|_| random.below(2_000)).collect();
         let shape = Shape {
             ends,
             counters: u32::try_from(1 + random.below(3)).unwrap(),
@@ -60,9 +51,7 @@ fn many_to_many_with_tiny_queues_survives_failures() {
             concurrent: i32::try_from(1 + random.below(3)).unwrap(),
             exchange: tiny(),
         };
-        let failures = (0..random.below(6))
-            .map(|_| 1 + random.below(1_000))
-            .collect();
+        let failures = (0..random.below(6)).map(|_| 1 + random.below(1_000)).collect();
         let outside = Outside::new();
         let end = run(&shape, failures, &outside);
         assert_exactly_once(&shape, &end, &outside);
@@ -71,10 +60,7 @@ fn many_to_many_with_tiny_queues_survives_failures() {
 
 #[test]
 fn failures_before_the_first_checkpoint_start_from_the_beginning() {
-    let shape = Shape {
-        interval_ms: 60_000,
-        ..shape()
-    };
+    let shape = Shape { interval_ms: 60_000, ..shape() };
     let outside = Outside::new();
     let end = run(&shape, vec![10, 3_000, 7_999], &outside);
     assert_exactly_once(&shape, &end, &outside);
@@ -82,12 +68,7 @@ fn failures_before_the_first_checkpoint_start_from_the_beginning() {
 
 #[test]
 fn several_checkpoints_at_once_stay_apart() {
-    let shape = Shape {
-        ends: vec![20_000, 20_000, 10],
-        concurrent: 4,
-        interval_ms: 1,
-        ..shape()
-    };
+    let shape = Shape { ends: vec![20_000, 20_000, 10], concurrent: 4, interval_ms: 1, ..shape() };
     let outside = Outside::new();
     let end = run(&shape, vec![10_000, 10_000], &outside);
     assert_exactly_once(&shape, &end, &outside);
@@ -97,14 +78,8 @@ fn several_checkpoints_at_once_stay_apart() {
 fn a_failing_commit_or_persist_is_tried_again_after_a_restart() {
     for fail_at in [0, 1, 5, 9] {
         let (shape, outside) = (shape(), Outside::new());
-        outside
-            .records
-            .fail_commit
-            .store(fail_at, std::sync::atomic::Ordering::SeqCst);
-        outside
-            .counts
-            .fail_persist
-            .store(fail_at, std::sync::atomic::Ordering::SeqCst);
+        outside.records.fail_commit.store(fail_at, std::sync::atomic::Ordering::SeqCst);
+        outside.counts.fail_persist.store(fail_at, std::sync::atomic::Ordering::SeqCst);
         let end = run(&shape, vec![], &outside);
         assert_exactly_once(&shape, &end, &outside);
     }

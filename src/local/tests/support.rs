@@ -8,27 +8,45 @@ use std::time::Duration;
 use crate::config::{CheckpointConfig, EffectiveConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
+use crate::ids::JobId;
 use crate::local::{
     Committer, ExchangeOptions, Flow, Job, JobBuilder, JobEnd, Next, Output, RestartPolicy, Scope,
     Sink, SinkContext, Source, Stream, Token,
 };
-use crate::storage::{CheckpointStorage, MemoryStorage};
+use crate::storage::{CheckpointStorage, JobStorage, SledCheckpointStorage};
+
+/// A sled store in a directory that goes with it.
+#[derive(Debug)]
+struct TemporaryStorage {
+    inner: SledCheckpointStorage,
+    _directory: tempfile::TempDir,
+}
+
+impl CheckpointStorage for TemporaryStorage {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    fn open(&self, job: &JobId) -> Result<JobStorage> {
+        self.inner.open(job)
+    }
+}
 
 pub(super) fn storage() -> Arc<dyn CheckpointStorage> {
-    Arc::new(MemoryStorage::default())
+    let directory = tempfile::tempdir().unwrap();
+    let inner = SledCheckpointStorage::new(directory.path());
+    Arc::new(TemporaryStorage { inner, _directory: directory })
 }
 
 pub(super) fn config(interval_ms: i64, concurrent: i32) -> EffectiveConfig {
     let mut config = CheckpointConfig::new();
-    config.set_checkpoint_interval(interval_ms).unwrap();
+    config.set_checkpoint_interval(interval_ms.max(10)).unwrap();
     config.set_max_concurrent_checkpoints(concurrent).unwrap();
     config.build().unwrap()
 }
 
 pub(super) fn tiny() -> ExchangeOptions {
-    ExchangeOptions::default()
-        .batch_records(1)
-        .queued_batches(1)
+    ExchangeOptions::default().batch_records(1).queued_batches(1)
 }
 
 /// A small random generator, so that a test's run is named by its seed.
@@ -59,10 +77,7 @@ impl Failures {
     /// The points, each counted from the failure before it.
     pub(super) fn after(mut points: Vec<u64>) -> Arc<Self> {
         points.reverse();
-        Arc::new(Self {
-            left: Mutex::new(points),
-            yielded: AtomicU64::new(0),
-        })
+        Arc::new(Self { left: Mutex::new(points), yielded: AtomicU64::new(0) })
     }
 
     fn strike(&self) -> bool {
@@ -155,10 +170,7 @@ struct Tables<T> {
 
 impl<T: Clone + Ord> Database<T> {
     pub(super) fn new() -> Arc<Self> {
-        let tables = Tables {
-            pending: BTreeMap::new(),
-            committed: BTreeMap::new(),
-        };
+        let tables = Tables { pending: BTreeMap::new(), committed: BTreeMap::new() };
         Arc::new(Self {
             tables: Mutex::new(tables),
             fail_commit: AtomicU64::new(u64::MAX),
@@ -169,11 +181,8 @@ impl<T: Clone + Ord> Database<T> {
     /// All committed records, sorted.
     pub(super) fn committed(&self) -> Vec<T> {
         let tables = self.tables.lock().unwrap();
-        let mut all: Vec<T> = tables
-            .committed
-            .values()
-            .flat_map(|(_, rows)| rows.clone())
-            .collect();
+        let mut all: Vec<T> =
+            tables.committed.values().flat_map(|(_, rows)| rows.clone()).collect();
         all.sort();
         all
     }
@@ -185,10 +194,7 @@ impl<T: Clone + Ord> Database<T> {
 
 fn countdown(counter: &AtomicU64) -> Result<()> {
     if counter.load(Ordering::SeqCst) != u64::MAX && counter.fetch_sub(1, Ordering::SeqCst) == 0 {
-        return Err(Error::new(
-            ErrorKind::Unavailable,
-            "the database is planned to be away",
-        ));
+        return Err(Error::new(ErrorKind::Unavailable, "the database is planned to be away"));
     }
     Ok(())
 }
@@ -234,11 +240,7 @@ impl<T: Clone + Ord + Send + 'static> Sink<T> for Insert<T> {
             return Ok(None);
         }
         let bytes = format!("{}-{id}", self.prefix).into_bytes();
-        let token = Token {
-            checkpoint: id,
-            attempt: self.context.attempt,
-            bytes,
-        };
+        let token = Token { checkpoint: id, attempt: self.context.attempt, bytes };
         Ok(Some((token, std::mem::take(&mut self.rows))))
     }
 }
@@ -263,26 +265,19 @@ impl<T: Clone + Ord + Send + 'static> Committer for InsertCommitter<T> {
                 Ok(())
             }
             None if tables.committed.contains_key(&name) => Ok(()),
-            None => Err(Error::new(
-                ErrorKind::Corrupt,
-                format!("transaction {name} is gone"),
-            )),
+            None => Err(Error::new(ErrorKind::Corrupt, format!("transaction {name} is gone"))),
         }
     }
 
     fn abort(&mut self, held: &[Token]) -> Result<()> {
         let mut tables = self.0.tables.lock().unwrap();
-        tables
-            .pending
-            .retain(|name, _| held.iter().any(|token| token.bytes == name.as_bytes()));
+        tables.pending.retain(|name, _| held.iter().any(|token| token.bytes == name.as_bytes()));
         Ok(())
     }
 
     fn rewind(&mut self, to: Option<CheckpointId>) -> Result<()> {
         let mut tables = self.0.tables.lock().unwrap();
-        tables
-            .committed
-            .retain(|_, (id, _)| to.is_some_and(|to| *id <= to));
+        tables.committed.retain(|_, (id, _)| to.is_some_and(|to| *id <= to));
         Ok(())
     }
 }
@@ -307,10 +302,7 @@ pub(super) struct Shape {
 
 impl Shape {
     pub(super) fn records(&self) -> Vec<Record> {
-        (0..)
-            .zip(&self.ends)
-            .flat_map(|(id, end)| (0..*end).map(move |n| (id, n)))
-            .collect()
+        (0..).zip(&self.ends).flat_map(|(id, end)| (0..*end).map(move |n| (id, n))).collect()
     }
 }
 
@@ -326,11 +318,7 @@ pub(super) struct Outside {
 
 impl Outside {
     pub(super) fn new() -> Self {
-        Self {
-            storage: storage(),
-            records: Database::new(),
-            counts: Database::new(),
-        }
+        Self { storage: storage(), records: Database::new(), counts: Database::new() }
     }
 }
 
@@ -359,16 +347,12 @@ pub(super) fn counting<S: Source<Item = Record>>(
     let database = Arc::clone(&outside.counts);
     counts
         .key_by_ref(|(key, _): &(u64, u64)| key)
-        .sink("counts", shape.sinks, move |context| {
-            Ok(Insert::new(&database, context))
-        })
+        .sink("counts", shape.sinks, move |context| Ok(Insert::new(&database, context)))
         .unwrap();
     let database = Arc::clone(&outside.records);
     records
         .key_by(|record: &Record| record.1)
-        .sink("records", shape.sinks, move |context| {
-            Ok(Insert::new(&database, context))
-        })
+        .sink("records", shape.sinks, move |context| Ok(Insert::new(&database, context)))
         .unwrap();
     let config = config(shape.interval_ms, shape.concurrent);
     Job::builder("counting", flow, config, Arc::clone(&outside.storage))
@@ -396,15 +380,9 @@ pub(super) fn assert_exactly_once(shape: &Shape, end: &JobEnd, outside: &Outside
     expected.sort_unstable();
     assert_eq!(outside.records.committed(), expected, "the records");
     assert_eq!(outside.counts.committed(), running, "the running counts");
-    assert_eq!(
-        outside.records.pending() + outside.counts.pending(),
-        0,
-        "open transactions"
-    );
+    assert_eq!(outside.records.pending() + outside.counts.pending(), 0, "open transactions");
 
-    let JobEnd::Finished(finished) = end else {
-        panic!("the job ended as {end:?}")
-    };
+    let JobEnd::Finished(finished) = end else { panic!("the job ended as {end:?}") };
     let mut state = BTreeMap::new();
     finished
         .keyed_state::<u64, u64>("count", "counts", |key, count| {

@@ -96,10 +96,7 @@ fn a_section_has_these_bytes() {
         .iter()
         .flat_map(|key| [&[7, 0, 0, 0, 1, 0, 0, 0, *key][..], &value(*key)].concat())
         .collect();
-    assert_eq!(
-        sections(&scope),
-        [(SectionKey::new(SectionKind::Keyed, "m"), expected)]
-    );
+    assert_eq!(sections(&scope), [(SectionKey::new(SectionKind::Keyed, "m"), expected)]);
 }
 
 #[test]
@@ -183,14 +180,8 @@ fn a_key_of_another_subtask_is_refused() {
 fn names_are_taken_once_and_sections_need_a_home() {
     let mut scope = StateScope::new(0, 1, 128);
     words(&mut scope);
-    assert_eq!(
-        scope.keyed_map::<u8, u8>("words").unwrap_err().kind(),
-        ErrorKind::Invalid
-    );
-    assert_eq!(
-        scope.keyed_map::<u8, u8>("").unwrap_err().kind(),
-        ErrorKind::Invalid
-    );
+    assert_eq!(scope.keyed_map::<u8, u8>("words").unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(scope.keyed_map::<u8, u8>("").unwrap_err().kind(), ErrorKind::Invalid);
     let key = SectionKey::new(SectionKind::Keyed, "other");
     let error = scope.restore(&key, &mut [].as_slice()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incompatible);
