@@ -141,9 +141,11 @@ fn a_finished_run_says_so_and_touches_nothing() {
 fn fresh_counts_again_and_gives_the_same() {
     let (dir, inputs) = small_corpus();
     let run = Run::new(dir.path(), &inputs);
-    assert_eq!(run.finish().code, Some(0));
+    let first = run.finish();
+    assert_eq!(first.code, Some(0), "{}", first.text);
     let again = Run::new(dir.path(), &inputs).with(&["--fresh"]).finish();
     assert_eq!(again.code, Some(0), "{}", again.text);
+    assert!(last_checkpoint(&again) > last_checkpoint(&first), "{}", again.text);
     assert_same(&count::found(&run.output), &count::expected(&inputs));
 }
 
@@ -261,17 +263,27 @@ fn input_that_cannot_be_read_is_refused_before_anything_is_made() {
 }
 
 #[test]
-fn without_input_the_files_of_the_crate_are_read() {
+fn without_arguments_the_files_of_the_crate_are_read_over_ten_checkpoints_or_more() {
     let dir = dir();
-    let run = Run::new(dir.path(), &[]).with(&["--rate", "1000000"]);
+    let run = Run::new(dir.path(), &[]);
     let ended = run.finish();
     assert_eq!(ended.code, Some(0), "{}", ended.text);
     let files = corpus::files_of_the_crate();
     assert!(files.len() > 10);
     assert_same(&count::found(&run.output), &count::expected(&files));
-    for says in ["kill -9", "word_count"] {
+    assert!(last_checkpoint(&ended) >= 10, "{}", ended.text);
+    for says in ["kill -9", "go on:"] {
         assert!(ended.text.contains(says), "{says:?} is not in:\n{}", ended.text);
     }
+}
+
+#[test]
+fn a_store_keeps_its_placement() {
+    let (dir, inputs) = small_corpus();
+    stopped_run(&dir, &inputs);
+    let other = Run::new(dir.path(), &inputs).with(&["--placement", "sled"]).finish();
+    refused(&other, 1, "placement");
+    assert_eq!(Run::new(dir.path(), &inputs).finish().code, Some(0));
 }
 
 #[test]
@@ -425,6 +437,13 @@ fn start(run: &Run, log: &Path, delay: Duration) -> child::Process {
     let mut process = run.start(log);
     assert!(process.wait(delay).is_none(), "it ended too early:\n{}", child::read(log));
     process
+}
+
+/// The number that a finished run names.
+fn last_checkpoint(ended: &child::Ended) -> u64 {
+    let (_, after) = ended.text.split_once("finished with checkpoint ").unwrap();
+    let digits = after.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+    digits.parse().unwrap()
 }
 
 fn refused(ended: &child::Ended, code: i32, says: &str) {
