@@ -9,6 +9,7 @@ pub mod coordinator;
 pub mod engine;
 mod error;
 mod ids;
+pub mod inspect;
 pub mod limits;
 pub mod local;
 pub mod message;

@@ -1,0 +1,44 @@
+//! What an earlier run in the state directory means for this one.
+
+use std::path::Path;
+
+use tidegate::{Error, ErrorKind, Result};
+
+use crate::input::Input;
+use crate::state::Saved;
+
+/// What to do about it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// Start, or go on where it stopped.
+    GoOn,
+    /// Forget it and start over, for this reason.
+    StartOver(String),
+    /// Nothing is left to do.
+    Nothing,
+}
+
+/// Decides between going on, starting over and refusing.
+pub(crate) fn plan(saved: &Saved, input: &Input, parallelism: u32, state: &Path) -> Result<Plan> {
+    let difference = match input.difference(&saved.input) {
+        Some(change) if input.is_default => {
+            return Ok(Plan::StartOver(format!("the files of this crate changed: {change}")));
+        }
+        Some(change) => change,
+        None if saved.finished => return Ok(Plan::Nothing),
+        None => match saved.parallelism {
+            Some(saved) if saved != parallelism => {
+                format!("its parallelism is {saved}, not {parallelism}")
+            }
+            _ => return Ok(Plan::GoOn),
+        },
+    };
+    Err(Error::new(
+        ErrorKind::Incompatible,
+        format!(
+            "{} holds another run: {difference}; give it the arguments of that run, another \
+             --state and --output, or --fresh to start over",
+            state.display()
+        ),
+    ))
+}

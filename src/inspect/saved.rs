@@ -1,0 +1,58 @@
+//! The jobs of a store, and where each of them stands.
+
+use std::path::Path;
+
+use crate::catalog::{CheckpointInfo, CompletedCheckpoint};
+use crate::error::{ErrorKind, Result};
+use crate::storage::{JobListing, StoreView, StoredCheckpoint};
+
+/// Where a job stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SavedJob {
+    /// Its name.
+    pub job: String,
+    /// The word that was recorded when it finished; none when it has not.
+    pub finished: Option<String>,
+    /// The newest completed checkpoint, from which a start would go on.
+    pub newest: Option<CheckpointInfo>,
+}
+
+/// The jobs of the store in `directory`, by name; none when there is no store yet.
+///
+/// ```
+/// # let directory = tempfile::tempdir().unwrap();
+/// assert!(tidegate::inspect::saved_jobs(directory.path())?.is_empty());
+/// # Ok::<_, tidegate::Error>(())
+/// ```
+///
+/// # Errors
+/// `Corrupt` when the newest checkpoint of a job cannot be read; `Conflict` when a store under
+/// `Placement::Sled` is in use; `Incompatible`, `Invalid` or `Unavailable` as the directory
+/// answers.
+pub fn saved_jobs(directory: &Path) -> Result<Vec<SavedJob>> {
+    let view = match StoreView::open(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        opened => opened?,
+    };
+    view.jobs().iter().map(|listing| saved_job(&view, listing)).collect()
+}
+
+fn saved_job(view: &StoreView, listing: &JobListing) -> Result<SavedJob> {
+    let newest = listing.stored.last().map(|stored| newest(view, &listing.job, stored));
+    let word = |word: &Vec<u8>| String::from_utf8_lossy(word).into_owned();
+    Ok(SavedJob {
+        job: listing.job.clone(),
+        finished: listing.finish.as_ref().map(word),
+        newest: newest.transpose()?,
+    })
+}
+
+fn newest(view: &StoreView, job: &str, stored: &StoredCheckpoint) -> Result<CheckpointInfo> {
+    match CompletedCheckpoint::load(view, stored) {
+        Ok(checkpoint) => Ok(CheckpointInfo::of(&checkpoint)),
+        Err(error) => {
+            Err(error.context(format!("checkpoint {} of {job} cannot be read", stored.id)))
+        }
+    }
+}
