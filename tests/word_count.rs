@@ -150,6 +150,20 @@ fn fresh_counts_again_and_gives_the_same() {
 }
 
 #[test]
+fn output_whose_state_is_gone_is_refused_and_a_fresh_run_replaces_it() {
+    let (dir, inputs) = small_corpus();
+    let run = Run::new(dir.path(), &inputs);
+    assert_eq!(run.finish().code, Some(0));
+    std::fs::remove_dir_all(&run.state).unwrap();
+    let refused = Run::new(dir.path(), &inputs).finish();
+    assert_eq!(refused.code, Some(1), "{}", refused.text);
+    assert!(refused.text.contains("part-"), "{}", refused.text);
+    let fresh = Run::new(dir.path(), &inputs).with(&["--fresh"]).finish();
+    assert_eq!(fresh.code, Some(0), "{}", fresh.text);
+    assert_same(&count::found(&run.output), &count::expected(&inputs));
+}
+
+#[test]
 fn a_fresh_run_that_is_killed_goes_on_as_the_fresh_one() {
     let (dir, inputs) = small_corpus();
     let log = dir.path().join("log");
