@@ -124,17 +124,20 @@ fn wait_for_a_random_moment(
 
 #[test]
 fn a_finished_run_says_so_and_touches_nothing() {
-    let (dir, inputs) = small_corpus();
-    let run = Run::new(dir.path(), &inputs);
-    let first = run.finish();
-    assert_eq!(first.code, Some(0), "{}", first.text);
-    assert_same(&count::found(&run.output), &count::expected(&inputs));
+    for placement in ["split", "sled"] {
+        let (dir, inputs) = small_corpus();
+        let run = Run::new(dir.path(), &inputs).with(&["--placement", placement]);
+        let first = run.finish();
+        assert_eq!(first.code, Some(0), "{}", first.text);
+        assert_same(&count::found(&run.output), &count::expected(&inputs));
 
-    let before = [contents(&run.state), contents(&run.output)];
-    let second = run.finish();
-    assert_eq!(second.code, Some(0), "{}", second.text);
-    assert!(second.text.contains("finished"), "{}", second.text);
-    assert!(before == [contents(&run.state), contents(&run.output)], "something was touched");
+        let before = [contents(&run.state), contents(&run.output)];
+        let second = run.finish();
+        assert_eq!(second.code, Some(0), "{}", second.text);
+        assert!(second.text.contains("finished"), "{}", second.text);
+        let after = [contents(&run.state), contents(&run.output)];
+        assert!(before == after, "{placement}: something was touched");
+    }
 }
 
 #[test]
