@@ -73,9 +73,9 @@ fn imports_within_a_layer_do_not_go_round() {
         names_of.iter().find(|(_, names)| names.is_empty()).map(|(m, _)| m.clone())
     {
         names_of.remove(&leaf);
-        names_of.values_mut().for_each(|names| {
+        for names in names_of.values_mut() {
             names.remove(&leaf);
-        });
+        }
     }
     assert!(names_of.is_empty(), "{names_of:?}");
 }
