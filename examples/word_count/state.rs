@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidegate::inspect::{SavedJob, saved_jobs};
+use tidegate::inspect::{SavedJob, finish_word, saved_jobs};
 use tidegate::storage::{CheckpointStorage, Placement, SledCheckpointStorage};
-use tidegate::{Error, ErrorKind, Result};
+use tidegate::{Error, ErrorKind, JobId, Result};
 
 use crate::arguments::Place;
 use crate::flow::COUNT;
@@ -21,7 +21,7 @@ pub(crate) const INPUT: &str = "input";
 pub(crate) struct Saved {
     /// True when it ended and needs nothing more.
     pub(crate) finished: bool,
-    /// The identity of its input.
+    /// The identity of its input; the word of a finished run is just this.
     pub(crate) input: String,
     /// How many subtasks count; none when its checkpoints are gone.
     pub(crate) parallelism: Option<u32>,
@@ -39,6 +39,9 @@ pub(crate) fn storage(dir: PathBuf, placement: Option<Place>) -> Arc<dyn Checkpo
 
 /// Looks at the state directory without touching it.
 pub(crate) fn look(dir: &Path) -> Result<Option<Saved>> {
+    if let Some(input) = finish_word(dir, &JobId::new(JOB)?)? {
+        return Ok(Some(Saved { finished: true, input, parallelism: None }));
+    }
     let (mine, others): (Vec<_>, Vec<_>) =
         saved_jobs(dir)?.into_iter().partition(|saved| saved.job == JOB);
     if let Some(saved) = mine.into_iter().next() {
@@ -62,9 +65,8 @@ fn understand(saved: SavedJob) -> Option<Saved> {
     let count = newest
         .and_then(|newest| newest.operators.iter().find(|operator| operator.uid.as_str() == COUNT));
     Some(Saved {
-        finished: saved.finished.is_some(),
-        // The word of a finished run is its input.
-        input: saved.finished.or(input)?,
+        finished: false,
+        input: input?,
         parallelism: count.map(|count| count.parallelism),
     })
 }

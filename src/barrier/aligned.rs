@@ -16,11 +16,12 @@
 //! Aborting the pending one when a newer id is cancelled differs from Flink, which forgets it and
 //! lets it expire: its barrier can no longer come on that channel.
 
+use std::time::Duration;
+
 use crate::barrier::event::{AlignmentReport, BarrierAction, BarrierEvent, Moment};
 use crate::error::{Error, Result};
 use crate::ids::CheckpointId;
 use crate::message::{Alignment, Barrier, CancelMarker, CheckpointFailureReason};
-use std::time::Duration;
 
 #[derive(Debug, Clone)]
 pub(super) struct Aligned {
@@ -75,7 +76,7 @@ impl Aligned {
     ) -> Result<()> {
         match event {
             BarrierEvent::Barrier { channel, barrier } => {
-                self.check_kind(barrier)?;
+                check_kind(barrier)?;
                 let index = self.open_channel(channel)?;
                 self.on_barrier(index, barrier, at, actions);
             }
@@ -204,14 +205,14 @@ impl Aligned {
             ))),
         }
     }
+}
 
-    fn check_kind(&self, barrier: Barrier) -> Result<()> {
-        match barrier.options.alignment {
-            Alignment::Aligned | Alignment::ForcedAligned => Ok(()),
-            other => Err(Error::invalid(format!(
-                "the aligned handler was given a barrier of kind {other:?}"
-            ))),
-        }
+fn check_kind(barrier: Barrier) -> Result<()> {
+    match barrier.options.alignment {
+        Alignment::Aligned | Alignment::ForcedAligned => Ok(()),
+        other => Err(Error::invalid(format!(
+            "the aligned handler was given a barrier of kind {other:?}"
+        ))),
     }
 }
 

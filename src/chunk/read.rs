@@ -50,11 +50,6 @@ impl SnapshotReader {
         })
     }
 
-    /// Sections not yet named by `next_section`.
-    pub(crate) fn sections(&self) -> &[SectionMetadata] {
-        self.sections.as_slice()
-    }
-
     /// Steps over what is left of the section.
     fn skip_body(&mut self) {
         for _ in 0..self.body.chunks {

@@ -40,10 +40,10 @@ pub(super) struct Threads {
 impl Threads {
     /// Waits until both ended, but no longer than `patience`; they end by themselves then.
     pub(super) fn join(self, patience: Option<Duration>) {
-        if let Some(patience) = patience {
-            if self.ended.recv_timeout(patience).is_err_and(|error| error.is_timeout()) {
-                return;
-            }
+        if let Some(patience) = patience
+            && self.ended.recv_timeout(patience).is_err_and(|error| error.is_timeout())
+        {
+            return;
         }
         let _panicked = self.scheduler.join();
         let _panicked = self.committer.join();

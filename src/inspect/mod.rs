@@ -5,4 +5,4 @@
 
 mod saved;
 
-pub use saved::{SavedJob, saved_jobs};
+pub use saved::{SavedJob, finish_word, saved_jobs};

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crate::catalog::{CheckpointInfo, CompletedCheckpoint};
 use crate::error::{ErrorKind, Result};
-use crate::storage::{JobListing, StoreView, StoredCheckpoint};
+use crate::ids::JobId;
+use crate::storage::{JobListing, StoreView, StoredCheckpoint, read_finish};
 
 /// Where a job stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,17 @@ pub struct SavedJob {
     pub finished: Option<String>,
     /// The newest completed checkpoint, from which a start would go on.
     pub newest: Option<CheckpointInfo>,
+}
+
+/// The word that was recorded when a job finished, or `None` when it has not, or there is no such
+/// job or store. Changes nothing, and needs the store to be free only under `Placement::Sled` and
+/// only for a job that has not finished.
+///
+/// # Errors
+/// As [`saved_jobs`].
+pub fn finish_word(directory: &Path, job: &JobId) -> Result<Option<String>> {
+    let word = read_finish(directory, job.as_str())?;
+    Ok(word.map(|word| String::from_utf8_lossy(&word).into_owned()))
 }
 
 /// The jobs of the store in `directory`, by name; none when there is no store yet.

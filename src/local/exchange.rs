@@ -40,7 +40,7 @@ impl ExchangeOptions {
     }
 
     /// The weight at which a batch is sent: encoded keys plus fixed sizes, in bytes; 128 KiB unless
-    /// set. A record that is heavier travels alone.
+    /// set. A batch of a heavier record takes the place of several.
     #[must_use]
     pub fn batch_bytes(mut self, bytes: usize) -> Self {
         self.batch_bytes = bytes.max(1);
@@ -165,9 +165,15 @@ impl<T, K: Fn(&T, &mut Vec<u8>) -> Result<()>> ExchangeWriter<T, K> {
 }
 
 impl<T> Lane<T> {
-    fn flush(&mut self, inbox: &Inbox, capacity: usize) -> Result<()> {
+    /// Sends the batch at hand. One that weighs as much as several takes as many places, so that
+    /// the bytes that wait on a channel stay bounded.
+    fn flush(&mut self, inbox: &Inbox, options: ExchangeOptions, capacity: usize) -> Result<()> {
         if self.batch.is_empty() {
             return Ok(());
+        }
+        let places = self.weight / options.batch_bytes;
+        for _ in 1..places.min(options.queued_batches) {
+            inbox.send(&self.data, Vec::new())?;
         }
         self.weight = 0;
         inbox.send(&self.data, std::mem::replace(&mut self.batch, Vec::with_capacity(capacity)))
@@ -189,12 +195,16 @@ impl<T, K: Fn(&T, &mut Vec<u8>) -> Result<()>> Push<T> for ExchangeWriter<T, K> 
         lane.weight += self.encoded.len() + size_of::<T>();
         let full = lane.weight >= self.options.batch_bytes
             || lane.batch.len() >= self.options.batch_records;
-        if full { lane.flush(&self.inbox, self.options.batch_records) } else { Ok(()) }
+        if full {
+            lane.flush(&self.inbox, self.options, self.options.batch_records)
+        } else {
+            Ok(())
+        }
     }
 
     fn signal(&mut self, signal: Signal) -> Result<()> {
         for lane in &mut self.lanes {
-            lane.flush(&self.inbox, 0)?;
+            lane.flush(&self.inbox, self.options, 0)?;
             if let Signal::Event(event) = signal {
                 let control = Control::Channel { channel: self.channel, after: lane.sent, event };
                 self.inbox.send(&lane.control, control)?;
@@ -236,7 +246,7 @@ impl<T> Input<T> {
 
     /// The event whose place in the channel has been reached.
     pub(super) fn due(&mut self) -> Option<ChannelEvent> {
-        let due = self.events.front().is_some_and(|(after, _)| *after == self.taken);
+        let due = self.events.front().is_some_and(|(after, _)| *after <= self.taken);
         if due && !self.held { self.events.pop_front().map(|(_, event)| event) } else { None }
     }
 
@@ -264,7 +274,8 @@ impl<T> Input<T> {
         if self.held {
             return 0;
         }
-        let before = self.events.front().map_or(u64::MAX, |(after, _)| after - self.taken);
+        let before =
+            self.events.front().map_or(u64::MAX, |(after, _)| after.saturating_sub(self.taken));
         self.batch.as_slice().len().min(usize::try_from(before).unwrap_or(usize::MAX))
     }
 

@@ -11,7 +11,7 @@ use crate::state::{SectionKind, StateKey, StateValue, codec, read_entries};
 
 /// The state in which a job finished.
 pub struct Finished {
-    engine: Engine,
+    engine: Box<Engine>,
     checkpoint: CheckpointId,
     tasks: Vec<TaskId>,
 }
@@ -24,7 +24,7 @@ impl fmt::Debug for Finished {
 
 impl Finished {
     pub(super) fn open(job: &JobInner, checkpoint: CheckpointId) -> Result<Self> {
-        let engine = job.open_engine(RestorePolicy::Latest)?;
+        let engine = Box::new(job.open_engine(RestorePolicy::Latest)?);
         // A checkpoint that was on its way may have completed since; nothing lies between the two.
         let Some(checkpoint) = engine.restored().filter(|newest| *newest >= checkpoint) else {
             return Err(Error::internal(format!(

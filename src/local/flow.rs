@@ -62,7 +62,7 @@ impl Flow {
         Ok(Stream { graph: Rc::clone(&self.graph), outlets, parallelism })
     }
 
-    pub(super) fn nodes(&self) -> Vec<Arc<dyn Node>> {
+    pub(super) fn into_nodes(self) -> Vec<Arc<dyn Node>> {
         self.graph.borrow().clone()
     }
 }

@@ -84,7 +84,7 @@ impl<'e, T, W: Worker<T>> InputLoop<'e, T, W> {
             let count = input.available();
             let worker = &mut self.worker;
             input.drain(count, |item| worker.record(item))?;
-            moved |= count > 0;
+            moved |= count > 0 || fetched == Fetched::Batch;
         }
         Ok(moved | self.events_due(index)?)
     }

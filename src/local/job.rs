@@ -81,7 +81,7 @@ impl Job {
     ) -> JobBuilder {
         JobBuilder(JobId::new(id).map(|id| JobInner {
             id,
-            nodes: flow.nodes(),
+            nodes: flow.into_nodes(),
             config,
             storage,
             properties: BTreeMap::new(),
@@ -114,13 +114,14 @@ impl Job {
         let mut policy = job.restore_policy;
         loop {
             let start = job.clock.now();
-            let error = match run_attempt(job, &mut policy) {
+            let end = match run_attempt(job, &mut policy) {
                 Ok(AttemptEnd::Finished(checkpoint)) => {
-                    return Ok(JobEnd::Finished(Finished::open(job, checkpoint)?));
+                    Finished::open(job, checkpoint).map(JobEnd::Finished)
                 }
-                Ok(AttemptEnd::Stopped(checkpoint)) => return Ok(JobEnd::Stopped { checkpoint }),
-                Err(error) => error,
+                Ok(AttemptEnd::Stopped(checkpoint)) => Ok(JobEnd::Stopped { checkpoint }),
+                Err(error) => Err(error),
             };
+            let Err(error) = end else { return end };
             let ran_for = job.clock.now().saturating_sub(start);
             let restart = &job.restart_policy;
             let Some(delay) = failures.decide_restart(restart, error.kind(), ran_for) else {
@@ -128,8 +129,10 @@ impl Job {
             };
             let progress = job.shared.update(|progress| progress.restarts += 1);
             job.listener.restarting(&error, delay);
-            // Being woken means to stop, which the next attempt would notice first thing.
-            let _ = job.shared.woken.recv_timeout(delay);
+            if !job.shared.is_stopping() {
+                // Being woken means to stop.
+                let _ = job.shared.woken.recv_timeout(delay);
+            }
             if job.shared.is_stopping() {
                 return Ok(JobEnd::Stopped { checkpoint: progress.last_completed });
             }

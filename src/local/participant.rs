@@ -80,9 +80,10 @@ impl Participant {
         let start = self.shared.clock.now();
         let part = task.freeze(barrier.id)?;
         let hot_pause = self.shared.clock.now().saturating_sub(start);
+        // Before the work is handed over: the runner learns of the cut before the completion.
+        let _ = self.shared.events.send(TaskEvent::Cut { id: barrier.id, hot_pause });
         let handle = self.handle.clone();
         self.submit(Box::new(move || part(barrier, &handle)))?;
-        let _ = self.shared.events.send(TaskEvent::Cut { id: barrier.id, hot_pause });
         Ok(true)
     }
 

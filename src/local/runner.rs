@@ -22,10 +22,13 @@ use crate::local::node::{AttemptShared, Node, Role, TaskEnv, TaskEvent};
 use crate::local::wiring::Wiring;
 use crate::message::CheckpointType;
 use crate::restore::RestorePolicy;
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, Ordering};
 
-/// How often a requested checkpoint is looked at, and the pause before it is asked for again.
+/// How often a requested checkpoint is looked at.
 const POLL: Duration = Duration::from_millis(20);
+
+/// The pause before the last checkpoint is asked for again.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// How long a stop waits for its checkpoint and the commits that follow.
 const STOP_DEADLINE: Duration = Duration::from_secs(60);
@@ -38,8 +41,9 @@ pub(super) enum AttemptEnd {
 /// Runs the job once, from the newest checkpoint to its end or first failure.
 pub(super) fn run_attempt(job: &JobInner, policy: &mut RestorePolicy) -> Result<AttemptEnd> {
     let engine = Arc::new(job.open_engine(*policy)?);
-    // What this run completes from here on is never thrown away.
-    *policy = RestorePolicy::Latest;
+    job.shared.update(|progress| {
+        progress.last_completed = progress.last_completed.max(engine.restored());
+    });
     job.listener.restored(engine.report());
     for node in &job.nodes {
         node.recover(&engine)?;
@@ -47,7 +51,15 @@ pub(super) fn run_attempt(job: &JobInner, policy: &mut RestorePolicy) -> Result<
     }
     let mut attempt = Attempt::new(job, engine)?;
     attempt.start()?;
-    attempt.supervise()
+    let end = attempt.supervise();
+    attempt.halt();
+    // ORDERING: pairs with the store of the host, whose thread has ended.
+    if attempt.shared.completed.load(Ordering::Acquire) > 0 {
+        // What this run has completed is never passed over. Before that the policy stands: a
+        // fresh start that fails must not come back with a checkpoint from before it.
+        *policy = RestorePolicy::Latest;
+    }
+    end
 }
 
 struct Attempt<'j> {
@@ -97,7 +109,7 @@ impl Watch {
 impl<'j> Attempt<'j> {
     fn new(job: &'j JobInner, engine: Arc<Engine>) -> Result<Self> {
         let (tell, events) = unbounded();
-        let (halt, halted) = bounded(0);
+        let (halt, halted) = bounded(1);
         let mut wiring = Wiring { lanes: Vec::new(), options: job.exchange };
         let mut inboxes = Vec::new();
         let mut watch = Watch::default();
@@ -163,33 +175,36 @@ impl<'j> Attempt<'j> {
     }
 
     fn supervise(&mut self) -> Result<AttemptEnd> {
-        let mut last: Option<TriggerHandle> = None;
-        let mut stop: Option<Stop> = None;
+        let mut last: Option<Asked> = None;
+        let mut stop: Option<Asked> = None;
         loop {
             if let Some(id) = self.watch.finished() {
                 self.end_streams();
                 return Ok(AttemptEnd::Finished(id));
             }
             if self.job.shared.is_stopping() {
-                let stop = stop.get_or_insert_with(|| Stop {
-                    handle: self.engine.trigger(CheckpointType::Checkpoint),
-                    deadline: self.job.clock.now() + STOP_DEADLINE,
-                });
-                if self.is_stopped(stop) {
+                let asked = stop.get_or_insert_with(|| self.ask());
+                if self.is_stopped(asked) {
                     return Ok(AttemptEnd::Stopped(self.newest_completed()));
                 }
-            } else if self.watch.sources_ended == self.watch.sources {
+            } else if self.watch.sources_ended == self.watch.sources
+                && last.as_ref().is_none_or(|asked| self.is_due_again(asked))
+            {
                 // A checkpoint asked for now is triggered after the last record of every source.
-                let again = match last.as_ref().map(TriggerHandle::try_outcome) {
-                    None | Some(Some(CheckpointOutcome::Failed { .. })) => true,
-                    Some(_) => false,
-                };
-                if again {
-                    last = Some(self.engine.trigger(CheckpointType::Checkpoint));
-                }
+                last = Some(self.ask());
             }
             self.next_event(last.is_some() || stop.is_some())?;
         }
+    }
+
+    fn ask(&self) -> Asked {
+        let handle = self.engine.trigger(CheckpointType::Checkpoint);
+        Asked { handle, at: self.job.clock.now() }
+    }
+
+    fn is_due_again(&self, asked: &Asked) -> bool {
+        matches!(asked.handle.try_outcome(), Some(CheckpointOutcome::Failed { .. }))
+            && self.job.clock.now() >= asked.at + ASK_AGAIN_AFTER
     }
 
     /// Waits for the next event and takes it.
@@ -266,11 +281,11 @@ impl<'j> Attempt<'j> {
             .unwrap_or(error)
     }
 
-    fn is_stopped(&self, stop: &Stop) -> bool {
-        if self.job.clock.now() >= stop.deadline {
+    fn is_stopped(&self, asked: &Asked) -> bool {
+        if self.job.clock.now() >= asked.at + STOP_DEADLINE {
             return true;
         }
-        match stop.handle.try_outcome() {
+        match asked.handle.try_outcome() {
             Some(CheckpointOutcome::Completed(id)) => self.watch.is_committed(id),
             Some(CheckpointOutcome::Failed { .. }) => true,
             None => false,
@@ -319,9 +334,10 @@ impl Drop for Attempt<'_> {
     }
 }
 
-struct Stop {
+/// A checkpoint that the runner asked for.
+struct Asked {
     handle: TriggerHandle,
-    deadline: Duration,
+    at: Duration,
 }
 
 /// What a task's thread takes with it; the rest of its surroundings never leaves that thread.

@@ -48,7 +48,8 @@ pub trait Committer: Send + 'static {
     /// Any error fails the attempt: its records lie before the cut of later checkpoints.
     fn persist(&mut self, sealed: Self::Sealed) -> Result<Token>;
 
-    /// Makes a transaction visible. Returns only when that is durable; doing it again is no error.
+    /// Makes a transaction of this sink visible; after a restore it may be one of another subtask.
+    /// Returns only when that is durable; doing it again is no error.
     ///
     /// # Errors
     /// Any error fails the attempt, and the next one tries again.

@@ -32,12 +32,13 @@ pub(super) struct SinkNode<T, S: Sink<T>, O> {
     edge: Arc<Edge<T>>,
     open: O,
     /// Made by `recover` for the tasks of the attempt.
-    ready: Mutex<Vec<Option<Ready<S, S::Committer>>>>,
+    ready: Mutex<Vec<Option<Ready<T, S>>>>,
 }
 
-struct Ready<S, C> {
+/// Both halves of one subtask.
+struct Ready<T, S: Sink<T>> {
     sink: S,
-    committer: C,
+    committer: S::Committer,
 }
 
 impl<T, S, O> SinkNode<T, S, O>
@@ -49,7 +50,7 @@ where
         Self { spec, edge, open, ready: Mutex::default() }
     }
 
-    fn open_all(&self, engine: &Engine) -> Result<Vec<(TaskId, Ready<S, S::Committer>)>> {
+    fn open_all(&self, engine: &Engine) -> Result<Vec<(TaskId, Ready<T, S>)>> {
         let mut all = Vec::new();
         for task in self.spec.tasks() {
             let context = SinkContext {
@@ -198,11 +199,10 @@ impl<T, S: Sink<T>> Snapshotter for SinkWorker<T, S> {
         let pending = Arc::clone(&self.pending);
         Ok(Box::new(move |barrier, handle| {
             let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(sealed) = sealed {
-                if let Err(error) = pending.persist(id, sealed) {
-                    handle.decline(id, CheckpointFailureReason::CheckpointAsyncException);
-                    return Err(error);
-                }
+            let persisted = sealed.map_or(Ok(()), |sealed| pending.persist(id, sealed));
+            if let Err(error) = persisted {
+                handle.decline(id, CheckpointFailureReason::CheckpointAsyncException);
+                return Err(error);
             }
             // A snapshot that cannot be written is declined within; the tokens travel on.
             let _ = handle.snapshot(barrier, &mut |sink| write_tokens(&pending.tokens, sink));

@@ -17,17 +17,20 @@ pub const HASH_SEED: u32 = 0;
 /// The smallest max parallelism that is chosen by itself.
 const DEFAULT_MAX_PARALLELISM_MIN: u32 = 128;
 
-/// The fixed hash of a key's encoded bytes: MurmurHash3, x86, 32 bits, [`HASH_SEED`].
+/// The fixed hash of a key's encoded bytes: `MurmurHash3`, x86, 32 bits, [`HASH_SEED`].
+#[inline]
 pub fn key_hash(encoded_key: &[u8]) -> u32 {
     murmur3_32(encoded_key, HASH_SEED)
 }
 
 /// The key group of a key (Flink: `computeKeyGroupForKeyHash`); below `max_parallelism`.
+#[inline]
 pub fn key_group(hash: u32, max_parallelism: u32) -> u32 {
     spread(hash) % max_parallelism.max(1)
 }
 
 /// The subtask that owns a key group (Flink: `computeOperatorIndexForKeyGroup`).
+#[inline]
 pub fn key_group_owner(key_group: u32, max_parallelism: u32, parallelism: u32) -> u32 {
     let owner = u64::from(key_group) * u64::from(parallelism) / u64::from(max_parallelism.max(1));
     u32::try_from(owner).unwrap_or(u32::MAX)

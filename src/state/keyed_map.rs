@@ -4,6 +4,7 @@
 //! until it is next touched, and copied then only if it is still being written. Must never let the
 //! order of a hash table reach the written bytes.
 
+mod key_bytes;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,10 @@ impl<K: StateKey, V: StateValue> KeyedMap<K, V> {
     ///
     /// # Errors
     /// `Invalid` when the key cannot be encoded or belongs to another subtask.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method's name is not general over the lifetime"
+    )]
     pub fn get(&self, key: &K) -> Result<Option<V>> {
         self.table.borrow_mut().with(key, |value| value.cloned())
     }

@@ -1,8 +1,9 @@
-//! MurmurHash3 (x86, 32 bits) and the finaliser with which Flink spreads key hashes.
+//! `MurmurHash3` (x86, 32 bits) and the finaliser with which Flink spreads key hashes.
 //!
 //! Stored state depends on every bit of both: they never change.
 
 /// The 32-bit hash of `bytes`.
+#[inline]
 pub(crate) fn murmur3_32(bytes: &[u8], seed: u32) -> u32 {
     let (words, tail) = bytes.as_chunks::<4>();
     let mut hash = seed;
@@ -19,20 +20,24 @@ pub(crate) fn murmur3_32(bytes: &[u8], seed: u32) -> u32 {
 }
 
 /// Flink's `MathUtils.murmurHash`: a number from 0 to 2^31 - 1.
+#[inline]
 pub(crate) fn spread(code: u32) -> u32 {
     let mixed = mix_bits(mix_hash(scramble(code)) ^ 4);
     let signed = mixed.cast_signed();
     if signed == i32::MIN { 0 } else { signed.unsigned_abs() }
 }
 
+#[inline]
 fn scramble(word: u32) -> u32 {
     word.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593)
 }
 
+#[inline]
 fn mix_hash(hash: u32) -> u32 {
     hash.rotate_left(13).wrapping_mul(5).wrapping_add(0xe654_6b64)
 }
 
+#[inline]
 fn mix_bits(mut hash: u32) -> u32 {
     hash ^= hash >> 16;
     hash = hash.wrapping_mul(0x85eb_ca6b);

@@ -31,7 +31,7 @@ struct Registered {
 
 impl fmt::Debug for Registered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registered").field("name", &self.name).field("kind", &self.kind).finish()
+        f.debug_struct("Registered").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

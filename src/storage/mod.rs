@@ -8,5 +8,5 @@ pub mod sled;
 
 pub use access::{CheckpointStorage, JobStorage};
 pub(crate) use access::{JobAccess, PendingRecords, RecordSource, RecordWriter, StoredCheckpoint};
-pub(crate) use sled::{JobListing, StoreView};
+pub(crate) use sled::{JobListing, StoreView, read_finish};
 pub use sled::{Placement, SledCheckpointStorage};

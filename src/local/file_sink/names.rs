@@ -4,6 +4,8 @@
 //! `.part-OWNER-OPERATOR-SUBTASK-ATTEMPT-NUMBER` while pending. Owner and operator are escaped so
 //! that they contain no hyphen.
 
+use std::fmt::Write;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId};
 use crate::local::sink::{SinkContext, Token};
@@ -84,7 +86,8 @@ fn escape(name: &str) -> String {
         if byte.is_ascii_alphanumeric() || byte == b'_' {
             escaped.push(char::from(byte));
         } else {
-            escaped.push_str(&format!("%{byte:02x}"));
+            // Writing to a string cannot fail.
+            let _ = write!(escaped, "%{byte:02x}");
         }
     }
     escaped

@@ -1,16 +1,24 @@
 //! How jobs end: finished, stopped and continued, given up.
 
+use std::cell::RefCell;
+use std::io::Read;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::config::CheckpointConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::local::tests::support::{
-    Failures, Numbers, Outside, Record, Shape, assert_exactly_once, counting, fast_restarts,
-    numbers,
+    Database, Failures, Insert, Numbers, Outside, Record, Shape, assert_exactly_once, config,
+    counting, fast_restarts, numbers, storage,
 };
-use crate::local::{ExchangeOptions, JobEnd, JobListener, Next, Progress, RestartPolicy, Source};
+use crate::local::{
+    ExchangeOptions, Flow, Job, JobEnd, JobListener, Next, Output, Progress, RestartPolicy, Scope,
+    Source,
+};
+use crate::state::{SectionKey, SectionKind, SnapshotSink, Stateful};
 
 fn shape() -> Shape {
     Shape {
@@ -202,4 +210,112 @@ fn a_checkpoint_can_be_asked_for() {
     *gate.lock().unwrap() = u64::MAX;
     assert_exactly_once(&shape, &job.join().unwrap(), &outside);
     assert!(handle.progress().last_duration > Duration::ZERO);
+}
+
+/// A structure of the user's own whose every other write fails.
+struct Flaky {
+    writes: Arc<AtomicU32>,
+}
+
+impl Stateful for Flaky {
+    type Frozen = Arc<AtomicU32>;
+
+    fn freeze(&mut self, _: CheckpointId) -> Self::Frozen {
+        Arc::clone(&self.writes)
+    }
+
+    fn write(frozen: Self::Frozen, sink: &mut dyn SnapshotSink) -> Result<()> {
+        let write = frozen.fetch_add(1, Ordering::SeqCst);
+        assert!(write % 4 != 1, "a planned panic while writing");
+        if write % 4 == 3 {
+            return Err(Error::new(ErrorKind::Full, "a planned failure to write"));
+        }
+        let key = SectionKey::new(SectionKind::Raw, "flaky");
+        sink.section(&key, &mut |out| Ok(out.write_all(b"here")?))
+    }
+
+    fn restore(&mut self, _: &SectionKey, body: &mut dyn Read) -> Result<()> {
+        let mut content = String::new();
+        body.read_to_string(&mut content)?;
+        assert_eq!(content, "here");
+        Ok(())
+    }
+}
+
+#[test]
+fn a_declined_checkpoint_aborts_no_transaction() {
+    let shape = Shape { ends: vec![12_000], ..shape() };
+    let database = Database::<Record>::new();
+    let writes = Arc::new(AtomicU32::new(0));
+    let gate = Arc::new(Mutex::new(1_000));
+    let flow = Flow::new();
+    let state = Arc::clone(&writes);
+    let passed = flow
+        .source("read", gated(&shape, &gate))
+        .unwrap()
+        .key_by(|record: &Record| record.1)
+        .process("pass", 1, move |scope: &mut Scope| {
+            let flaky = Rc::new(RefCell::new(Flaky { writes: Arc::clone(&state) }));
+            scope.states().raw("flaky", flaky)?;
+            Ok(|record: Record, out: &mut Output<Record>| out.emit(record))
+        })
+        .unwrap();
+    let insert = Arc::clone(&database);
+    passed
+        .key_by(|record: &Record| record.1)
+        .sink("records", 1, move |context| Ok(Insert::new(&insert, context)))
+        .unwrap();
+    let mut config = CheckpointConfig::new();
+    config.set_checkpoint_interval(10).unwrap();
+    config.set_tolerable_checkpoint_failure_number(i32::MAX).unwrap();
+    // Records flow before each checkpoint, whether it fails or not.
+    let opened = Arc::clone(&gate);
+    let listener = watcher(move |_, _| *opened.lock().unwrap() += 2_000);
+    let job = Job::builder("flaky", flow, config.build().unwrap(), storage())
+        .listener(listener)
+        .build()
+        .unwrap();
+    let handle = job.handle();
+    assert!(matches!(job.run().unwrap(), JobEnd::Finished(_)));
+    let expected: Vec<Record> = (0..12_000).map(|number| (0, number)).collect();
+    assert_eq!(database.committed(), expected);
+    assert_eq!(database.pending(), 0);
+    let progress = handle.progress();
+    assert_eq!(progress.restarts, 0, "the failures were tolerable");
+    assert!(progress.failed >= 2, "{progress:?}");
+}
+
+#[test]
+fn a_record_does_not_wait_for_its_batch_when_nothing_follows() {
+    // No checkpoint ever flushes, and the second source shuts the way to the end: the job stops
+    // only because the record arrived.
+    let shape = Shape { interval_ms: 3_600_000, ..shape() };
+    let gate = Arc::new(Mutex::new(1));
+    let flow = Flow::new();
+    let arrived = Arc::new(AtomicU32::new(0));
+    let arriving = Arc::clone(&arrived);
+    flow.source("read", gated(&shape, &gate))
+        .unwrap()
+        .key_by(|record: &Record| record.1)
+        .process("first", 2, |_: &mut Scope| {
+            Ok(|record: Record, out: &mut Output<Record>| out.emit(record))
+        })
+        .unwrap()
+        .key_by(|record: &Record| record.0)
+        .process("second", 2, move |_: &mut Scope| {
+            let arriving = Arc::clone(&arriving);
+            Ok(move |_: Record, _: &mut Output<()>| {
+                arriving.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            })
+        })
+        .unwrap();
+    let job = Job::builder("idle", flow, config(3_600_000, 1), storage()).build().unwrap();
+    let handle = job.handle();
+    let job = std::thread::spawn(move || job.run().unwrap());
+    while arrived.load(Ordering::SeqCst) < 2 {
+        std::thread::yield_now();
+    }
+    handle.stop();
+    assert!(matches!(job.join().unwrap(), JobEnd::Stopped { checkpoint: Some(_) }));
 }

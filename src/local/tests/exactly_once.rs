@@ -42,7 +42,7 @@ fn one_source_and_one_receiver_work_too() {
 fn many_to_many_with_tiny_queues_survives_failures() {
     for seed in 0..10 {
         let mut random = Random::new(seed);
-        let ends = (0..1 + random.below(4)).map(|_| random.below(2_000)).collect();
+        let ends = (0..=random.below(4)).map(|_| random.below(2_000)).collect();
         let shape = Shape {
             ends,
             counters: u32::try_from(1 + random.below(3)).unwrap(),

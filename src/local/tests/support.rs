@@ -125,12 +125,12 @@ impl Source for Numbers {
         if self.failures.strike() {
             // One in two failures is a panic, after the state has changed.
             self.next += 1;
-            assert!(self.next % 2 == 0, "a planned panic");
+            assert!(self.next.is_multiple_of(2), "a planned panic");
             return Err(Error::new(ErrorKind::Unavailable, "a planned failure"));
         }
         let item = (self.id, self.next);
         self.next += 1;
-        if self.next % self.pause_every == 0 && self.next % 2 == 0 {
+        if self.next.is_multiple_of(self.pause_every) && self.next.is_multiple_of(2) {
             // Every other pause yields no record, to go on after a wait.
             self.next -= 1;
             self.pause_every = self.pause_every.wrapping_mul(2).max(7);

@@ -16,6 +16,7 @@ use crate::state::codec;
 use crate::state::entries::{read_entries, write_entry};
 use crate::state::key_group::{key_group, key_hash};
 use crate::state::keyed_map::StateValue;
+use crate::state::keyed_map::key_bytes::KeyBytes;
 use crate::state::section::{SectionKey, SectionKind, SnapshotSink, Stateful};
 
 /// A key by its hash and encoding, owned in the table or borrowed to look it up.
@@ -26,7 +27,7 @@ trait HashedKey {
 #[derive(Clone)]
 struct StoredKey {
     hash: u32,
-    encoded: Box<[u8]>,
+    encoded: KeyBytes,
 }
 
 struct Probe<'a> {
@@ -36,7 +37,7 @@ struct Probe<'a> {
 
 impl HashedKey for StoredKey {
     fn parts(&self) -> (u32, &[u8]) {
-        (self.hash, &self.encoded)
+        (self.hash, self.encoded.as_slice())
     }
 }
 
@@ -216,7 +217,7 @@ impl<V: StateValue> KeyedTable<V> {
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&[u8], &V) -> Result<()>) -> Result<()> {
         for slot in &self.groups {
             for (key, value) in sorted(slot.group()) {
-                visit(&key.encoded, value)?;
+                visit(key.encoded.as_slice(), value)?;
             }
         }
         Ok(())
@@ -240,7 +241,7 @@ impl<V: StateValue> KeyedTable<V> {
 
 impl Probe<'_> {
     fn stored(&self) -> StoredKey {
-        StoredKey { hash: self.hash, encoded: self.encoded.into() }
+        StoredKey { hash: self.hash, encoded: KeyBytes::new(self.encoded) }
     }
 }
 
@@ -274,9 +275,9 @@ impl<V: StateValue> Stateful for KeyedTable<V> {
             let key = SectionKey::new(SectionKind::Keyed, &frozen.name).with_index(index);
             let entries = sorted(&group);
             sink.section(&key, &mut |out| {
-                entries
-                    .iter()
-                    .try_for_each(|(key, value)| write_entry(&mut entry, &key.encoded, *value, out))
+                entries.iter().try_for_each(|(key, value)| {
+                    write_entry(&mut entry, key.encoded.as_slice(), *value, out)
+                })
             })?;
         }
         Ok(())
@@ -291,7 +292,7 @@ impl<V: StateValue> Stateful for KeyedTable<V> {
         };
         let group = slot.group_mut();
         read_entries(body, |encoded, value| {
-            let stored = StoredKey { hash: key_hash(encoded), encoded: encoded.into() };
+            let stored = StoredKey { hash: key_hash(encoded), encoded: KeyBytes::new(encoded) };
             group.insert(stored, codec::decode(value)?);
             Ok(())
         })

@@ -4,6 +4,7 @@
 //! LOCK      held by the owning process
 //! FORMAT    tidegate, format version, store id, placement
 //! CURRENT   the live index directory, and whether it was closed in order
+//! FINISHED  under `Placement::Sled`: a copy of the finish records, readable without sled
 //! index-N/  sled
 //! log/      segments
 //! ```
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::StoreId;
 use crate::platform;
-use crate::record::FORMAT_VERSION;
+use crate::record::{FORMAT_VERSION, Frame, FrameHeader, FrameKind, Origin, codec};
 use crate::storage::sled::Placement;
 use crate::storage::sled::disk::Disk;
 
@@ -164,14 +165,55 @@ impl StoreDir {
     /// # Errors
     /// What the disk answers.
     pub(crate) fn write_current(&self, current: Current) -> Result<()> {
-        let mut text = format!("index {}\n", current.index);
-        if let Some(sequence) = current.clean {
-            text.push_str(&format!("clean {sequence}\n"));
-        }
-        text.push_str(&format!("crc {:08x}\n", crc32fast::hash(text.as_bytes())));
+        let clean = current.clean.map(|sequence| format!("clean {sequence}\n"));
+        let body = format!("index {}\n{}", current.index, clean.unwrap_or_default());
+        let text = format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()));
         self.disk
             .replace_small(&self.path.join("CURRENT"), text.as_bytes())
             .map_err(|error| self.io("write CURRENT in", error))
+    }
+
+    /// Reads the copy of the finish records that a store without a log keeps: job and body.
+    /// Damage counts as none; sled has the originals.
+    pub(crate) fn read_finished(&self, store: StoreId) -> Vec<(String, Vec<u8>)> {
+        let bytes = self.disk.read_small(&self.path.join("FINISHED")).ok().flatten();
+        let read = |bytes: &[u8]| {
+            let frame = Frame::decode(bytes).ok()?;
+            let header = &frame.header;
+            let ours = header.kind == FrameKind::Finish && header.store == store;
+            codec::decode_list(frame.payload).ok().filter(|_| ours)
+        };
+        bytes.as_deref().and_then(read).unwrap_or_default()
+    }
+
+    /// Replaces the copy of the finish records, durably.
+    ///
+    /// # Errors
+    /// What the disk answers; `Invalid` when the records are too long.
+    pub(crate) fn write_finished(
+        &self,
+        store: StoreId,
+        finished: &[(String, Vec<u8>)],
+    ) -> Result<()> {
+        let mut payload = Vec::new();
+        codec::encode_list(finished, &mut payload)?;
+        let header = FrameHeader {
+            kind: FrameKind::Finish,
+            store,
+            incarnation: 0,
+            sequence: 0,
+            id: 0,
+            origin: Origin::default(),
+            payload_len: u32::try_from(payload.len())
+                .map_err(|_| Error::invalid("the finish records are too long"))?,
+            payload_crc: crc32fast::hash(&payload),
+        };
+        let mut bytes = Vec::new();
+        header.encode(&mut bytes);
+        bytes.extend_from_slice(&payload);
+        self.disk
+            .replace_small(&self.path.join("FINISHED"), &bytes)
+            .map_err(|error| self.io("write FINISHED in", error))
     }
 
     /// The numbers of all index directories.

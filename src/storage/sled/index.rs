@@ -199,7 +199,6 @@ impl IndexCodec {
 
     /// Removes the entry of a live checkpoint.
     pub(crate) fn remove_live(
-        &self,
         kv: &dyn Kv,
         job: &str,
         id: CheckpointId,
@@ -209,7 +208,7 @@ impl IndexCodec {
     }
 
     /// Removes a commit or manifest record.
-    pub(crate) fn remove_node(&self, kv: &dyn Kv, id: u64, batch: &mut Batch) -> Result<()> {
+    pub(crate) fn remove_node(kv: &dyn Kv, id: u64, batch: &mut Batch) -> Result<()> {
         remove_all(kv, &node_key(id), batch)
     }
 

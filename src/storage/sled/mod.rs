@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::storage::access::{CheckpointStorage, JobStorage};
 
-pub(crate) use view::{JobListing, StoreView};
+pub(crate) use view::{JobListing, StoreView, read_finish};
 
 /// Where chunk bodies lie; chosen when a store is made and recorded in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
@@ -53,11 +54,10 @@ pub(crate) fn open_job(
 
 fn open_shared(directory: &Path, placement: Option<Placement>) -> Result<Arc<OpenStore>> {
     let mut open = lock(&OPEN);
-    if let Ok(path) = directory.canonicalize() {
-        if let Some(store) = open.get(&path).and_then(Weak::upgrade) {
-            check_placement(directory, store.placement, placement)?;
-            return Ok(store);
-        }
+    let shared = directory.canonicalize().ok().and_then(|path| open.get(&path)?.upgrade());
+    if let Some(store) = shared {
+        check_placement(directory, store.placement, placement)?;
+        return Ok(store);
     }
     let store = Arc::new(OpenStore::open(directory, placement, Arc::new(RealDisk))?);
     let path = directory
@@ -85,19 +85,18 @@ impl OpenStore {
     ) -> Result<Self> {
         let dir = StoreDir::new(directory, disk);
         let held = dir.lock()?;
-        let format = match dir.read_format()? {
-            Some(format) => format,
-            None => {
-                let placement = placement.unwrap_or_default();
-                let format = Format { store: new_store_id()?, placement };
-                dir.create(format)?;
-                format
-            }
+        let format = if let Some(format) = dir.read_format()? {
+            format
+        } else {
+            let placement = placement.unwrap_or_default();
+            let format = Format { store: new_store_id()?, placement };
+            dir.create(format)?;
+            format
         };
         check_placement(directory, format.placement, placement)?;
         let backend: Arc<dyn Backend> = match format.placement {
             Placement::Split => Arc::new(SplitStore::open(dir, format.store)?),
-            Placement::Sled => Arc::new(PlacedStore::open(&dir, format.store)?),
+            Placement::Sled => Arc::new(PlacedStore::open(dir, format.store)?),
         };
         for damage in &backend.report().damage {
             tracing::warn!(%damage, "the store is damaged");
@@ -120,7 +119,6 @@ fn new_store_id() -> Result<StoreId> {
         random.read_exact(&mut id).map_err(|error| Error::io("read random bytes", error))?;
         return Ok(StoreId(id));
     }
-    use std::hash::{BuildHasher, Hasher, RandomState};
     for half in id.chunks_exact_mut(8) {
         // The standard library seeds each `RandomState` from the system.
         half.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());

@@ -52,6 +52,7 @@ impl Slots {
 /// The open store.
 #[derive(Debug)]
 pub(crate) struct PlacedStore {
+    dir: StoreDir,
     codec: IndexCodec,
     kv: SledKv,
     sequence: AtomicU64,
@@ -71,7 +72,7 @@ impl PlacedStore {
     ///
     /// # Errors
     /// What sled or the disk answers; `Corrupt` when an entry is damaged.
-    pub(crate) fn open(dir: &StoreDir, store: StoreId) -> Result<Self> {
+    pub(crate) fn open(dir: StoreDir, store: StoreId) -> Result<Self> {
         let path = dir.index(INDEX);
         let kv = SledKv::open(&path, SledSettings::BODIES)?;
         // CRASH: before this sled's directory exists without CURRENT naming it; it is opened as it
@@ -91,6 +92,7 @@ impl PlacedStore {
         let next = last.map_or(0, |last| last.saturating_add(1));
         let slots = Slots { free: (0..next).filter(|slot| !used.contains(slot)).collect(), next };
         Ok(Self {
+            dir,
             codec,
             sequence: AtomicU64::new(codec.read_applied(&kv)?.unwrap_or_default()),
             kv,
@@ -144,6 +146,15 @@ impl PlacedStore {
         Ok(batch)
     }
 
+    fn copy_finished(&self) -> Result<()> {
+        let finished: Vec<_> = {
+            let ledger = lock(&self.ledger);
+            let jobs = ledger.jobs.iter();
+            jobs.filter_map(|(job, facts)| Some((job.clone(), facts.finish.clone()?))).collect()
+        };
+        self.dir.write_finished(self.codec.store, &finished)
+    }
+
     fn drop_live(&self, job: &str, ids: &[CheckpointId]) -> Result<()> {
         let mut batch = Batch::new();
         let mut freed = Vec::new();
@@ -153,15 +164,15 @@ impl PlacedStore {
                 ledger.jobs.get(job).and_then(|facts| Some(facts.live.get(id)?.record))
             };
             let Some(record) = record else { continue };
-            self.codec.remove_live(&self.kv, job, *id, &mut batch)?;
+            IndexCodec::remove_live(&self.kv, job, *id, &mut batch)?;
             for manifest in self.node(&record)?.refs {
                 for chunk in self.node(&manifest)?.refs {
                     freed.push(self.codec.read_chunk::<u32>(&self.kv, chunk.id)?);
                     batch.push((super::index::chunk_key(chunk.id), None));
                 }
-                self.codec.remove_node(&self.kv, manifest.id, &mut batch)?;
+                IndexCodec::remove_node(&self.kv, manifest.id, &mut batch)?;
             }
-            self.codec.remove_node(&self.kv, record.id, &mut batch)?;
+            IndexCodec::remove_node(&self.kv, record.id, &mut batch)?;
         }
         if batch.is_empty() {
             return Ok(());
@@ -204,8 +215,17 @@ impl Backend for PlacedStore {
                 let facts = ledger.job(job);
                 facts.attempt_max = facts.attempt_max.max(actor.attempt);
             }
-            Change::Finish(body) => {
-                lock(&self.ledger).job(job).finish = body.map(<[u8]>::to_vec);
+            Change::Finish(None) => {
+                lock(&self.ledger).job(job).finish = None;
+                // CRASH: before this nothing has changed; after it sled still says that the job
+                // ended, and whoever opens the store sees that.
+                self.copy_finished()?;
+            }
+            Change::Finish(Some(body)) => {
+                lock(&self.ledger).job(job).finish = Some(body.to_vec());
+                self.apply_durably(self.job_batch(job)?)?;
+                // CRASH: before this the end is known to sled alone.
+                return self.copy_finished();
             }
         }
         self.apply_durably(self.job_batch(job)?)

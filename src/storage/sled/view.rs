@@ -100,6 +100,24 @@ impl RecordSource for StoreView {
     }
 }
 
+/// The word with which a job ended, if it did, read without changing anything where that can be.
+///
+/// # Errors
+/// As [`StoreView::open`]; a missing store is no error.
+pub(crate) fn read_finish(directory: &Path, job: &str) -> Result<Option<Vec<u8>>> {
+    let dir = StoreDir::new(directory, Arc::new(RealDisk));
+    let Some(format) = dir.read_format()? else { return Ok(None) };
+    if format.placement == Placement::Sled {
+        let mut finished = dir.read_finished(format.store).into_iter();
+        if let Some((_, body)) = finished.find(|(found, _)| found == job) {
+            return Ok(Some(body));
+        }
+    }
+    let view = StoreView::open(directory)?;
+    let listing = view.jobs().iter().find(|listing| listing.job == job);
+    Ok(listing.and_then(|listing| listing.finish.clone()))
+}
+
 fn listing(job: &str, view: &JobView) -> JobListing {
     let JobView { finish, stored, .. } = view.clone();
     JobListing { job: job.to_owned(), finish, stored }

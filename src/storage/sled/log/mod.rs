@@ -9,7 +9,7 @@ mod segment;
 mod writeback;
 mod writer;
 
-pub(crate) use scan::{Damage, SegmentScan, Visit, scan_segment};
+pub(crate) use scan::{Damage, scan_segment};
 pub(crate) use segment::{Place, Segment, parse_segment_name, segment_name};
 pub(crate) use writeback::Writeback;
 pub(crate) use writer::{SegmentHead, SegmentWriter};

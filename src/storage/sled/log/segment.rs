@@ -90,10 +90,10 @@ impl Segment {
     /// the kernel gave up.
     pub(crate) fn sync(&self) -> Result<()> {
         let written = self.written.load(Ordering::Acquire);
-        if self.synced() < written {
-            if let Err(error) = self.file.sync_data() {
-                let _first = self.failure.set(error.to_string());
-            }
+        if self.synced() < written
+            && let Err(error) = self.file.sync_data()
+        {
+            let _first = self.failure.set(error.to_string());
         }
         if let Some(failure) = self.failure.get() {
             let message = format!("syncing {} failed", self.path.display());

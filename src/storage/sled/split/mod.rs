@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, StoreId};
 use crate::record::{FrameKind, Node, Origin, RecordRef, codec};
-use crate::storage::access::{PendingRecords, StoredCheckpoint};
+use crate::storage::access::PendingRecords;
 use crate::storage::sled::backend::{Actor, Backend, Change, JobView, OpenReport};
 use crate::storage::sled::directory::{Current, StoreDir};
 use crate::storage::sled::image::chain;
-use crate::storage::sled::index;
+use crate::storage::sled::index::{self, IndexCodec};
 use crate::storage::sled::kv::Batch;
 use crate::storage::sled::ledger::Ledger;
 use crate::storage::sled::log::{
@@ -155,10 +155,10 @@ impl SplitStore {
                 None
             }
         };
-        if let Some(writer) = surplus {
-            if let Err(error) = self.close_segment(writer) {
-                tracing::warn!(error = %chain(&error), "a segment ends untidily");
-            }
+        if let Some(writer) = surplus
+            && let Err(error) = self.close_segment(writer)
+        {
+            tracing::warn!(error = %chain(&error), "a segment ends untidily");
         }
     }
 
@@ -291,15 +291,15 @@ impl SplitStore {
         batch: &mut Batch,
     ) -> Result<()> {
         let kv = self.reader.index();
-        self.reader.codec.remove_live(&*kv, job, id, batch)?;
+        IndexCodec::remove_live(&*kv, job, id, batch)?;
         let commit = self.reader.node(record)?;
         for manifest in &commit.refs {
             for chunk in self.reader.node(manifest)?.refs {
                 batch.push((index::chunk_key(chunk.id), None));
             }
-            self.reader.codec.remove_node(&*kv, manifest.id, batch)?;
+            IndexCodec::remove_node(&*kv, manifest.id, batch)?;
         }
-        self.reader.codec.remove_node(&*kv, record.id, batch)
+        IndexCodec::remove_node(&*kv, record.id, batch)
     }
 
     fn drop_live(&self, actor: &Actor, ids: &[CheckpointId]) -> Result<()> {
