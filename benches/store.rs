@@ -122,7 +122,7 @@ fn write(c: &mut Criterion) {
     let timed = |act: &mut dyn FnMut()| {
         let start = clock.now();
         act();
-        clock.now() - start
+        clock.now().saturating_sub(start)
     };
     let mut group = c.benchmark_group("store_write");
     group.throughput(Throughput::Bytes(TOTAL as u64)).sample_size(10);

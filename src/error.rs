@@ -189,11 +189,10 @@ impl From<Error> for std::io::Error {
 /// An error that travelled through an `io` adapter comes back as itself.
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
-        if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
-            let inner = error.into_inner().and_then(|inner| inner.downcast::<Error>().ok());
-            return inner.map_or_else(|| Error::internal("an error lost its cause"), |e| *e);
+        match error.downcast::<Self>() {
+            Ok(error) => error,
+            Err(error) => Self::io("read or write", error),
         }
-        Self::io("read or write", error)
     }
 }
 

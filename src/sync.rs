@@ -13,8 +13,7 @@ pub(crate) use model::*;
 #[cfg(not(tidegate_loom))]
 mod real {
     pub(crate) use std::sync::Arc;
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-    pub(crate) use std::thread;
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
     pub(crate) use crossbeam::queue::ArrayQueue as Queue;
     pub(crate) use crossbeam::utils::CachePadded;
@@ -26,7 +25,7 @@ mod model {
 
     pub(crate) use crossbeam::utils::CachePadded;
     pub(crate) use loom::sync::Arc;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
     pub(crate) use loom::thread;
 
     #[derive(Debug)]
