@@ -2,7 +2,6 @@
 //! keeps records in a map, with chunks of a few bytes.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::sync::{Arc, Mutex};
 
 use crate::chunk::{SnapshotReader, SnapshotWriter};

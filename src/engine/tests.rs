@@ -1,7 +1,6 @@
 //! Goal: the engine takes a job's tasks from trigger to durable checkpoint and back. Method: a host
 //! that answers barriers on a thread of its own, over a real store.
 
-use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -8,7 +8,6 @@ mod cut_disk;
 mod damage;
 mod life;
 
-use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
