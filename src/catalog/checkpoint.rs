@@ -64,7 +64,8 @@ impl CompletedCheckpoint {
             let message = format!("checkpoint {} has no task {task}", self.id);
             Error::new(ErrorKind::NotFound, message)
         })?;
-        SnapshotReader::open(Arc::clone(records), manifest)
+        let label = format!("checkpoint {}, task {task}", self.id);
+        SnapshotReader::open(Arc::clone(records), manifest, label)
     }
 }
 
