@@ -146,7 +146,6 @@ fn list_shows_every_job_with_its_checkpoints() {
         "num_acknowledged_subtasks": 2,
         "attempt": 1,
         "operators": [{ "uid": "count", "parallelism": 2, "max_parallelism": 128 }],
-        "properties": { "input": "two\nlines" },
         "external_path": format!("sled://{path}#3"),
     });
     assert_eq!(savepoint, &expected);
@@ -172,6 +171,7 @@ fn show_describes_one_checkpoint_to_its_sections() {
     assert_eq!(show, says_json(&["show", &format!("{path}#2")]));
     assert_eq!((&show["id"], &show["job"]), (&json!(2), &json!("wordy")));
     assert_eq!(show["state_size"], 2 * (CHUNKED + INLINE));
+    assert_eq!(show["properties"], json!({ "input": "two\nlines" }));
     let task = &show["tasks"][0]["subtasks"][1];
     assert_eq!((&task["index"], &task["state_size"]), (&json!(1), &json!(CHUNKED + INLINE)));
     let words =
