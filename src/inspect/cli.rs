@@ -136,7 +136,9 @@ fn answer(verb: &Verb, progress: bool) -> Result<Answer> {
             let bar = progress.then(progress_bar);
             let verified = inspector.verify(common.job.as_deref(), id, &mut |progress| {
                 if let Some(bar) = &bar {
-                    bar.set_length(progress.total_bytes);
+                    if bar.length() != Some(progress.total_bytes) {
+                        bar.set_length(progress.total_bytes);
+                    }
                     bar.set_position(progress.done_bytes);
                 }
             });

@@ -65,6 +65,7 @@ impl Inspector {
         Ok(CheckpointDetails {
             store: self.store(),
             job: listing.job.clone(),
+            properties: info.properties.clone(),
             summary: CheckpointSummary::new(&self.directory, info),
             operators,
         })

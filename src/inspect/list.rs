@@ -1,6 +1,5 @@
 //! `list`: the jobs of a store and their completed checkpoints.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -12,7 +11,7 @@ use crate::ids::{Attempt, CheckpointId, OperatorUid};
 use crate::inspect::damage::Damage;
 use crate::inspect::location::external_path;
 use crate::inspect::saved::load_checkpoint;
-use crate::inspect::text::{Side, Table, count, duration, plain, size, time};
+use crate::inspect::text::{Side, Table, count, duration, short, size, time};
 use crate::message::CheckpointType;
 use crate::storage::{JobListing, Placement, StoreView};
 
@@ -94,8 +93,6 @@ pub struct CheckpointSummary {
     pub attempt: Attempt,
     /// The operators that took part.
     pub operators: Vec<OperatorSummary>,
-    /// What the job said of itself.
-    pub properties: BTreeMap<String, String>,
     /// The checkpoint's full name.
     pub external_path: String,
 }
@@ -156,7 +153,6 @@ impl CheckpointSummary {
             num_acknowledged_subtasks: num_subtasks,
             attempt: info.attempt,
             operators,
-            properties: info.properties,
             external_path: external_path(directory, info.id),
         }
     }
@@ -205,7 +201,11 @@ impl fmt::Display for ListedJob {
         let completed = count(completed, "completed checkpoint");
         match &self.finished {
             None => writeln!(f, "job {}: {completed}", self.job)?,
-            Some(word) => writeln!(f, "job {}: {completed}, finished: {}", self.job, plain(word))?,
+            Some(word) => {
+                let word =
+                    if word.is_empty() { String::new() } else { format!(": {}", short(word)) };
+                writeln!(f, "job {}: {completed}, finished{word}", self.job)?;
+            }
         }
         if !self.checkpoints.is_empty() {
             self.table().fmt(f)?;

@@ -1,5 +1,6 @@
 //! `show`: one checkpoint with its operators, tasks and sections.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -9,7 +10,7 @@ use crate::error::{ErrorKind, Result};
 use crate::ids::{OperatorUid, TaskId};
 use crate::inspect::damage::Damage;
 use crate::inspect::list::CheckpointSummary;
-use crate::inspect::text::{Side, Table, count, duration, plain, size, time};
+use crate::inspect::text::{Side, Table, count, duration, plain, short, size, time};
 use crate::record::RecordRef;
 use crate::record::metadata::{SectionContent, SectionMetadata, decode_sections};
 use crate::state::SectionKind;
@@ -26,6 +27,8 @@ pub struct CheckpointDetails {
     /// What the checkpoint says of itself.
     #[serde(flatten)]
     pub summary: CheckpointSummary,
+    /// What the job said of itself.
+    pub properties: BTreeMap<String, String>,
     /// Its tasks by operator.
     #[serde(rename = "tasks")]
     pub operators: Vec<OperatorDetails>,
@@ -142,7 +145,7 @@ fn as_word<S: serde::Serializer>(kind: &SectionKind, out: S) -> Result<S::Ok, S:
 
 impl fmt::Display for CheckpointDetails {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { store, job, summary, operators } = self;
+        let Self { store, job, summary, properties, operators } = self;
         let state_size = summary.state_size;
         writeln!(f, "checkpoint {} of job {job} in {store}", summary.id)?;
         writeln!(f, "  type        {}", summary.kind())?;
@@ -150,11 +153,11 @@ impl fmt::Display for CheckpointDetails {
         writeln!(f, "  triggered   {}", time(summary.trigger_timestamp))?;
         writeln!(f, "  duration    {}", duration(summary.end_to_end_duration))?;
         writeln!(f, "  state size  {} ({state_size} bytes)", size(state_size))?;
-        if !summary.properties.is_empty() {
+        if !properties.is_empty() {
             writeln!(f, "\nproperties")?;
         }
-        for (name, value) in &summary.properties {
-            writeln!(f, "  {} = {}", plain(name), plain(value))?;
+        for (name, value) in properties {
+            writeln!(f, "  {} = {}", short(name), short(value))?;
         }
         writeln!(f, "\noperators")?;
         self.operator_table().fmt(f)?;

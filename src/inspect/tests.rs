@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::StoreLocation;
-use super::text::{Side, Table, count, duration, plain, size, time};
+use super::text::{Side, Table, count, duration, plain, short, size, time};
 use crate::ids::CheckpointId;
 
 #[test]
@@ -67,6 +67,8 @@ fn sizes_times_and_counts_read_well() {
 #[test]
 fn text_from_a_store_cannot_move_the_cursor() {
     assert_eq!(plain("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
+    assert_eq!(short(&"x\n".repeat(41)), format!("{}... (2 more)", "x\\n".repeat(40)));
+    assert_eq!(short("x"), "x");
     assert_eq!(plain("na\u{ef}ve"), "na\u{ef}ve");
 }
 

@@ -68,6 +68,15 @@ pub(super) fn plain(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(escape).collect())
 }
 
+/// The same on one line of bounded length; JSON has the whole.
+pub(super) fn short(text: &str) -> String {
+    const MOST: usize = 80;
+    let rest = text.chars().count().saturating_sub(MOST);
+    let start: String = text.chars().take(MOST).collect();
+    let start = plain(&start);
+    if rest == 0 { start.into_owned() } else { format!("{start}... ({rest} more)") }
+}
+
 /// `1 place`, `2 places`.
 pub(super) fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };

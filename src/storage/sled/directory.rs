@@ -42,6 +42,18 @@ pub(crate) struct Current {
     pub(crate) clean: Option<u64>,
 }
 
+/// A store's lock while it is held.
+#[derive(Debug)]
+pub(crate) struct StoreLock(File);
+
+impl Drop for StoreLock {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a child that this process is starting just now: the
+        // child has a copy of the file until it becomes another program.
+        let _ = self.0.unlock();
+    }
+}
+
 /// The directory of one store.
 #[derive(Debug, Clone)]
 pub(crate) struct StoreDir {
@@ -74,12 +86,12 @@ impl StoreDir {
         Error::io(format!("{action} {}", self.path.display()), error)
     }
 
-    /// Makes the directory if it is missing and takes its lock, which the file's closing or the
-    /// process's end gives back.
+    /// Makes the directory if it is missing and takes its lock, which dropping it or the process's
+    /// end gives back.
     ///
     /// # Errors
     /// `Conflict` when another process holds it.
-    pub(crate) fn lock(&self) -> Result<File> {
+    pub(crate) fn lock(&self) -> Result<StoreLock> {
         if self.path.exists() && !self.path.is_dir() {
             let message = format!("{} is not a directory", self.path.display());
             return Err(Error::invalid(message));
@@ -93,7 +105,7 @@ impl StoreDir {
             .open(self.path.join("LOCK"))
             .map_err(|error| self.io("lock", error))?;
         match file.try_lock() {
-            Ok(()) => Ok(file),
+            Ok(()) => Ok(StoreLock(file)),
             Err(TryLockError::WouldBlock) => {
                 let message = format!("another process has {} open", self.path.display());
                 Err(Error::new(ErrorKind::Conflict, message))

@@ -15,7 +15,7 @@ use crate::storage::access::{
 };
 use crate::storage::sled::Placement;
 use crate::storage::sled::backend::{Actor, Backend, Change};
-use crate::storage::sled::directory::{Format, StoreDir};
+use crate::storage::sled::directory::{Format, StoreDir, StoreLock};
 use crate::storage::sled::disk::{Disk, RealDisk};
 use crate::storage::sled::image::chain;
 use crate::storage::sled::placed::PlacedStore;
@@ -30,8 +30,8 @@ pub(crate) struct OpenStore {
     backend: Arc<dyn Backend>,
     placement: Placement,
     jobs: Mutex<BTreeSet<JobId>>,
-    /// Closed, and so given back, last.
-    _lock: File,
+    /// Given back last.
+    _lock: StoreLock,
 }
 
 impl Drop for OpenStore {
