@@ -124,17 +124,20 @@ fn wait_for_a_random_moment(
 
 #[test]
 fn a_finished_run_says_so_and_touches_nothing() {
-    let (dir, inputs) = small_corpus();
-    let run = Run::new(dir.path(), &inputs);
-    let first = run.finish();
-    assert_eq!(first.code, Some(0), "{}", first.text);
-    assert_same(&count::found(&run.output), &count::expected(&inputs));
+    for placement in ["split", "sled"] {
+        let (dir, inputs) = small_corpus();
+        let run = Run::new(dir.path(), &inputs).with(&["--placement", placement]);
+        let first = run.finish();
+        assert_eq!(first.code, Some(0), "{}", first.text);
+        assert_same(&count::found(&run.output), &count::expected(&inputs));
 
-    let before = [contents(&run.state), contents(&run.output)];
-    let second = run.finish();
-    assert_eq!(second.code, Some(0), "{}", second.text);
-    assert!(second.text.contains("finished"), "{}", second.text);
-    assert!(before == [contents(&run.state), contents(&run.output)], "something was touched");
+        let before = [contents(&run.state), contents(&run.output)];
+        let second = run.finish();
+        assert_eq!(second.code, Some(0), "{}", second.text);
+        assert!(second.text.contains("finished"), "{}", second.text);
+        let after = [contents(&run.state), contents(&run.output)];
+        assert!(before == after, "{placement}: something was touched");
+    }
 }
 
 #[test]
@@ -146,6 +149,20 @@ fn fresh_counts_again_and_gives_the_same() {
     let again = Run::new(dir.path(), &inputs).with(&["--fresh"]).finish();
     assert_eq!(again.code, Some(0), "{}", again.text);
     assert!(last_checkpoint(&again) > last_checkpoint(&first), "{}", again.text);
+    assert_same(&count::found(&run.output), &count::expected(&inputs));
+}
+
+#[test]
+fn output_whose_state_is_gone_is_refused_and_a_fresh_run_replaces_it() {
+    let (dir, inputs) = small_corpus();
+    let run = Run::new(dir.path(), &inputs);
+    assert_eq!(run.finish().code, Some(0));
+    std::fs::remove_dir_all(&run.state).unwrap();
+    let refused = Run::new(dir.path(), &inputs).finish();
+    assert_eq!(refused.code, Some(1), "{}", refused.text);
+    assert!(refused.text.contains("part-"), "{}", refused.text);
+    let fresh = Run::new(dir.path(), &inputs).with(&["--fresh"]).finish();
+    assert_eq!(fresh.code, Some(0), "{}", fresh.text);
     assert_same(&count::found(&run.output), &count::expected(&inputs));
 }
 

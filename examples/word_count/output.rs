@@ -40,6 +40,23 @@ pub(crate) fn remove_counts(output: &Path) -> Result<()> {
     }
 }
 
+/// Removes the lines of a run whose state is gone.
+pub(crate) fn remove_lines(output: &Path) -> Result<()> {
+    let dir = lines_dir(output);
+    let failed = |source| Error::io(format!("clear {}", dir.display()), source);
+    let entries = match fs::read_dir(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().to_string_lossy().starts_with("part-") {
+            fs::remove_file(entry.path()).map_err(failed)?;
+        }
+    }
+    sync_dir(&dir).map_err(failed)
+}
+
 fn write_table(path: &Path, counts: &BTreeMap<Vec<u8>, u64>) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1024 * 1024, File::create(path)?);
     for (word, count) in counts {

@@ -45,6 +45,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Ended, Failure> {
         Plan::GoOn => RestorePolicy::Latest,
         Plan::StartOver(reason) => {
             say(&format!("starting over: {reason}"));
+            if look(&state)?.is_none() {
+                // No state refers to what lies there, so no start could ever need it.
+                output::remove_lines(&output)?;
+            }
             RestorePolicy::Fresh
         }
     };

@@ -44,7 +44,7 @@ pub(crate) fn look(dir: &Path) -> Result<Option<Saved>> {
     }
     let (mine, others): (Vec<_>, Vec<_>) =
         saved_jobs(dir)?.into_iter().partition(|saved| saved.job == JOB);
-    if let Some(saved) = mine.into_iter().next() {
+    if let Some(saved) = mine.first() {
         return Ok(understand(saved));
     }
     let others: Vec<_> = others.into_iter().map(|other| other.job).collect();
@@ -59,7 +59,7 @@ pub(crate) fn look(dir: &Path) -> Result<Option<Saved>> {
     Err(Error::new(ErrorKind::Conflict, message))
 }
 
-fn understand(saved: SavedJob) -> Option<Saved> {
+fn understand(saved: &SavedJob) -> Option<Saved> {
     let newest = saved.newest.as_ref();
     let input = newest.and_then(|newest| newest.properties.get(INPUT)).cloned();
     let count = newest

@@ -17,5 +17,6 @@ mod tests;
 
 pub use builder::CheckpointConfigBuilder;
 pub use effective::{ConfigWarning, EffectiveConfig};
+pub(crate) use location::split_scheme;
 pub use names::{CheckpointingMode, ExternalizedCheckpointCleanup};
 pub use raw::CheckpointConfig;

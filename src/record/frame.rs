@@ -32,6 +32,7 @@ macro_rules! kinds {
         }
 
         impl FrameKind {
+            #[cfg(test)]
             pub(crate) const ALL: &[Self] = &[$(Self::$name),*];
 
             fn from_code(code: u8) -> Option<Self> {
@@ -330,7 +331,8 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_frame_are_frozen() {
-        let hex: String = frame(b"body").iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String =
+            frame(b"body").iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         let expected = concat!(
             "895447460d0a1a0a",                 // magic
             "5e00",                             // header length 94

@@ -20,7 +20,7 @@ use crate::state::{SectionKey, SectionKind};
 const KIND_AT: usize = 10;
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 fn reference() -> RecordRef {

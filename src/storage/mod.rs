@@ -7,6 +7,6 @@ mod access;
 pub mod sled;
 
 pub use access::{CheckpointStorage, JobStorage};
-pub(crate) use access::{JobAccess, PendingRecords, RecordSource, RecordWriter, StoredCheckpoint};
+pub(crate) use access::{PendingRecords, RecordSource, RecordWriter, StoredCheckpoint};
 pub(crate) use sled::{JobListing, StoreView, read_finish};
 pub use sled::{Placement, SledCheckpointStorage};

@@ -16,7 +16,7 @@ use super::*;
 const CODEC: IndexCodec = IndexCodec { store: StoreId([7; 16]), incarnation: 2 };
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// Key and payload of the only entry of `batch`, as hex.

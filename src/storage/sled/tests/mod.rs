@@ -9,7 +9,6 @@ mod damage;
 mod golden;
 mod life;
 
-use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
