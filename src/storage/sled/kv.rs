@@ -24,6 +24,10 @@ const CALL_DEADLINE: Duration = Duration::from_secs(30);
 /// How long opening may take: sled reads its whole log.
 const OPEN_DEADLINE: Duration = Duration::from_secs(120);
 
+/// How often opening is tried again while a copy of sled's lock may live on, and the pause before.
+const LOCK_RETRIES: u32 = 5;
+const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(20);
+
 /// How many calls may wait for the thread.
 const WAITING_MAX: usize = 64;
 
@@ -295,7 +299,17 @@ fn open_sled(dir: &Path, settings: SledSettings) -> Result<sled::Db> {
         .cache_capacity(settings.cache_bytes)
         .segment_size(settings.segment_bytes)
         .flush_every_ms(None);
-    config.open().map_err(|error| sled_error(&error))
+    let mut opened = config.open();
+    for _ in 0..LOCK_RETRIES {
+        if !matches!(opened, Err(sled::Error::Io(_))) {
+            break;
+        }
+        // The store's own lock is held, so whoever else has sled's is a child of this process that
+        // is about to become another program and holds copies of the files until then.
+        thread::sleep(LOCK_RETRY_PAUSE);
+        opened = config.open();
+    }
+    opened.map_err(|error| sled_error(&error))
 }
 
 fn get_many(db: &sled::Db, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
