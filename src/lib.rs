@@ -98,6 +98,9 @@ pub mod config;
 pub mod coordinator;
 pub mod engine;
 mod error;
+#[cfg(any(test, fuzzing, feature = "test-util"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod ids;
 pub mod inspect;
 pub mod limits;

@@ -26,6 +26,7 @@ mod model {
     pub(crate) use crossbeam::utils::CachePadded;
     pub(crate) use loom::sync::Arc;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+    #[cfg(test)]
     pub(crate) use loom::thread;
 
     #[derive(Debug)]

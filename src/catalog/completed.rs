@@ -119,7 +119,7 @@ impl Checkpoints {
     /// # Errors
     /// The first damage found.
     pub fn verify(&self, id: CheckpointId, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport> {
-        verify_checkpoint(&*self.source(), &self.stored(id)?, progress)
+        verify_checkpoint(&*self.source(), &self.stored(id)?, progress, &mut Err)
     }
 
     /// Gives up the oldest checkpoints so that `retained` remain, as Flink's rule says, and

@@ -1,6 +1,6 @@
 //! The completed checkpoints of a job: what each is, which are retained, how one is verified.
 //!
-//! Owns the meaning of commit records. Retention is a pure decision ([`plan_subsumption`]); the
+//! Owns the meaning of commit records. Retention is a pure decision (`plan_subsumption`); the
 //! storage carries it out. Whoever needs storage alone, without coordinator or host, works with
 //! [`Checkpoints`]:
 //!

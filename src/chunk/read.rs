@@ -12,6 +12,8 @@ use crate::storage::RecordSource;
 
 /// Gives back the sections of one task's snapshot, a chunk at a time.
 pub struct SnapshotReader {
+    /// Whose snapshot this is, for errors.
+    label: String,
     records: Arc<dyn RecordSource>,
     sections: std::vec::IntoIter<SectionMetadata>,
     chunks: std::vec::IntoIter<RecordRef>,
@@ -36,11 +38,16 @@ impl SnapshotReader {
     ///
     /// # Errors
     /// `Corrupt`, or what the storage answers.
-    pub(crate) fn open(records: Arc<dyn RecordSource>, manifest: &RecordRef) -> Result<Self> {
-        let node = records.node(manifest)?;
-        let sections = decode_sections(&node.body, node.refs.len())
-            .map_err(|error| error.context(format!("manifest {}", manifest.id)))?;
+    pub(crate) fn open(
+        records: Arc<dyn RecordSource>,
+        manifest: &RecordRef,
+        label: String,
+    ) -> Result<Self> {
+        let node = records.node(manifest).map_err(|error| error.context(&label))?;
+        let sections =
+            decode_sections(&node.body, node.refs.len()).map_err(|error| error.context(&label))?;
         Ok(Self {
+            label,
             records,
             sections: sections.into_iter(),
             chunks: node.refs.into_iter(),
@@ -117,7 +124,7 @@ impl Read for SnapshotReader {
         }
         if let Err(error) = self.fill() {
             self.body.failed = true;
-            return Err(error.into());
+            return Err(error.context(&self.label).into());
         }
         let unread = self.buffer.get(self.start..).unwrap_or_default();
         let left = usize::try_from(self.body.left).unwrap_or(usize::MAX);

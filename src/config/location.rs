@@ -23,15 +23,20 @@ pub(super) fn directory(what: &str, text: &str) -> Result<String> {
     }
 }
 
-/// Divides a location before its path. A scheme has two letters or more, so that `C:\dir` is a
-/// path.
-fn split(text: &str) -> (&str, &str) {
+/// Divides a location behind the colon of its scheme, if it has one. A scheme has two letters or
+/// more, so that `C:\dir` is a path.
+pub(crate) fn split_scheme(text: &str) -> Option<(&str, &str)> {
     let is_scheme = |name: &str| {
         name.len() > 1
             && name.starts_with(|c: char| c.is_ascii_alphabetic())
             && name.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c))
     };
-    let Some((scheme, rest)) = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)) else {
+    text.split_once(':').filter(|(scheme, _)| is_scheme(scheme))
+}
+
+/// Divides a location before its path.
+fn split(text: &str) -> (&str, &str) {
+    let Some((scheme, rest)) = split_scheme(text) else {
         return ("", text);
     };
     let authority =

@@ -24,5 +24,6 @@ pub use builder::CheckpointConfigBuilder;
 pub use effective::{ConfigWarning, EffectiveConfig};
 pub use file::{FileReport, FileValue, FileWarning};
 pub(crate) use keys::{KEYS, PREFIX};
+pub(crate) use location::split_scheme;
 pub use names::{CheckpointingMode, ExternalizedCheckpointCleanup};
 pub use raw::CheckpointConfig;

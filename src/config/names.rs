@@ -59,7 +59,8 @@ choice! {
     CheckpointingMode, "checkpointing mode", {
         /// Every record takes effect once: barriers align the inputs of a task.
         ExactlyOnce = "EXACTLY_ONCE",
-        /// Inputs are never held back; some records take effect twice after a restart.
+        /// Some records may take effect twice after a restart. The host of this crate aligns the
+        /// inputs for this mode, too, in this version.
         AtLeastOnce = "AT_LEAST_ONCE",
     }
 }
@@ -68,8 +69,7 @@ choice! {
     /// What happens to completed checkpoints when a job ends
     /// (Flink: `ExternalizedCheckpointCleanup`, later `ExternalizedCheckpointRetention`).
     ///
-    /// A finished job's checkpoints are always discarded; those of a killed or stopped process are
-    /// always kept.
+    /// Has no effect in this version yet: the checkpoints of a job stay however it ends.
     ExternalizedCheckpointCleanup, "cleanup of checkpoints", {
         /// Discarded when the job is cancelled, kept when it fails.
         DeleteOnCancellation = "DELETE_ON_CANCELLATION",

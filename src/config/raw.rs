@@ -366,6 +366,7 @@ impl CheckpointConfig {
     }
 
     /// Sets where checkpoints go, as a storage's text form, for example a directory or `memory:`.
+    /// Has no effect in this version yet: jobs are given their storage as an object.
     ///
     /// # Errors
     /// `Invalid` when it is empty.
@@ -383,7 +384,8 @@ impl CheckpointConfig {
     }
 
     /// Sets the directory that checkpoints go to: with a scheme a file system, as in Flink; without
-    /// one the embedded store. Sets the checkpoint storage too.
+    /// one the embedded store. Sets the checkpoint storage too. Has no effect in this version yet:
+    /// jobs are given their storage as an object.
     ///
     /// # Errors
     /// `Invalid` when it is empty, has a scheme but no path, or is a root directory.

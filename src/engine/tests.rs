@@ -218,3 +218,58 @@ fn a_checkpoint_that_does_not_fit_the_job_is_refused() {
         .open();
     assert_eq!(other.unwrap_err().kind(), ErrorKind::Incompatible);
 }
+
+/// Flips a bit behind the last occurrence of `text` in the log.
+fn damage_log(dir: &std::path::Path, text: &[u8]) {
+    for entry in std::fs::read_dir(dir.join("log")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        if let Some(at) = bytes.windows(text.len()).rposition(|found| found == text) {
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_start_from_a_damaged_checkpoint_fails_and_names_it() {
+    for (inline, index) in [(true, true), (false, true), (true, false), (false, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = builder(dir.path()).open().unwrap();
+        let told = start(&engine);
+        let handle = engine.trigger(CheckpointType::Checkpoint);
+        let barrier = next_barrier(&told);
+        let text = if inline { "needle".to_owned() } else { "needle".repeat(1000) };
+        for subtask in 0..2 {
+            let handle = engine.task(&task(subtask)).unwrap();
+            let write = &mut |out: &mut dyn std::io::Write| Ok(out.write_all(text.as_bytes())?);
+            handle.snapshot(barrier, &mut |sink| sink.section(&key(), write)).unwrap();
+        }
+        assert!(handle.wait(PATIENCE).is_some());
+        drop(engine);
+        damage_log(dir.path(), b"needleneedle".get(..if inline { 6 } else { 12 }).unwrap());
+        if !index {
+            std::fs::remove_file(dir.path().join("CURRENT")).unwrap();
+        }
+        let opened = builder(dir.path()).open();
+        let error = match opened {
+            // Manifests are read from the index, which was closed in order.
+            Ok(engine) if inline && index => {
+                assert_eq!(state(&engine, 1), Some(text));
+                continue;
+            }
+            Ok(engine) => {
+                let read = |subtask| -> Result<()> {
+                    let mut source = engine.task_state(&task(subtask))?;
+                    source.next_section()?;
+                    source.body().read_to_end(&mut Vec::new())?;
+                    Ok(())
+                };
+                read(0).and_then(|()| read(1)).unwrap_err()
+            }
+            Err(error) => error,
+        };
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(error.to_string().contains(&format!("checkpoint {}", barrier.id)), "{error}");
+    }
+}

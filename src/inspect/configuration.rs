@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::config::{CheckpointConfig, EffectiveConfig, KEYS, PREFIX};
 use crate::error::Result;
+use crate::inspect::text::{Side, Table, plain};
 
 /// What a configuration file comes to; prints itself as text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -156,12 +157,12 @@ fn text(text: Option<&str>) -> OptionValue {
 impl fmt::Display for OptionValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::None => f.pad("none"),
-            Self::Millis(ms) => f.pad(&format!("{ms} ms")),
-            Self::Bytes(bytes) => f.pad(&format!("{bytes} bytes")),
-            Self::Count(count) => f.pad(&count.to_string()),
-            Self::Flag(flag) => f.pad(&flag.to_string()),
-            Self::Text(text) => f.pad(&text.escape_debug().to_string()),
+            Self::None => f.write_str("none"),
+            Self::Millis(ms) => write!(f, "{ms} ms"),
+            Self::Bytes(bytes) => write!(f, "{bytes} bytes"),
+            Self::Count(count) => write!(f, "{count}"),
+            Self::Flag(flag) => write!(f, "{flag}"),
+            Self::Text(text) => f.write_str(&plain(text)),
         }
     }
 }
@@ -170,21 +171,22 @@ impl fmt::Display for ConfigReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = if self.checkpointing_enabled { "on" } else { "off: no interval is set" };
         writeln!(f, "Periodic checkpoints are {state}. Options below {PREFIX}*:\n")?;
+        let columns = [("OPTION", Side::Left), ("VALUE", Side::Left), ("FROM", Side::Left)];
+        let mut table = Table::new(2, &columns);
         for CheckedOption { key, value, origin } in &self.options {
             let name = key.strip_prefix(PREFIX).unwrap_or(key);
-            write!(f, "  {name:34}{value:26} ")?;
-            match origin {
-                None => writeln!(f, "default")?,
-                Some(Origin { line, key: written, .. }) if written == key => {
-                    writeln!(f, "line {line}")?;
-                }
-                Some(Origin { line, key: written, .. }) => writeln!(f, "line {line}, {written}")?,
-            }
+            let from = match origin {
+                None => "default".to_owned(),
+                Some(Origin { line, key: written, .. }) if written == key => format!("line {line}"),
+                Some(Origin { line, key: written, .. }) => format!("line {line}, {written}"),
+            };
+            table.row([name.to_owned(), value.to_string(), from]);
         }
+        write!(f, "{table}")?;
         for (index, ConfigNotice { line, message }) in self.warnings.iter().enumerate() {
             let gap = if index == 0 { "\n" } else { "" };
             let place = line.map_or(String::new(), |line| format!("line {line}: "));
-            writeln!(f, "{gap}warning: {place}{}", message.escape_debug())?;
+            writeln!(f, "{gap}warning: {place}{}", plain(message))?;
         }
         Ok(())
     }

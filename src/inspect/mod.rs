@@ -1,12 +1,52 @@
-//! Looks at stores from outside: what they hold, without changing it.
+//! Looks at stores from outside: what they hold, without changing it. Looks at configuration files
+//! too: what they come to.
 //!
-//! Never triggers a checkpoint and never writes. Under `Placement::Split` it reads the log alone,
-//! without the lock, so it works beside a live job; under `Placement::Sled` the store must be free.
+//! Owns the reports behind the command line: values that print themselves for people (`Display`)
+//! and serialise for programs, with the names of Flink's REST interface. Never triggers a checkpoint
+//! and never writes. Under `Placement::Split` it reads the log alone, without the lock, so it works
+//! beside a live job; under `Placement::Sled` the store must be free.
+//!
+//! ```
+//! use tidegate::inspect::{Inspector, StoreLocation};
+//! # use tidegate::JobId;
+//! # use tidegate::storage::{CheckpointStorage, SledCheckpointStorage};
+//! # let directory = tempfile::tempdir().unwrap();
+//! # let text = directory.path().to_str().unwrap();
+//! # SledCheckpointStorage::new(text).open(&JobId::new("job")?)?;
+//!
+//! let location: StoreLocation = text.parse()?;
+//! let inspector = Inspector::open(location.directory())?;
+//! println!("{}", inspector.list(None)?);
+//! let verification = inspector.verify(None, None, &mut |_| ())?;
+//! assert!(verification.sound);
+//! # Ok::<_, tidegate::Error>(())
+//! ```
 
+#[cfg(feature = "cli")]
+pub mod cli;
 mod configuration;
+mod damage;
+mod inspector;
+mod list;
+mod location;
 mod saved;
+mod show;
+mod text;
+mod verify;
+
+#[cfg(test)]
+mod tests;
 
 pub use configuration::{
     CheckedOption, ConfigNotice, ConfigReport, OptionValue, Origin, check_config,
 };
+pub use damage::Damage;
+pub use inspector::Inspector;
+pub use list::{
+    CheckpointStatus, CheckpointSummary, ListedJob, OperatorSummary, StoreListing,
+    UnreadableCheckpoint,
+};
+pub use location::StoreLocation;
 pub use saved::{SavedJob, finish_word, saved_jobs};
+pub use show::{CheckpointDetails, OperatorDetails, SectionDetails, TaskDetails};
+pub use verify::{StoreVerification, Verdict, VerifiedCheckpoint, VerifiedJob, VerifyProgress};

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::catalog::{CheckpointInfo, CompletedCheckpoint};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ids::JobId;
 use crate::storage::{JobListing, StoreView, StoredCheckpoint, read_finish};
 
@@ -51,20 +51,33 @@ pub fn saved_jobs(directory: &Path) -> Result<Vec<SavedJob>> {
 }
 
 fn saved_job(view: &StoreView, listing: &JobListing) -> Result<SavedJob> {
-    let newest = listing.stored.last().map(|stored| newest(view, &listing.job, stored));
     let word = |word: &Vec<u8>| String::from_utf8_lossy(word).into_owned();
     Ok(SavedJob {
         job: listing.job.clone(),
         finished: listing.finish.as_ref().map(word),
-        newest: newest.transpose()?,
+        newest: newest(view, listing).transpose()?,
     })
 }
 
-fn newest(view: &StoreView, job: &str, stored: &StoredCheckpoint) -> Result<CheckpointInfo> {
-    match CompletedCheckpoint::load(view, stored) {
-        Ok(checkpoint) => Ok(CheckpointInfo::of(&checkpoint)),
-        Err(error) => {
-            Err(error.context(format!("checkpoint {} of {job} cannot be read", stored.id)))
-        }
+fn newest(view: &StoreView, listing: &JobListing) -> Option<Result<CheckpointInfo>> {
+    let stored = listing.stored.last()?;
+    let loaded = load_checkpoint(view, listing, stored);
+    let info = loaded.map(|checkpoint| CheckpointInfo::of(&checkpoint));
+    let (id, job) = (stored.id, &listing.job);
+    Some(info.map_err(|error| error.context(format!("checkpoint {id} of {job} cannot be read"))))
+}
+
+/// Reads a checkpoint's commit record.
+///
+/// # Errors
+/// `Corrupt` when it or a manifest is damaged, or what the storage answers.
+pub(super) fn load_checkpoint(
+    view: &StoreView,
+    listing: &JobListing,
+    stored: &StoredCheckpoint,
+) -> Result<CompletedCheckpoint> {
+    if let Some(why) = listing.broken.get(&stored.id) {
+        return Err(Error::new(ErrorKind::Corrupt, why));
     }
+    CompletedCheckpoint::load(view, stored)
 }

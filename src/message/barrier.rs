@@ -14,7 +14,7 @@ pub enum CheckpointType {
     Checkpoint,
     /// A checkpoint that reuses nothing.
     FullCheckpoint,
-    /// A snapshot that belongs to the user and is never subsumed.
+    /// A snapshot that belongs to the user: it supersedes no checkpoint.
     Savepoint,
     /// A savepoint after whose completion the job ends.
     SyncSavepoint,

@@ -32,6 +32,7 @@ macro_rules! kinds {
         }
 
         impl FrameKind {
+            #[cfg(test)]
             pub(crate) const ALL: &[Self] = &[$(Self::$name),*];
 
             fn from_code(code: u8) -> Option<Self> {

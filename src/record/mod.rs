@@ -13,3 +13,6 @@ pub(crate) use node::{Node, RecordRef};
 
 /// The format version that this release writes.
 pub(crate) const FORMAT_VERSION: u8 = 1;
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -4,7 +4,7 @@
 //! groups. Must never know how bytes are stored.
 
 pub(crate) mod codec;
-mod entries;
+pub(crate) mod entries;
 mod key_group;
 mod keyed_map;
 mod murmur;

@@ -64,10 +64,11 @@ pub(crate) struct Loaded {
 /// What the disk answers.
 pub(crate) fn list_segments(dir: &StoreDir) -> Result<Vec<(u64, PathBuf)>> {
     let log = dir.log();
-    let names = dir
-        .disk()
-        .list(&log)
-        .map_err(|error| Error::io(format!("list {}", log.display()), error))?;
+    let names = dir.disk().list(&log).map_err(|error| match error.kind() {
+        // FORMAT is written last: a store without a log has lost it.
+        std::io::ErrorKind::NotFound => Error::corrupt(&log, 0, "the log", "a directory", "none"),
+        _ => Error::io(format!("list {}", log.display()), error),
+    })?;
     let numbered = |name: &String| Some((parse_segment_name(name)?, log.join(name)));
     Ok(names.iter().filter_map(numbered).collect())
 }

@@ -44,6 +44,8 @@ pub(crate) trait Kv: Debug + Send + Sync {
     fn sync(&self) -> Result<()>;
     /// True when `sync` makes anything durable.
     fn is_durable(&self) -> bool;
+    /// True when the map can be made anew with another result: it lies in files.
+    fn is_in_files(&self) -> bool;
     /// Syncs and gives the files free. Nothing may be called afterwards.
     fn close(&self) -> Result<()>;
 }
@@ -100,6 +102,10 @@ impl Kv for MemoryKv {
     }
 
     fn is_durable(&self) -> bool {
+        false
+    }
+
+    fn is_in_files(&self) -> bool {
         false
     }
 
@@ -200,6 +206,10 @@ impl Kv for SledKv {
 
     fn is_durable(&self) -> bool {
         !self.failed.load(Ordering::Acquire)
+    }
+
+    fn is_in_files(&self) -> bool {
+        true
     }
 
     fn close(&self) -> Result<()> {

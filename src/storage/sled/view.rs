@@ -2,22 +2,32 @@
 //!
 //! Only `Placement::Split` has a log to read; under `Placement::Sled` the store must be free, and is
 //! opened like a job opens it.
+//!
+//! A live job writes and frees while the segments are read one after the other, so one look may
+//! meet a commit without its manifests, a dropped checkpoint whose segment is gone, or a hole that
+//! is filled a moment later. What a look complains of is believed when the next one repeats it.
 
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{CheckpointId, StoreId};
 use crate::record::{Node, RecordRef};
 use crate::storage::access::{RecordSource, StoredCheckpoint};
 use crate::storage::sled::Placement;
 use crate::storage::sled::backend::JobView;
 use crate::storage::sled::directory::StoreDir;
 use crate::storage::sled::disk::RealDisk;
-use crate::storage::sled::image::Image;
+use crate::storage::sled::image::{Image, Loaded};
 use crate::storage::sled::index::IndexCodec;
 use crate::storage::sled::kv::MemoryKv;
+use crate::storage::sled::log::Damage;
 use crate::storage::sled::owner::OpenStore;
 use crate::storage::sled::split::Reader;
+
+/// How often a log is looked at again while its complaints change.
+const LOOKS_MAX: u32 = 5;
 
 /// What a view knows of one job.
 #[derive(Debug, Clone)]
@@ -26,6 +36,8 @@ pub(crate) struct JobListing {
     pub(crate) finish: Option<Vec<u8>>,
     /// Oldest first.
     pub(crate) stored: Vec<StoredCheckpoint>,
+    /// Those of `stored` whose commit or manifests cannot be read, and why.
+    pub(crate) broken: BTreeMap<CheckpointId, String>,
 }
 
 /// A store that is only read.
@@ -33,13 +45,12 @@ pub(crate) struct JobListing {
 pub(crate) struct StoreView {
     source: Source,
     jobs: Vec<JobListing>,
-    /// Places that should hold frames and do not, and live checkpoints that cannot be read.
-    damage: Vec<String>,
+    damage: Vec<Error>,
 }
 
 #[derive(Debug)]
 enum Source {
-    Log(Reader),
+    Log { dir: StoreDir, store: StoreId, reader: Reader },
     Store(OpenStore),
 }
 
@@ -52,34 +63,69 @@ impl StoreView {
     pub(crate) fn open(directory: &Path) -> Result<Self> {
         let dir = StoreDir::new(directory, Arc::new(RealDisk));
         let format = dir.require_format()?;
-        if format.placement == Placement::Sled {
-            let store = OpenStore::open(directory, None, Arc::new(RealDisk))?;
-            let backend = store.backend();
-            let jobs = backend.jobs().into_iter().map(|job| listing(&job, &backend.job(&job)));
-            let jobs = jobs.collect();
-            return Ok(Self { source: Source::Store(store), jobs, damage: Vec::new() });
+        match format.placement {
+            Placement::Split => Self::of_log(dir, format.store),
+            Placement::Sled => Self::of_store(directory),
         }
-        let codec = IndexCodec { store: format.store, incarnation: 0 };
-        let kv = MemoryKv::default();
-        let loaded = Image::scan(&dir, format.store)?.load(codec, &kv)?;
-        let jobs = loaded
-            .ledger
-            .jobs
-            .iter()
-            .map(|(job, facts)| listing(job, &JobView::from(facts)))
-            .collect();
-        let broken =
-            loaded.broken.iter().map(|(job, id, why)| format!("checkpoint {id} of {job}: {why}"));
-        let damage = loaded.damage.iter().map(ToString::to_string).chain(broken).collect();
-        let reader = Reader::new(dir, codec, Arc::new(kv));
-        Ok(Self { source: Source::Log(reader), jobs, damage })
     }
 
+    fn of_log(dir: StoreDir, store: StoreId) -> Result<Self> {
+        let Look { codec, kv, loaded } = Look::settled(&dir, store)?;
+        let mut broken = by_job(loaded.broken);
+        let jobs = loaded.ledger.jobs.iter();
+        let jobs = jobs.map(|(job, facts)| listing(job, JobView::from(facts), &mut broken));
+        let jobs = jobs.collect();
+        let frame = |Damage { file, offset, fault, .. }: &Damage| {
+            Error::corrupt(file, *offset, "a frame", "a valid frame", fault)
+        };
+        let damage = loaded.damage.iter().map(frame).collect();
+        let reader = Reader::new(dir.clone(), codec, Arc::new(kv));
+        Ok(Self { source: Source::Log { dir, store, reader }, jobs, damage })
+    }
+
+    fn of_store(directory: &Path) -> Result<Self> {
+        let store = OpenStore::open(directory, None, Arc::new(RealDisk)).map_err(|error| {
+            if error.kind() == ErrorKind::Conflict {
+                return error.context("a store with placement sled is read only while it is free");
+            }
+            error
+        })?;
+        let backend = store.backend();
+        let report = backend.report();
+        let mut broken = by_job(report.broken.clone());
+        let jobs = backend.jobs().into_iter();
+        let jobs = jobs.map(|job| listing(&job, backend.job(&job), &mut broken)).collect();
+        let damage =
+            report.damage.iter().map(|text| Error::new(ErrorKind::Corrupt, text)).collect();
+        Ok(Self { source: Source::Store(store), jobs, damage })
+    }
+
+    /// Reads the store anew, to tell what a live job changed meanwhile from damage; `None` when
+    /// nobody can have changed it.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub(crate) fn look_again(&self) -> Result<Option<Self>> {
+        match &self.source {
+            Source::Log { dir, store, .. } => Self::of_log(dir.clone(), *store).map(Some),
+            Source::Store(_) => Ok(None),
+        }
+    }
+
+    pub(crate) fn placement(&self) -> Placement {
+        match &self.source {
+            Source::Log { .. } => Placement::Split,
+            Source::Store(_) => Placement::Sled,
+        }
+    }
+
+    /// By name.
     pub(crate) fn jobs(&self) -> &[JobListing] {
         &self.jobs
     }
 
-    pub(crate) fn damage(&self) -> &[String] {
+    /// Places that should hold frames and do not.
+    pub(crate) fn damage(&self) -> &[Error] {
         &self.damage
     }
 }
@@ -87,14 +133,14 @@ impl StoreView {
 impl RecordSource for StoreView {
     fn node(&self, record: &RecordRef) -> Result<Node> {
         match &self.source {
-            Source::Log(reader) => reader.node(record),
+            Source::Log { reader, .. } => reader.node(record),
             Source::Store(store) => store.backend().node(record),
         }
     }
 
     fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
         match &self.source {
-            Source::Log(reader) => reader.chunk(record, buffer),
+            Source::Log { reader, .. } => reader.chunk(record, buffer),
             Source::Store(store) => store.backend().chunk(record, buffer),
         }
     }
@@ -118,7 +164,86 @@ pub(crate) fn read_finish(directory: &Path, job: &str) -> Result<Option<Vec<u8>>
     Ok(listing.and_then(|listing| listing.finish.clone()))
 }
 
-fn listing(job: &str, view: &JobView) -> JobListing {
-    let JobView { finish, stored, .. } = view.clone();
-    JobListing { job: job.to_owned(), finish, stored }
+type Broken = BTreeMap<String, BTreeMap<CheckpointId, String>>;
+
+fn by_job(broken: Vec<(String, CheckpointId, String)>) -> Broken {
+    let mut jobs = Broken::new();
+    for (job, id, why) in broken {
+        jobs.entry(job).or_default().insert(id, why);
+    }
+    jobs
+}
+
+fn listing(job: &str, view: JobView, broken: &mut Broken) -> JobListing {
+    let JobView { finish, stored, .. } = view;
+    let broken = broken.remove(job).unwrap_or_default();
+    JobListing { job: job.to_owned(), finish, stored, broken }
+}
+
+/// One reading of a whole log.
+struct Look {
+    codec: IndexCodec,
+    kv: MemoryKv,
+    loaded: Loaded,
+}
+
+/// Something that is wrong in a look.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Complaint {
+    Place(PathBuf, u64),
+    Checkpoint(String, CheckpointId),
+}
+
+impl Look {
+    /// Looks until what is wrong was wrong before. If the log changes faster than that, what is
+    /// new in the last look is left out, as if it had come a moment earlier.
+    fn settled(dir: &StoreDir, store: StoreId) -> Result<Self> {
+        let mut look = Self::take(dir, store)?;
+        let mut before = look.complaints();
+        for _ in 0..LOOKS_MAX {
+            if before.is_empty() {
+                break;
+            }
+            look = Self::take(dir, store)?;
+            let now = look.complaints();
+            let new: BTreeSet<_> = now.difference(&before).collect();
+            if new.is_empty() {
+                break;
+            }
+            look.leave_out(&new);
+            before = now;
+        }
+        Ok(look)
+    }
+
+    fn take(dir: &StoreDir, store: StoreId) -> Result<Self> {
+        let codec = IndexCodec { store, incarnation: 0 };
+        let kv = MemoryKv::default();
+        let loaded = Image::scan(dir, store)?.load(codec, &kv)?;
+        Ok(Self { codec, kv, loaded })
+    }
+
+    fn complaints(&self) -> BTreeSet<Complaint> {
+        let places = self.loaded.damage.iter().map(place);
+        places.chain(self.loaded.broken.iter().map(checkpoint)).collect()
+    }
+
+    fn leave_out(&mut self, complaints: &BTreeSet<&Complaint>) {
+        let Loaded { ledger, damage, broken, .. } = &mut self.loaded;
+        damage.retain(|damage| !complaints.contains(&place(damage)));
+        broken.retain(|broken| !complaints.contains(&checkpoint(broken)));
+        for complaint in complaints {
+            if let Complaint::Checkpoint(job, id) = complaint {
+                ledger.job(job).live.remove(id);
+            }
+        }
+    }
+}
+
+fn place(damage: &Damage) -> Complaint {
+    Complaint::Place(damage.file.clone(), damage.offset)
+}
+
+fn checkpoint((job, id, _): &(String, CheckpointId, String)) -> Complaint {
+    Complaint::Checkpoint(job.clone(), *id)
 }

@@ -74,6 +74,9 @@ impl SplitStore {
             poisoned: AtomicBool::new(false),
             report: opened.report,
         };
+        // Every base that a scan found is durable, so what the dead process could not free any
+        // more is freed now. Without a scan nothing is left to free.
+        this.free_segments();
         Ok(this)
     }
 

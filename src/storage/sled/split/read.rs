@@ -61,11 +61,12 @@ impl Reader {
         Arc::clone(&self.index.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Runs `act` on the index; when sled fails, on one that is rebuilt in memory from the log.
+    /// Runs `act` on the index; when sled fails or holds something else than it should, on one that
+    /// is rebuilt in memory from the log.
     pub(super) fn with_index<R>(&self, act: impl Fn(&dyn Kv) -> Result<R>) -> Result<R> {
         let kv = self.index();
         match act(&*kv) {
-            Err(error) if error.kind() == ErrorKind::Unavailable => {
+            Err(error) if kv.is_in_files() && is_index_failure(&error) => {
                 tracing::warn!(
                     error = %chain(&error),
                     "the index failed; the store goes on with one in memory"
@@ -92,8 +93,10 @@ impl Reader {
     }
 
     pub(crate) fn node(&self, record: &RecordRef) -> Result<Node> {
-        let bytes = self.with_index(|kv| self.codec.read_node(kv, record.id))?;
-        check_record(&bytes, record, self.codec.store)
+        self.with_index(|kv| {
+            let bytes = self.codec.read_node(kv, record.id)?;
+            check_record(&bytes, record, self.codec.store)
+        })
     }
 
     pub(crate) fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
@@ -131,6 +134,15 @@ impl Reader {
         })?;
         self.files.put(number, &file);
         Ok(file)
+    }
+}
+
+/// Errors of the index itself: those of the log name a file.
+fn is_index_failure(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::Unavailable => true,
+        ErrorKind::Corrupt => error.corruption().is_none(),
+        _ => false,
     }
 }
 

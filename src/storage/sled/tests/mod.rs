@@ -6,6 +6,7 @@
 mod crash;
 mod cut_disk;
 mod damage;
+mod golden;
 mod life;
 
 use std::path::Path;

@@ -1,0 +1,4 @@
+//! Arbitrary bytes as frames and payloads; the body is `tidegate::fuzzing::record_decode`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tidegate::fuzzing::record_decode(data));

@@ -1,0 +1,142 @@
+//! Opens a store for looking, and finds the jobs and checkpoints that are asked for.
+
+use std::path::{Path, PathBuf};
+
+use crate::catalog::CheckpointInfo;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::CheckpointId;
+use crate::inspect::damage::Damage;
+use crate::inspect::list::{CheckpointSummary, StoreListing, list_job};
+use crate::inspect::saved::load_checkpoint;
+use crate::inspect::show::{CheckpointDetails, read_operators};
+use crate::inspect::verify::{StoreVerification, VerifyProgress, verify_jobs};
+use crate::storage::{JobListing, StoreView};
+
+/// A store that is looked at, as it was when it was opened.
+///
+/// A job is chosen by name; `None` means all jobs, or the only one where one is needed.
+#[derive(Debug)]
+pub struct Inspector {
+    directory: PathBuf,
+    view: StoreView,
+}
+
+impl Inspector {
+    /// Looks at the store in `directory`.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no store; `Conflict` when it is under `Placement::Sled` and in use;
+    /// `Corrupt`, `Incompatible`, `Invalid` or `Unavailable` as the directory answers.
+    pub fn open(directory: &Path) -> Result<Self> {
+        Ok(Self { directory: directory.to_owned(), view: StoreView::open(directory)? })
+    }
+
+    /// The completed checkpoints of each job.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such job; what the storage answers. Damage is in the listing.
+    pub fn list(&self, job: Option<&str>) -> Result<StoreListing> {
+        let jobs = self.jobs(job)?.into_iter();
+        let jobs = jobs.map(|listing| list_job(&self.directory, &self.view, listing));
+        Ok(StoreListing {
+            store: self.store(),
+            placement: self.view.placement(),
+            jobs: jobs.collect::<Result<_>>()?,
+            damage: self.view.damage().iter().map(Damage::of).collect(),
+        })
+    }
+
+    /// One checkpoint in full; the newest one of the job when no id is given.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such job or checkpoint; `Invalid` when the store has several jobs
+    /// and none is named; `Corrupt` when the checkpoint's own record is damaged.
+    pub fn show(&self, job: Option<&str>, id: Option<CheckpointId>) -> Result<CheckpointDetails> {
+        let listing = self.one_job(job)?;
+        let found = match id {
+            None => listing.stored.last(),
+            Some(id) => listing.stored.iter().find(|stored| stored.id == id),
+        };
+        let stored = found.ok_or_else(|| no_checkpoint(&[listing], id))?;
+        let checkpoint = load_checkpoint(&self.view, listing, stored)
+            .map_err(|error| error.context(format!("checkpoint {}", stored.id)))?;
+        let operators = read_operators(&self.view, &checkpoint)?;
+        let info = CheckpointInfo::of(&checkpoint);
+        Ok(CheckpointDetails {
+            store: self.store(),
+            job: listing.job.clone(),
+            summary: CheckpointSummary::new(&self.directory, info),
+            operators,
+        })
+    }
+
+    /// Reads everything that the checkpoints depend on: all of them, or those with this id.
+    /// `progress` is told after each record.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such job or checkpoint; what the storage answers. Damage is in
+    /// the result.
+    pub fn verify(
+        &self,
+        job: Option<&str>,
+        id: Option<CheckpointId>,
+        progress: &mut dyn FnMut(VerifyProgress),
+    ) -> Result<StoreVerification> {
+        let jobs = self.jobs(job)?;
+        let mut chosen = Vec::new();
+        for listing in &jobs {
+            let mut stored = listing.stored.clone();
+            stored.retain(|stored| id.is_none_or(|id| id == stored.id));
+            if id.is_none() || !stored.is_empty() {
+                chosen.push((*listing, stored));
+            }
+        }
+        if id.is_some() && chosen.is_empty() {
+            return Err(no_checkpoint(&jobs, id));
+        }
+        verify_jobs(self.store(), &self.view, &chosen, progress)
+    }
+
+    fn store(&self) -> String {
+        self.directory.display().to_string()
+    }
+
+    fn jobs(&self, job: Option<&str>) -> Result<Vec<&JobListing>> {
+        let all = self.view.jobs();
+        let Some(job) = job else {
+            return Ok(all.iter().collect());
+        };
+        let found = all.iter().find(|listing| listing.job == job);
+        found.map(|listing| vec![listing]).ok_or_else(|| {
+            let message = format!("{} has no job {job:?}; it has {}", self.store(), self.names());
+            Error::new(ErrorKind::NotFound, message)
+        })
+    }
+
+    fn one_job(&self, job: Option<&str>) -> Result<&JobListing> {
+        match *self.jobs(job)? {
+            [job] => Ok(job),
+            [] => {
+                let message = format!("{} has no jobs", self.store());
+                Err(Error::new(ErrorKind::NotFound, message))
+            }
+            _ => {
+                let message =
+                    format!("{} has several jobs, name one: {}", self.store(), self.names());
+                Err(Error::invalid(message))
+            }
+        }
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<_> = self.view.jobs().iter().map(|listing| listing.job.as_str()).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+}
+
+fn no_checkpoint(jobs: &[&JobListing], id: Option<CheckpointId>) -> Error {
+    let jobs: Vec<_> = jobs.iter().map(|listing| listing.job.as_str()).collect();
+    let id = id.map(|id| format!(" {id}")).unwrap_or_default();
+    let message = format!("there is no completed checkpoint{id} of {}", jobs.join(", "));
+    Error::new(ErrorKind::NotFound, message)
+}
