@@ -58,3 +58,12 @@ pub const ENTRY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The most encoded bytes of one key, value or keyed entry, and of a source's position: a key of
 /// [`ENTRY_BYTES_MAX`] must fit with its value.
 pub const STATE_ENTRY_BYTES_MAX: usize = 4 * ENTRY_BYTES_MAX;
+
+/// The largest configuration file, in bytes.
+pub const CONFIG_FILE_BYTES_MAX: usize = 256 * 1024;
+
+/// The deepest nesting of a configuration file.
+pub const CONFIG_DEPTH_MAX: usize = 64;
+
+/// The longest key of a configuration file with its dots, in bytes.
+pub const CONFIG_KEY_BYTES_MAX: usize = 1024;

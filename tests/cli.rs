@@ -380,3 +380,36 @@ fn a_reader_that_goes_away_ends_it_quietly() {
     child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
     assert_eq!((child.wait().unwrap().code(), err.as_str()), (Some(0), ""));
 }
+
+#[test]
+fn config_check_shows_what_a_file_comes_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yaml");
+    let path = file.to_str().unwrap();
+    fs::write(&file, "execution:\n  checkpointing:\n    interval: 10 s\n    tiemout: 1 min\n")
+        .unwrap();
+    let text = says(&["config", "check", path]);
+    let interval = text.lines().find(|line| line.trim_start().starts_with("interval ")).unwrap();
+    assert_eq!(
+        interval.split_whitespace().collect::<Vec<_>>(),
+        ["interval", "10000", "ms", "line", "3"]
+    );
+    assert!(
+        text.contains("warning: line 4: execution.checkpointing.tiemout: unknown key"),
+        "{text}"
+    );
+    let report = says_json(&["config", "check", path]);
+    assert_eq!(report["options"][0]["key"], "execution.checkpointing.interval");
+    assert_eq!(report["options"][0]["value"], 10_000);
+    assert_eq!(report["options"][0]["origin"]["line"], 3);
+    assert_eq!(report["warnings"][0]["line"], 4);
+
+    fs::write(&file, "\nexecution.checkpointing.interval: 9\n").unwrap();
+    let why =
+        format!("error: {path}: line 2: execution.checkpointing.interval: the checkpoint interval");
+    refused(&["config", "check", path], 2, &why);
+    fs::write(&file, [0xff, 0xfe]).unwrap();
+    refused(&["config", "check", path, "--json"], 2, "is not UTF-8 text");
+    refused(&["config", "check", "/nowhere/config.yaml"], 2, "cannot read /nowhere/config.yaml");
+    refused(&["config", "check"], 2, "FILE");
+}

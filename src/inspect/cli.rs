@@ -3,7 +3,9 @@
 //! An embedder with storages or names of its own can call [`run`] from a program of its own.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind as ClapError;
@@ -14,21 +16,22 @@ use serde::Serialize;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::inspect::damage::chain;
-use crate::inspect::{Inspector, StoreLocation};
+use crate::inspect::{Inspector, StoreLocation, check_config};
+use crate::limits::CONFIG_FILE_BYTES_MAX;
 
 /// It is done, and the answer is yes where there was a question.
 pub const EXIT_OK: u8 = 0;
 /// The answer is no: damage was found.
 pub const EXIT_NO: u8 = 1;
-/// Wrong usage or bad input: no such store, job or checkpoint.
+/// Wrong usage or bad input: no such store, job, checkpoint or file, or a wrong value in a file.
 pub const EXIT_USAGE: u8 = 2;
 /// It could not run: an I/O error, or the store is in use.
 pub const EXIT_FAILED: u8 = 3;
 
-const EXIT_CODES: &str = "Exit codes: 0 ok; 1 damage was found; 2 wrong usage, or no such store, \
-                          job or checkpoint; 3 could not run";
+const EXIT_CODES: &str = "Exit codes: 0 ok; 1 damage was found; 2 wrong usage, no such store, \
+                          job, checkpoint or file, or a wrong configuration; 3 could not run";
 
-/// Looks at tidegate checkpoint stores; never changes one.
+/// Looks at tidegate checkpoint stores and configurations; never changes one.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, after_help = EXIT_CODES)]
 struct Arguments {
@@ -44,6 +47,22 @@ enum Verb {
     Show(WithId),
     /// Reads everything that checkpoints depend on and reports damage
     Verify(WithId),
+    /// Looks at configuration files
+    #[command(subcommand)]
+    Config(ConfigVerb),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigVerb {
+    /// Shows what a Flink configuration comes to: each value, where it is from, every warning
+    Check {
+        /// A config.yaml or flink-conf.yaml
+        file: PathBuf,
+
+        /// Prints one JSON object: times in milliseconds, sizes in bytes
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -148,6 +167,10 @@ fn answer(verb: &Verb, progress: bool) -> Result<Answer> {
             let verified = verified?;
             common.answer(&verified, if verified.sound { EXIT_OK } else { EXIT_NO })
         }
+        Verb::Config(ConfigVerb::Check { file, json }) => {
+            let report = check_config(&read_config(file)?);
+            Answer::of(&report.map_err(|error| error.context(file.display()))?, *json, EXIT_OK)
+        }
     }
 }
 
@@ -165,7 +188,13 @@ impl Common {
     }
 
     fn answer<R: Serialize + ToString>(&self, report: &R, code: u8) -> Result<Answer> {
-        let mut text = if self.json {
+        Answer::of(report, self.json, code)
+    }
+}
+
+impl Answer {
+    fn of<R: Serialize + ToString>(report: &R, json: bool, code: u8) -> Result<Self> {
+        let mut text = if json {
             serde_json::to_string_pretty(report)
                 .map_err(|error| Error::internal("the report has no JSON").with_source(error))?
         } else {
@@ -174,8 +203,21 @@ impl Common {
         if !text.ends_with('\n') {
             text.push('\n');
         }
-        Ok(Answer { text, code })
+        Ok(Self { text, code })
     }
+}
+
+/// A configuration as text, as far as one can be long.
+fn read_config(file: &Path) -> Result<String> {
+    let doing = || format!("read {}", file.display());
+    let opened = File::open(file).map_err(|error| Error::io(doing(), error))?;
+    let most = u64::try_from(CONFIG_FILE_BYTES_MAX).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    // One byte more than is allowed shows that there are too many.
+    let mut opened = opened.take(most.saturating_add(1));
+    opened.read_to_end(&mut bytes).map_err(|error| Error::io(doing(), error))?;
+    String::from_utf8(bytes)
+        .map_err(|_| Error::invalid(format!("{} is not UTF-8 text", file.display())))
 }
 
 fn progress_bar() -> ProgressBar {

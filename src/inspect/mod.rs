@@ -1,4 +1,5 @@
-//! Looks at stores from outside: what they hold, without changing it.
+//! Looks at stores from outside: what they hold, without changing it. Looks at configuration files
+//! too: what they come to.
 //!
 //! Owns the reports behind the command line: values that print themselves for people (`Display`)
 //! and serialise for programs, with the names of Flink's REST interface. Never triggers a checkpoint
@@ -23,6 +24,7 @@
 
 #[cfg(feature = "cli")]
 pub mod cli;
+mod configuration;
 mod damage;
 mod inspector;
 mod list;
@@ -35,6 +37,9 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use configuration::{
+    CheckedOption, ConfigNotice, ConfigReport, OptionValue, Origin, check_config,
+};
 pub use damage::Damage;
 pub use inspector::Inspector;
 pub use list::{
