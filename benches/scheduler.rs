@@ -44,7 +44,7 @@ fn together(threads: u32, act: impl Fn(u32) + Sync) -> Duration {
         let times: Vec<_> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
         let start = times.iter().map(|(start, _)| *start).min().unwrap();
         let end = times.iter().map(|(_, end)| *end).max().unwrap();
-        end - start
+        end.saturating_sub(start)
     })
 }
 
