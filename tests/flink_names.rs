@@ -86,6 +86,7 @@ fn new() -> CheckpointConfig {
 
 /// The default comes out of a new configuration, and what was set comes out afterwards.
 #[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "the calls read better with plain values")]
 fn reads<T: PartialEq + Debug>(
     read: impl Fn(&CheckpointConfig) -> T,
     default: T,
@@ -236,15 +237,30 @@ fn flags(name: &str) {
         }
         "set_fail_on_checkpointing_errors" => {
             let read = CheckpointConfig::tolerable_checkpoint_failure_number;
-            let set =
-                |c: &mut CheckpointConfig, fail| drop(c.set_fail_on_checkpointing_errors(fail));
+            let set = |c: &mut CheckpointConfig, fail| {
+                c.set_fail_on_checkpointing_errors(fail);
+            };
             reads(read, 0, |c| set(c, true), 0);
             reads(read, 0, |c| set(c, false), i32::MAX);
         }
         "is_unaligned_checkpoints_enabled" | "enable_unaligned_checkpoints" => {
             let read = CheckpointConfig::is_unaligned_checkpoints_enabled;
-            reads(read, false, |c| drop(c.enable_unaligned_checkpoints(true)), true);
-            reads(read, false, |c| drop(c.enable_unaligned_checkpoints(false)), false);
+            reads(
+                read,
+                false,
+                |c| {
+                    c.enable_unaligned_checkpoints(true);
+                },
+                true,
+            );
+            reads(
+                read,
+                false,
+                |c| {
+                    c.enable_unaligned_checkpoints(false);
+                },
+                false,
+            );
         }
         "disable_unaligned_checkpoints" => {
             let read = CheckpointConfig::is_unaligned_checkpoints_enabled;
@@ -255,8 +271,22 @@ fn flags(name: &str) {
         }
         "is_force_unaligned_checkpoints" | "set_force_unaligned_checkpoints" => {
             let read = CheckpointConfig::is_force_unaligned_checkpoints;
-            reads(read, false, |c| drop(c.set_force_unaligned_checkpoints(true)), true);
-            reads(read, false, |c| drop(c.set_force_unaligned_checkpoints(false)), false);
+            reads(
+                read,
+                false,
+                |c| {
+                    c.set_force_unaligned_checkpoints(true);
+                },
+                true,
+            );
+            reads(
+                read,
+                false,
+                |c| {
+                    c.set_force_unaligned_checkpoints(false);
+                },
+                false,
+            );
         }
         other => panic!("unknown name {other:?}"),
     }
@@ -276,8 +306,9 @@ fn choices(name: &str) {
             return;
         }
         "enable_externalized_checkpoints" => {
-            let set =
-                |c: &mut CheckpointConfig| drop(c.enable_externalized_checkpoints(word("RETAIN")));
+            let set = |c: &mut CheckpointConfig| {
+                c.enable_externalized_checkpoints(word("RETAIN"));
+            };
             let read = CheckpointConfig::externalized_checkpoint_cleanup;
             reads(read, default, set, RetainOnCancellation);
         }
@@ -297,8 +328,9 @@ fn choices(name: &str) {
         }
         "is_externalized_checkpoints_enabled" => {
             let read = CheckpointConfig::is_externalized_checkpoints_enabled;
-            let set =
-                |c: &mut CheckpointConfig, to| drop(c.set_externalized_checkpoint_cleanup(to));
+            let set = |c: &mut CheckpointConfig, to| {
+                c.set_externalized_checkpoint_cleanup(to);
+            };
             reads(read, false, |c| set(c, DeleteOnCancellation), true);
             reads(read, false, |c| set(c, NoExternalizedCheckpoints), false);
         }
@@ -318,7 +350,9 @@ fn places(name: &str) {
     let owned = |text: &str| Some(text.to_owned());
     match name {
         "get_checkpoint_storage" | "set_checkpoint_storage" => {
-            let set = |c: &mut CheckpointConfig| drop(c.set_checkpoint_storage("memory:").unwrap());
+            let set = |c: &mut CheckpointConfig| {
+                c.set_checkpoint_storage("memory:").unwrap();
+            };
             reads(storage, None, set, owned("memory:"));
             refuses("", |c, text| c.set_checkpoint_storage(text).map(drop));
         }
