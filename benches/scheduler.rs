@@ -6,9 +6,9 @@
 //! operations of each thread.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a bench may panic")]
 
-use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Barrier};
+use std::hint::{black_box, spin_loop};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -22,30 +22,31 @@ use tidegate::coordinator::{
 use tidegate::message::CheckpointType;
 
 /// Tasks of the coordinators whose acknowledgements are timed.
-const TASKS: u32 = 65_536;
+const TASKS: u32 = 4096;
 
-/// Acknowledges or adds from each of `threads` at once: wall time until the last one is done.
+/// Acts on each of `threads` at once: wall time from the first start to the last end.
 fn together(threads: u32, act: impl Fn(u32) + Sync) -> Duration {
     let clock = SystemClock::new();
-    let ready = Barrier::new(usize::try_from(threads).unwrap() + 1);
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|thread| {
-                let (act, ready, clock) = (&act, &ready, &clock);
-                scope.spawn(move || {
-                    ready.wait();
-                    let start = clock.now();
-                    act(thread);
-                    (start, clock.now())
-                })
-            })
-            .collect();
-        ready.wait();
-        let times: Vec<_> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
-        let start = times.iter().map(|(start, _)| *start).min().unwrap();
-        let end = times.iter().map(|(_, end)| *end).max().unwrap();
-        end.saturating_sub(start)
-    })
+    let arrived = AtomicU32::new(0);
+    let timed = |thread| {
+        // Spinning, so that all start within nanoseconds.
+        arrived.fetch_add(1, Ordering::AcqRel);
+        while arrived.load(Ordering::Acquire) < threads {
+            spin_loop();
+        }
+        let start = clock.now();
+        act(thread);
+        (start, clock.now())
+    };
+    let spans = thread::scope(|scope| {
+        let timed = &timed;
+        let workers: Vec<_> =
+            (0..threads).map(|thread| scope.spawn(move || timed(thread))).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).collect::<Vec<_>>()
+    });
+    let start = spans.iter().map(|(start, _)| *start).min().unwrap();
+    let end = spans.iter().map(|(_, end)| *end).max().unwrap();
+    end.saturating_sub(start)
 }
 
 fn coordinator(tasks: u32) -> Coordinator<u64> {

@@ -86,7 +86,7 @@ fn new() -> CheckpointConfig {
 
 /// The default comes out of a new configuration, and what was set comes out afterwards.
 #[track_caller]
-#[expect(clippy::needless_pass_by_value, reason = "the calls read as a table of values")]
+#[expect(clippy::needless_pass_by_value, reason = "the calls read better with plain values")]
 fn reads<T: PartialEq + Debug>(
     read: impl Fn(&CheckpointConfig) -> T,
     default: T,
