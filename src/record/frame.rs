@@ -189,6 +189,14 @@ impl<'a> FrameHeader<'a> {
         }
     }
 
+    /// The whole frame over `payload`, whose length and checksum this header has.
+    pub(crate) fn frame(&self, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.header_len() + payload.len());
+        self.encode(&mut bytes);
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
     /// Reads and checks a header; its payload is not looked at.
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, FrameFault> {
         let Some((fixed, names)) = bytes.split_at_checked(FIXED_BYTES) else {

@@ -220,9 +220,7 @@ impl StoreDir {
                 .map_err(|_| Error::invalid("the finish records are too long"))?,
             payload_crc: crc32fast::hash(&payload),
         };
-        let mut bytes = Vec::new();
-        header.encode(&mut bytes);
-        bytes.extend_from_slice(&payload);
+        let bytes = header.frame(&payload);
         self.disk
             .replace_small(&self.path.join("FINISHED"), &bytes)
             .map_err(|error| self.io("write FINISHED in", error))

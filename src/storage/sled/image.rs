@@ -123,9 +123,7 @@ impl Image {
                 *chunk = (*chunk).max((header.sequence, place));
             }
             FrameKind::Manifest | FrameKind::Commit => {
-                let mut bytes = Vec::with_capacity(header.header_len() + payload.len());
-                header.encode(&mut bytes);
-                bytes.extend_from_slice(payload);
+                let bytes = header.frame(payload);
                 let node = NodeFrame { place, sequence: header.sequence, bytes };
                 let newer = |old: &NodeFrame| old.sequence < node.sequence;
                 if self.nodes.get(&header.id).is_none_or(newer) {

@@ -81,10 +81,7 @@ impl IndexCodec {
             payload_len,
             payload_crc: crc32fast::hash(payload),
         };
-        let mut bytes = Vec::with_capacity(header.header_len() + payload.len());
-        header.encode(&mut bytes);
-        bytes.extend_from_slice(payload);
-        Ok(bytes)
+        Ok(header.frame(payload))
     }
 
     fn check<'a>(&self, kind: FrameKind, part: u32, bytes: &'a [u8]) -> Result<&'a [u8]> {

@@ -126,10 +126,7 @@ impl PlacedStore {
             payload_len,
             payload_crc: crc32fast::hash(payload),
         };
-        let mut bytes = Vec::with_capacity(header.header_len() + payload.len());
-        header.encode(&mut bytes);
-        bytes.extend_from_slice(payload);
-        Ok((RecordRef::to_record(&header), bytes))
+        Ok((RecordRef::to_record(&header), header.frame(payload)))
     }
 
     /// Applies a change with the sequence number reached, and makes it durable.

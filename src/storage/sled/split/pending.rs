@@ -159,10 +159,7 @@ fn frame_bytes(
         payload_len: record.payload_len,
         payload_crc: record.payload_crc,
     };
-    let mut bytes = Vec::with_capacity(header.header_len() + payload.len());
-    header.encode(&mut bytes);
-    bytes.extend_from_slice(payload);
-    bytes
+    header.frame(payload)
 }
 
 /// One task's writer: it has a segment to itself while it lives.
