@@ -113,34 +113,48 @@ impl Seen {
     }
 }
 
-#[test]
-fn the_last_acknowledgement_and_the_expiry_give_one_outcome() {
-    model(|| {
-        let (woken, wake) = counting();
-        let mut coordinator = coordinator(1, 2, 1, wake);
-        trigger(&mut coordinator);
-        coordinator.settle(START);
-        let before = woken.load(Ordering::Acquire);
-        let tasks: Vec<_> = (0..2)
-            .map(|task| {
-                let handle = coordinator.handle();
-                thread::spawn(move || acknowledge(&handle, FIRST, task))
-            })
-            .collect();
-        let mut seen = Seen::default();
+/// Tasks from `first` to 2 acknowledge while the checkpoint expires; those before have.
+fn acknowledge_during_the_expiry(tasks: u32, first: u32) {
+    let (woken, wake) = counting();
+    let mut coordinator = coordinator(1, tasks, 1, wake);
+    trigger(&mut coordinator);
+    coordinator.settle(START);
+    let mut seen = Seen::default();
+    for task in 0..first {
+        seen.given_back(FIRST, acknowledge(&coordinator.handle(), FIRST, task));
+    }
+    let before = woken.load(Ordering::Acquire);
+    let acknowledging: Vec<_> = (first..tasks)
+        .map(|task| {
+            let handle = coordinator.handle();
+            thread::spawn(move || acknowledge(&handle, FIRST, task))
+        })
+        .collect();
+    coordinator.step(TIMEOUT, 0);
+    seen.drain(&mut coordinator);
+    for (task, thread) in (first..tasks).zip(acknowledging) {
+        let given_back = thread.join().unwrap();
+        assert!(given_back.is_none_or(|state| state == task));
+        seen.given_back(FIRST, given_back);
+    }
+    // A driver that nobody wakes has missed nothing.
+    if woken.load(Ordering::Acquire) > before {
         coordinator.step(TIMEOUT, 0);
         seen.drain(&mut coordinator);
-        for task in tasks {
-            seen.given_back(FIRST, task.join().unwrap());
-        }
-        // A driver that nobody wakes has missed nothing.
-        if woken.load(Ordering::Acquire) > before {
-            coordinator.step(TIMEOUT, 0);
-            seen.drain(&mut coordinator);
-        }
-        assert_eq!(seen.outcomes(FIRST), 1);
-        assert_eq!(seen.states, BTreeMap::from([((FIRST, 0), 1), ((FIRST, 1), 1)]));
-    });
+    }
+    assert_eq!(seen.outcomes(FIRST), 1);
+    assert_eq!(seen.states, (0..tasks).map(|task| ((FIRST, task), 1)).collect());
+}
+
+#[test]
+fn the_last_acknowledgement_and_the_expiry_give_one_outcome() {
+    model(|| acknowledge_during_the_expiry(2, 0));
+}
+
+/// Under loom two tasks make a group: the last of one group races with the only one of another.
+#[test]
+fn the_last_tasks_of_two_groups_and_the_expiry_give_one_outcome() {
+    model(|| acknowledge_during_the_expiry(3, 1));
 }
 
 #[test]

@@ -24,7 +24,7 @@
 //!      +----------------> aborted <-------+
 //! ```
 //!
-//! The first arrow out of `pending` is one compare-exchange on the checkpoint's countdown word:
+//! The first arrow out of `pending` is one compare-exchange on the checkpoint's outcome word:
 //! whoever wins it has decided. Timeout and subsumption no longer apply to `committing`.
 //!
 //! # Where it differs from Flink
