@@ -112,6 +112,9 @@ pub mod restore;
 pub mod state;
 pub mod storage;
 mod sync;
+#[cfg(tidegate_stall)]
+#[doc(hidden)]
+pub use sync::stall;
 pub mod task;
 
 pub use error::{Corruption, Error, ErrorKind, Result};

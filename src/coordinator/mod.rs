@@ -54,9 +54,6 @@ mod trigger;
 #[cfg(test)]
 mod tests;
 
-#[cfg(test)]
-mod loom;
-
 pub use self::core::Coordinator;
 pub use decider::{Decision, Facts, RequestDecider};
 pub use event::{Commit, Event, RequestKind};

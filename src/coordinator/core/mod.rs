@@ -78,23 +78,12 @@ impl<S: Send> Coordinator<S> {
         wake: WakeHook,
     ) -> Result<Self> {
         settings.check()?;
-        let slots = settings.max_concurrent.saturating_add(FORCED_SAVEPOINT_SLOTS);
-        Self::with_slots(slots, settings, tasks, next_id, latest_completed, wake)
-    }
-
-    pub(in crate::coordinator) fn with_slots(
-        slots: u32,
-        settings: CoordinatorSettings,
-        tasks: u32,
-        next_id: CheckpointId,
-        latest_completed: Option<CheckpointId>,
-        wake: WakeHook,
-    ) -> Result<Self> {
         if tasks == 0 || tasks > COORDINATED_TASKS_MAX {
             return Err(Error::invalid(format!(
                 "{tasks} tasks, allowed are 1 to {COORDINATED_TASKS_MAX}"
             )));
         }
+        let slots = settings.max_concurrent.saturating_add(FORCED_SAVEPOINT_SLOTS);
         let slots = usize::try_from(slots).unwrap_or(usize::MAX);
         Ok(Self {
             shared: Arc::new(Shared::new(slots, tasks, wake)),
