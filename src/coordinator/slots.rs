@@ -39,6 +39,9 @@ const TASK_MASK: u32 = (1 << REASON_SHIFT) - 1;
 
 const _: () = assert!(crate::limits::COORDINATED_TASKS_MAX < TASK_MASK);
 
+/// The same as a step between the first tasks of groups.
+const GROUP: usize = TASKS_PER_GROUP as usize;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Word {
     tag: u32,
@@ -186,27 +189,33 @@ impl Slots {
         usize::try_from(home).unwrap_or_default()
     }
 
-    /// Opens a closed slot. Driver only. False, and nothing changed for `id`, when the slot is not
-    /// closed.
-    pub(super) fn open(&self, index: usize, id: CheckpointId) -> bool {
+    /// Opens a closed slot for the tasks that have not `finished`. Driver only. False when the slot
+    /// is not closed or nobody is left to acknowledge; nothing counts for `id` then.
+    pub(super) fn open(
+        &self,
+        index: usize,
+        id: CheckpointId,
+        finished: &impl Fn(u32) -> bool,
+    ) -> bool {
         let (Some(slot), Some(tag)) = (self.slots.get(index), tag(id)) else {
             return false;
         };
         let open = |word: &AtomicU64, payload| {
             change(word, |word| (word == Word::CLOSED).then_some(Word { tag, payload })).is_ok()
         };
-        let mut left = self.tasks;
         let mut groups = 0;
-        for group in &slot.groups {
-            let members = left.min(TASKS_PER_GROUP);
-            left -= members;
-            groups += 1;
-            if !open(&group.countdown, members) || !open(&group.acknowledged, 0) {
+        for (group, first) in slot.groups.iter().zip((0..self.tasks).step_by(GROUP)) {
+            let members = self.tasks.saturating_sub(first).min(TASKS_PER_GROUP);
+            let done = (0..members).filter(|member| finished(first + member));
+            let done = done.fold(0, |bits, member| bits | 1_u32 << member);
+            let left = members - done.count_ones();
+            groups += u32::from(left > 0);
+            if !open(&group.countdown, left) || !open(&group.acknowledged, done) {
                 return false;
             }
         }
         // ORDERING: the outcome last; who reads it with this id sees the words opened before.
-        open(&slot.outcome, groups)
+        groups > 0 && open(&slot.outcome, groups)
     }
 
     /// Sets the bit of a task, once. The caller hands the state over, then counts down.
@@ -271,7 +280,8 @@ impl Slots {
         word.map_or(Status::Pending, |word| Status::of(Word::unpack(word).payload))
     }
 
-    /// Closes a slot for good and tells how many bits were set in it. Driver only.
+    /// Closes a slot for good and tells how many bits were set in it, those of finished tasks
+    /// included. Driver only.
     pub(super) fn close(&self, index: usize) -> u32 {
         let Some(slot) = self.slots.get(index) else {
             return 0;

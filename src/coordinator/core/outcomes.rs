@@ -83,6 +83,9 @@ impl<S: Send> Coordinator<S> {
         self.failures.succeeded(id);
         self.last_completion = Some(now);
         self.events.push_back(Event::Completed { id, kind: pending.kind, duration });
+        if !pending.kind.is_savepoint() {
+            self.full_until_completed = false;
+        }
         // A plain savepoint is the user's: tasks commit nothing for it and it subsumes nothing.
         if pending.kind.checkpoint_type() != CheckpointType::Savepoint {
             // A commit that came after a newer one is no news.
@@ -163,7 +166,7 @@ impl<S: Send> Coordinator<S> {
     fn remove(&mut self, id: CheckpointId) -> Option<Pending<S>> {
         let pending = self.pending.remove(&id)?;
         let claimed = self.shared.slots.close(pending.slot);
-        self.leases.give_back(pending.slot, claimed);
+        self.leases.give_back(pending.slot, claimed.saturating_sub(pending.finished));
         Some(pending)
     }
 }
