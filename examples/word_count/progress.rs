@@ -21,6 +21,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often a line is printed where there is no terminal.
 const PLAIN_LINE_EVERY: Duration = Duration::from_secs(3);
 
+/// How long a stop waits for its last checkpoint.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
+
 /// Prints a line; a reader that has gone away is no reason to stop.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(stdout(), "{line}");
@@ -71,7 +74,7 @@ impl Watch {
         while ended.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
             if !stopping && self.stop.code().is_some() {
                 stopping = true;
-                self.job.stop();
+                self.job.shutdown(STOP_DEADLINE);
             }
             let (bytes, lines) = self.read_so_far();
             let lines_of_this_run = lines.saturating_sub(lines_at_start);

@@ -103,7 +103,7 @@ fn count(
             finish(&finished, input, &output)?;
             Ok(Ended::Finished)
         }
-        JobEnd::Stopped { checkpoint } => {
+        JobEnd::Suspended { checkpoint } => {
             match checkpoint {
                 Some(id) => say(&format!("stopped; checkpoint {id} is kept")),
                 None => say("stopped before the first checkpoint"),

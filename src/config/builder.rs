@@ -39,8 +39,7 @@ impl CheckpointConfigBuilder {
         self.try_set(|config| config.set_checkpoint_interval_duration(interval).map(drop))
     }
 
-    /// The interval while a source works off a backlog; zero for none. Has no effect in this
-    /// version yet, but is checked.
+    /// The interval while a source works off a backlog; zero for none.
     pub fn interval_during_backlog(self, interval: Duration) -> Self {
         self.try_set(|config| {
             config.set_checkpoint_interval_during_backlog_duration(interval).map(drop)

@@ -85,6 +85,8 @@ pub struct EffectiveConfig {
     data_inline_threshold: u32,
     write_buffer_size: u32,
     warnings: Vec<ConfigWarning>,
+    /// What it was made of.
+    asked: CheckpointConfig,
 }
 
 impl EffectiveConfig {
@@ -132,7 +134,13 @@ impl EffectiveConfig {
                 config.write_buffer_size().max(config.data_inline_threshold()),
             ),
             warnings,
+            asked: config.clone(),
         })
+    }
+
+    /// What was asked for.
+    pub fn asked(&self) -> &CheckpointConfig {
+        &self.asked
     }
 
     /// The time between two periodic starts as it was set; none when they are off.

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crossbeam::queue::ArrayQueue;
+
 use crate::catalog::{CheckpointInfo, Checkpoints};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{CheckpointingMode, EffectiveConfig};
 use crate::coordinator::{Coordinator, CoordinatorSettings, Signal};
-use crate::engine::schedule::Prepared;
+use crate::engine::schedule::{COMMANDS_MAX, Prepared};
 use crate::engine::{Engine, OperatorSpec};
 use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, JobId, TaskId};
@@ -96,6 +98,7 @@ impl EngineBuilder {
         }
         let report = self.report(&checkpoints, restored.clone(), completed.len())?;
 
+        let commands = Arc::new(ArrayQueue::new(COMMANDS_MAX));
         let signal = Signal::new();
         let count = u32::try_from(tasks.len()).map_err(|_| Error::invalid("too many tasks"))?;
         let coordinator = Coordinator::new(
@@ -115,8 +118,12 @@ impl EngineBuilder {
             restored: restored.as_ref().map(|info| info.id),
             retained: usize::try_from(self.config.num_retained()).unwrap_or(usize::MAX),
             clock: self.clock,
+            commands: Arc::clone(&commands),
         };
         Ok(Engine {
+            incremental: self.config.is_incremental(),
+            config: Mutex::new(self.config),
+            commands,
             checkpoints,
             restored,
             report,
@@ -195,7 +202,7 @@ fn plan_tasks(operators: &[OperatorSpec]) -> Result<Vec<TaskId>> {
     Ok(tasks)
 }
 
-fn settings(config: &EffectiveConfig) -> CoordinatorSettings {
+pub(super) fn settings(config: &EffectiveConfig) -> CoordinatorSettings {
     CoordinatorSettings {
         period: config.period(),
         period_during_backlog: config.period_during_backlog(),

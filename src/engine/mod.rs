@@ -14,19 +14,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::catalog::{CheckpointInfo, Checkpoints, TaskSnapshot};
+use crate::config::{EffectiveConfig, PolicyUpdate};
 use crate::coordinator::{CoordinatorHandle, Counts, Signal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, TaskId};
-use crate::message::{Barrier, CheckpointType, Notification};
+use crate::message::{Barrier, CheckpointRequest, CheckpointType, Notification};
 use crate::restore::RestoreReport;
 use crate::state::SnapshotSource;
 use crate::task::{ActiveCheckpoints, TaskHandle};
 
-pub use crate::catalog::OperatorSpec;
-pub use crate::coordinator::{CheckpointOutcome, TriggerHandle};
+pub use crate::catalog::{JobStatus, OperatorSpec};
+pub use crate::coordinator::{CheckpointOutcome, TaskState, TriggerHandle};
 pub use builder::EngineBuilder;
 
-use schedule::{Prepared, Threads};
+use schedule::{Command, Commands, Prepared, Threads};
 
 /// How long dropping an engine waits for its threads.
 const DROP_PATIENCE: Duration = Duration::from_secs(1);
@@ -53,6 +54,11 @@ pub struct Engine {
     handle: CoordinatorHandle<TaskSnapshot>,
     active: Arc<ActiveCheckpoints>,
     signal: Signal,
+    /// Never changes while it runs.
+    incremental: bool,
+    /// The configuration in force.
+    config: Mutex<EffectiveConfig>,
+    commands: Commands,
     prepared: Mutex<Option<Prepared>>,
     threads: Mutex<Option<Threads>>,
 }
@@ -93,10 +99,7 @@ impl Engine {
     /// # Errors
     /// `NotFound` when the job has no such task.
     pub fn task(&self, task: &TaskId) -> Result<TaskHandle> {
-        let index = self.tasks.iter().position(|known| known == task);
-        let index = index.and_then(|index| u32::try_from(index).ok()).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("the job has no task {task}"))
-        })?;
+        let index = self.index_of(task)?;
         let (handle, active) = (self.handle.clone(), Arc::clone(&self.active));
         Ok(TaskHandle::new(task.clone(), index, self.attempt(), handle, active))
     }
@@ -129,9 +132,112 @@ impl Engine {
         Ok(())
     }
 
-    /// Asks for a checkpoint; the handle can be waited on and is a `Future`.
+    /// Asks for a snapshot; the handle can be waited on and is a `Future`.
     pub fn trigger(&self, kind: CheckpointType) -> TriggerHandle {
         self.handle.submit(kind)
+    }
+
+    /// Asks for a checkpoint (Flink: `triggerCheckpoint`).
+    pub fn trigger_checkpoint(&self, request: CheckpointRequest) -> TriggerHandle {
+        let is_full = match request {
+            CheckpointRequest::Configured => !self.incremental,
+            CheckpointRequest::Full => true,
+            CheckpointRequest::Incremental => false,
+        };
+        self.trigger(if is_full {
+            CheckpointType::FullCheckpoint
+        } else {
+            CheckpointType::Checkpoint
+        })
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> EffectiveConfig {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the policy of the running job.
+    ///
+    /// # Errors
+    /// `Invalid` when the whole would not be allowed; nothing has changed then. `Unavailable` when
+    /// too many changes wait already.
+    pub fn update(&self, update: &PolicyUpdate) -> Result<()> {
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let updated = config.updated(update)?;
+        self.adopt(&mut config, updated)
+    }
+
+    /// Takes over a configuration that was changed by [`update`](Self::update) elsewhere.
+    pub(crate) fn catch_up(&self, updated: &EffectiveConfig) -> Result<()> {
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        if *config == *updated { Ok(()) } else { self.adopt(&mut config, updated.clone()) }
+    }
+
+    fn adopt(&self, config: &mut EffectiveConfig, updated: EffectiveConfig) -> Result<()> {
+        self.command(Command::Update(builder::settings(&updated)))?;
+        *config = updated;
+        Ok(())
+    }
+
+    /// Starts periodic checkpoints again after [`stop_periodic`](Self::stop_periodic), the first after
+    /// a delay as at the start of the job.
+    ///
+    /// # Errors
+    /// `Unavailable` when too many changes wait already.
+    pub fn start_periodic(&self) -> Result<()> {
+        self.command(Command::StartPeriodic)
+    }
+
+    /// Starts no periodic checkpoint any more; those in flight go on.
+    ///
+    /// # Errors
+    /// `Unavailable` when too many changes wait already.
+    pub fn stop_periodic(&self) -> Result<()> {
+        self.command(Command::StopPeriodic)
+    }
+
+    /// A task reports that it works off a backlog, or that it does so no longer; see
+    /// [`Coordinator::set_backlog`](crate::coordinator::Coordinator::set_backlog).
+    ///
+    /// # Errors
+    /// `NotFound` when the job has no such task; `Unavailable` when too many changes wait already.
+    pub fn set_backlog(&self, task: &TaskId, has_backlog: bool) -> Result<()> {
+        let source = self.index_of(task)?;
+        self.command(Command::Backlog { source, has_backlog })
+    }
+
+    /// A task does not run, runs again, or has finished; see
+    /// [`Coordinator::set_task_state`](crate::coordinator::Coordinator::set_task_state).
+    ///
+    /// # Errors
+    /// `NotFound` when the job has no such task; `Unavailable` when too many changes wait already.
+    pub fn set_task_state(&self, task: &TaskId, state: TaskState) -> Result<()> {
+        let task = self.index_of(task)?;
+        self.command(Command::TaskState { task, state })
+    }
+
+    /// The end of the job: gives up the checkpoints that the configuration does not retain for this
+    /// status, and returns which. To be called after [`stop`](Self::stop).
+    ///
+    /// # Errors
+    /// What the storage answers.
+    pub fn end(&self, status: JobStatus) -> Result<Vec<CheckpointId>> {
+        self.checkpoints.end(self.config().externalized_cleanup(), status)
+    }
+
+    fn command(&self, command: Command) -> Result<()> {
+        self.commands.push(command).map_err(|_| {
+            Error::new(ErrorKind::Unavailable, "too many changes of the policy wait already")
+        })?;
+        self.signal.raise();
+        Ok(())
+    }
+
+    fn index_of(&self, task: &TaskId) -> Result<u32> {
+        let index = self.tasks.iter().position(|known| known == task);
+        index
+            .and_then(|index| u32::try_from(index).ok())
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("the job has no task {task}")))
     }
 
     /// Counts of checkpoints, readable at any time.

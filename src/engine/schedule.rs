@@ -7,16 +7,33 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::queue::ArrayQueue;
 
 use crate::catalog::{Checkpoints, TaskSnapshot};
 use crate::clock::Clock;
-use crate::coordinator::{Coordinator, Event, Signal};
+use crate::coordinator::{Coordinator, CoordinatorSettings, Event, Signal, TaskState};
 use crate::engine::Host;
 use crate::engine::commit::{CommitOrder, Committer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, TaskId};
 use crate::message::{Barrier, CheckpointFailureReason, Notification};
 use crate::task::ActiveCheckpoints;
+
+/// What the host changes while the engine runs; applied by the scheduler thread, in order.
+#[derive(Debug)]
+pub(super) enum Command {
+    Update(CoordinatorSettings),
+    StartPeriodic,
+    StopPeriodic,
+    Backlog { source: u32, has_backlog: bool },
+    TaskState { task: u32, state: TaskState },
+}
+
+/// Commands on their way to the scheduler thread; more than a host gives between two looks.
+pub(super) type Commands = Arc<ArrayQueue<Command>>;
+
+/// The most commands that wait.
+pub(super) const COMMANDS_MAX: usize = 64 * 1024;
 
 /// Everything that the threads need, before they run.
 #[derive(Debug)]
@@ -27,6 +44,7 @@ pub(super) struct Prepared {
     pub(super) restored: Option<CheckpointId>,
     pub(super) retained: usize,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) commands: Commands,
 }
 
 /// The running threads; the scheduler ends after a shutdown, the committer after the scheduler.
@@ -88,6 +106,7 @@ impl Prepared {
             host,
             signal,
             active,
+            commands: self.commands,
             orders,
             subsumed: subsumed_ids,
             barriers: BTreeMap::new(),
@@ -113,6 +132,7 @@ struct Scheduler {
     host: Arc<dyn Host>,
     signal: Signal,
     active: Arc<ActiveCheckpoints>,
+    commands: Commands,
     orders: Sender<CommitOrder>,
     subsumed: Receiver<CheckpointId>,
     /// Barriers of checkpoints that have no outcome yet.
@@ -122,12 +142,11 @@ struct Scheduler {
 impl Scheduler {
     fn run(mut self) {
         self.signal.bind();
-        let now = self.clock.now();
-        // The standard library seeds each `RandomState` from the system.
-        let random = RandomState::new().build_hasher().finish();
-        let delay = self.coordinator.settings().initial_delay(random);
-        self.coordinator.start_periodic(now, delay);
+        self.start_periodic();
         loop {
+            while let Some(command) = self.commands.pop() {
+                self.apply(command);
+            }
             self.coordinator.step(self.clock.now(), self.clock.wall_ms());
             while let Some(event) = self.coordinator.next_event() {
                 self.handle(event);
@@ -141,6 +160,36 @@ impl Scheduler {
             let now = self.clock.now();
             let wait = self.coordinator.next_deadline().map(|at| at.saturating_sub(now));
             self.signal.wait(wait);
+        }
+    }
+
+    fn start_periodic(&mut self) {
+        // The standard library seeds each `RandomState` from the system.
+        let random = RandomState::new().build_hasher().finish();
+        let delay = self.coordinator.settings().initial_delay(random);
+        self.coordinator.start_periodic(self.clock.now(), delay);
+    }
+
+    fn apply(&mut self, command: Command) {
+        let now = self.clock.now();
+        let applied = match command {
+            Command::Update(settings) => self.coordinator.update_settings(settings, now),
+            Command::TaskState { task, state } => self.coordinator.set_task_state(task, state),
+            Command::StartPeriodic => {
+                self.start_periodic();
+                Ok(())
+            }
+            Command::StopPeriodic => {
+                self.coordinator.stop_periodic();
+                Ok(())
+            }
+            Command::Backlog { source, has_backlog } => {
+                self.coordinator.set_backlog(source, has_backlog, now);
+                Ok(())
+            }
+        };
+        if let Err(error) = applied {
+            tracing::error!(%error, "a command that was checked before was refused");
         }
     }
 

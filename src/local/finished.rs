@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, JobStatus};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, TaskId};
 use crate::local::job::JobInner;
@@ -71,12 +71,20 @@ impl Finished {
         Err(Error::new(ErrorKind::NotFound, format!("there is no operator {operator:?}")))
     }
 
-    /// Writes the record that this job is done, with a word to its next start; it outlives the
-    /// job's checkpoints.
+    /// Writes the record that this job is done, with a word to its next start, then gives up the
+    /// checkpoints as the configuration says of a finished job: all of them, in every mode. The record
+    /// outlives them. Until this is called everything is kept, and the next start finishes again.
+    ///
+    /// CRASH: after the record the next start finds the job finished; checkpoints that are still there
+    /// only take space.
     ///
     /// # Errors
     /// What the storage returned.
-    pub fn record(&self, word: &str) -> Result<()> {
-        self.engine.record_finish(word)
+    pub fn record(self, word: &str) -> Result<()> {
+        self.engine.record_finish(word)?;
+        if let Err(error) = self.engine.end(JobStatus::Finished) {
+            tracing::warn!(%error, "the checkpoints of a finished job are kept");
+        }
+        Ok(())
     }
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
+use crate::config::{EffectiveConfig, PolicyUpdate};
 use crate::engine::{Engine, TriggerHandle};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
-use crate::message::{CheckpointFailureReason, CheckpointType};
+use crate::local::end::{End, EndWish, StopMode};
+use crate::message::{CheckpointFailureReason, CheckpointRequest, CheckpointType};
 use crate::restore::RestoreReport;
-use crate::sync::{AtomicBool, Ordering};
 
 /// Is told what happens to a job, on the job's own thread; must not block for long.
 pub trait JobListener: Send + Sync {
@@ -69,13 +70,41 @@ impl JobHandle {
         Self(shared)
     }
 
-    /// Asks the job to end after one last checkpoint, which is kept. Returns at once; the job's
-    /// `run` returns when it is done, also when that checkpoint failed.
-    pub fn stop(&self) {
-        // ORDERING: pairs with the load in `is_stopping`; the flag alone is passed.
-        self.0.stopping.store(true, Ordering::Release);
-        // A full lane already holds a wake-up.
-        let _ = self.0.wake.try_send(());
+    /// Asks the job to end after one last checkpoint, within `deadline`, and to go on with its next
+    /// start; everything is kept. Returns at once; the job's `run` returns
+    /// [`JobEnd::Suspended`](crate::local::JobEnd::Suspended), also when that checkpoint failed or did
+    /// not complete in time. With a deadline of zero no checkpoint is asked for.
+    pub fn shutdown(&self, deadline: Duration) {
+        self.0.end.set_final(End::Shutdown { deadline });
+        self.0.wake();
+    }
+
+    /// Asks the job to end at once and for good (Flink: `cancel`). What is kept depends on the
+    /// configuration's externalized cleanup; with the default, nothing but savepoints.
+    pub fn cancel(&self) {
+        self.0.end.set_final(End::Cancel);
+        self.0.wake();
+    }
+
+    /// Stops the job with a savepoint (Flink: `stopWithSavepoint`): no periodic checkpoint starts any
+    /// more, sources stand still behind the savepoint's barrier, and when it is complete and every
+    /// sink has committed it, the job ends. When it fails, the job restarts and goes on.
+    ///
+    /// # Errors
+    /// `Unavailable` while the job is not running; `Conflict` when it was asked to end before.
+    pub fn stop_with_savepoint(&self, mode: StopMode) -> Result<TriggerHandle> {
+        // Both cut at the same place as long as no operator emits anything at its end of input.
+        let _: StopMode = mode;
+        self.end_with(CheckpointType::SyncSavepoint, End::StopWith)
+    }
+
+    /// Takes a savepoint and cancels the job when it is complete (Flink: `cancelWithSavepoint`). When
+    /// it fails, periodic checkpoints start again and the job goes on.
+    ///
+    /// # Errors
+    /// `Unavailable` while the job is not running; `Conflict` when it was asked to end before.
+    pub fn cancel_with_savepoint(&self) -> Result<TriggerHandle> {
+        self.end_with(CheckpointType::Savepoint, End::CancelWith)
     }
 
     /// Asks for a checkpoint now.
@@ -83,12 +112,48 @@ impl JobHandle {
     /// # Errors
     /// `Unavailable` while the job is not running: before `run`, between two attempts, and after
     /// its end.
-    pub fn trigger_checkpoint(&self) -> Result<TriggerHandle> {
+    pub fn trigger_checkpoint(&self, request: CheckpointRequest) -> Result<TriggerHandle> {
+        self.0.with_engine(|engine| Ok(engine.trigger_checkpoint(request)))
+    }
+
+    /// Asks for a savepoint now: a checkpoint that belongs to the user. It is never given up, no job
+    /// goes on from it by itself, and sinks commit nothing for it.
+    ///
+    /// # Errors
+    /// `Unavailable` while the job is not running.
+    pub fn trigger_savepoint(&self) -> Result<TriggerHandle> {
+        self.0.with_engine(|engine| Ok(engine.trigger(CheckpointType::Savepoint)))
+    }
+
+    /// Changes the job's policy: of the running attempt at once, and of all that follow.
+    ///
+    /// # Errors
+    /// `Invalid` when the whole would not be allowed; nothing has changed then.
+    pub fn update(&self, update: &PolicyUpdate) -> Result<()> {
+        let mut config = self.0.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let updated = config.updated(update)?;
         let engine = self.0.engine.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*engine {
-            Some(engine) => Ok(engine.trigger(CheckpointType::Checkpoint)),
-            None => Err(Error::new(ErrorKind::Unavailable, "the job is not running")),
+        if let Some(engine) = &*engine {
+            engine.update(update)?;
         }
+        *config = updated;
+        Ok(())
+    }
+
+    fn end_with(
+        &self,
+        kind: CheckpointType,
+        end: fn(TriggerHandle) -> End,
+    ) -> Result<TriggerHandle> {
+        let mut asked = None;
+        self.0.end.set(|| {
+            self.0.with_engine(|engine| {
+                engine.stop_periodic()?;
+                Ok(end(asked.insert(engine.trigger(kind)).clone()))
+            })
+        })?;
+        self.0.wake();
+        asked.ok_or_else(|| Error::internal("a savepoint was asked for and not asked for"))
     }
 
     /// What happened so far.
@@ -99,31 +164,56 @@ impl JobHandle {
 
 /// What a job and its handles share.
 pub(super) struct JobShared {
-    stopping: AtomicBool,
+    pub(super) end: EndWish,
     wake: Sender<()>,
     pub(super) woken: Receiver<()>,
     progress: Mutex<Progress>,
+    /// The configuration in force, over restarts.
+    config: Mutex<EffectiveConfig>,
     engine: Mutex<Option<Arc<Engine>>>,
 }
 
 impl JobShared {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(config: EffectiveConfig) -> Self {
         let (wake, woken) = bounded(1);
         Self {
-            stopping: AtomicBool::new(false),
+            end: EndWish::default(),
             wake,
             woken,
             progress: Mutex::default(),
+            config: Mutex::new(config),
             engine: Mutex::default(),
         }
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
+    fn wake(&self) {
+        // A full lane already holds a wake-up.
+        let _ = self.wake.try_send(());
     }
 
-    pub(super) fn set_engine(&self, engine: Option<Arc<Engine>>) {
-        *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = engine;
+    /// The configuration in force.
+    pub(super) fn config(&self) -> EffectiveConfig {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The engine of an attempt that runs from now on: it learns what was changed since it was opened.
+    pub(super) fn set_engine(&self, engine: Arc<Engine>) -> Result<()> {
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        engine.catch_up(&config)?;
+        *self.engine.lock().unwrap_or_else(PoisonError::into_inner) = Some(engine);
+        Ok(())
+    }
+
+    /// The attempt is over.
+    pub(super) fn clear_engine(&self) {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn with_engine<T>(&self, ask: impl FnOnce(&Engine) -> Result<T>) -> Result<T> {
+        match &*self.engine.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(engine) => ask(engine),
+            None => Err(Error::new(ErrorKind::Unavailable, "the job is not running")),
+        }
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut Progress)) -> Progress {

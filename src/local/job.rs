@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::catalog::{Checkpoints, JobStatus};
 use crate::clock::{Clock, SystemClock};
 use crate::config::EffectiveConfig;
 use crate::engine::{Engine, OperatorSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, JobId};
+use crate::local::end::{End, JobEnd};
 use crate::local::exchange::ExchangeOptions;
 use crate::local::finished::Finished;
 use crate::local::flow::Flow;
 use crate::local::handle::{JobHandle, JobListener, JobShared};
 use crate::local::node::Node;
-use crate::local::restart::{Failures, RestartPolicy};
+use crate::local::restart::{Failures, Restart, RestartPolicy};
 use crate::local::runner::{AttemptEnd, run_attempt};
 use crate::restore::RestorePolicy;
 use crate::storage::CheckpointStorage;
@@ -26,7 +28,6 @@ pub struct Job(JobInner);
 pub(super) struct JobInner {
     pub(super) id: JobId,
     pub(super) nodes: Vec<Arc<dyn Node>>,
-    pub(super) config: EffectiveConfig,
     pub(super) storage: Arc<dyn CheckpointStorage>,
     pub(super) properties: BTreeMap<String, String>,
     pub(super) expected: BTreeMap<String, String>,
@@ -36,19 +37,6 @@ pub(super) struct JobInner {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) exchange: ExchangeOptions,
     pub(super) shared: Arc<JobShared>,
-}
-
-/// How a job ended.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum JobEnd {
-    /// Every source has ended, and a checkpoint taken after the last record is committed.
-    Finished(Finished),
-    /// It was asked to stop.
-    Stopped {
-        /// The newest completed checkpoint, from which the next start goes on.
-        checkpoint: Option<CheckpointId>,
-    },
 }
 
 /// Collects what a [`Job`] needs.
@@ -82,7 +70,6 @@ impl Job {
         JobBuilder(JobId::new(id).map(|id| JobInner {
             id,
             nodes: flow.into_nodes(),
-            config,
             storage,
             properties: BTreeMap::new(),
             expected: BTreeMap::new(),
@@ -91,7 +78,7 @@ impl Job {
             listener: Arc::new(Silent),
             clock: Arc::new(SystemClock::new()),
             exchange: ExchangeOptions::default(),
-            shared: Arc::new(JobShared::new()),
+            shared: Arc::new(JobShared::new(config)),
         }))
     }
 
@@ -106,43 +93,84 @@ impl Job {
     /// Threads of user code that never return hold this up for ever.
     ///
     /// # Errors
-    /// The error of the last attempt, when the restart policy gives up or a restart cannot help.
-    /// What was completed is kept.
+    /// The error of the last attempt, when the restart policy gives up or a restart cannot help. When
+    /// the policy gave up the job has failed, and keeps its newest checkpoint at least; else
+    /// everything is kept.
     pub fn run(self) -> Result<JobEnd> {
         let job = &self.0;
         let mut failures = Failures::default();
         let mut policy = job.restore_policy;
         loop {
             let start = job.clock.now();
-            let end = match run_attempt(job, &mut policy) {
-                Ok(AttemptEnd::Finished(checkpoint)) => {
-                    Finished::open(job, checkpoint).map(JobEnd::Finished)
-                }
-                Ok(AttemptEnd::Stopped(checkpoint)) => Ok(JobEnd::Stopped { checkpoint }),
-                Err(error) => Err(error),
-            };
+            let end = run_attempt(job, &mut policy).and_then(|end| job.ended(end));
             let Err(error) = end else { return end };
             let ran_for = job.clock.now().saturating_sub(start);
-            let restart = &job.restart_policy;
-            let Some(delay) = failures.decide_restart(restart, error.kind(), ran_for) else {
-                return Err(error);
+            let delay = match failures.decide_restart(&job.restart_policy, error.kind(), ran_for) {
+                Restart::After(delay) => delay,
+                Restart::Hopeless => return Err(error),
+                Restart::TooMany => {
+                    job.failed();
+                    return Err(error);
+                }
             };
             let progress = job.shared.update(|progress| progress.restarts += 1);
             job.listener.restarting(&error, delay);
-            if !job.shared.is_stopping() {
-                // Being woken means to stop.
+            job.shared.end.withdraw();
+            if job.shared.end.current().is_none() {
+                // Being woken means to end.
                 let _ = job.shared.woken.recv_timeout(delay);
             }
-            if job.shared.is_stopping() {
-                return Ok(JobEnd::Stopped { checkpoint: progress.last_completed });
+            match job.shared.end.current() {
+                Some(End::Cancel) => return job.canceled(None),
+                Some(_) => return Ok(JobEnd::Suspended { checkpoint: progress.last_completed }),
+                None => {}
             }
         }
     }
 }
 
 impl JobInner {
+    fn ended(&self, end: AttemptEnd) -> Result<JobEnd> {
+        match end {
+            AttemptEnd::Finished(checkpoint) => {
+                Finished::open(self, checkpoint).map(JobEnd::Finished)
+            }
+            AttemptEnd::AlreadyFinished(word) => Ok(JobEnd::AlreadyFinished { word }),
+            AttemptEnd::Suspended(checkpoint) => Ok(JobEnd::Suspended { checkpoint }),
+            AttemptEnd::Canceled(savepoint) => self.canceled(savepoint),
+            AttemptEnd::Stopped(savepoint) => {
+                self.retain(JobStatus::Finished);
+                Ok(JobEnd::Stopped { savepoint })
+            }
+        }
+    }
+
+    fn canceled(&self, savepoint: Option<CheckpointId>) -> Result<JobEnd> {
+        self.retain(JobStatus::Canceled);
+        Ok(JobEnd::Canceled { savepoint })
+    }
+
+    fn failed(&self) {
+        self.retain(JobStatus::Failed);
+    }
+
+    /// What cannot be given up is kept: the end of the job stands without it.
+    fn retain(&self, status: JobStatus) {
+        let cleanup = self.shared.config().externalized_cleanup();
+        let given_up = self
+            .storage
+            .open(&self.id)
+            .and_then(|storage| Checkpoints::new(storage).end(cleanup, status));
+        match given_up {
+            Ok(given_up) => tracing::debug!(?status, ?given_up, "the job ended"),
+            Err(error) => tracing::warn!(?status, %error, "the job's checkpoints are kept"),
+        }
+    }
+}
+
+impl JobInner {
     pub(super) fn open_engine(&self, policy: RestorePolicy) -> Result<Engine> {
-        let config = self.config.clone();
+        let config = self.shared.config();
         let mut builder = Engine::builder(self.id.clone(), config, Arc::clone(&self.storage))
             .restore_policy(policy)
             .clock(Arc::clone(&self.clock));
@@ -187,6 +215,11 @@ impl JobBuilder {
             change(job);
         }
         self
+    }
+
+    /// The configuration, in the place of the one given first.
+    pub fn config(self, config: EffectiveConfig) -> Self {
+        self.with(|job| job.shared = Arc::new(JobShared::new(config)))
     }
 
     /// Stores `value` under `key` with every checkpoint.

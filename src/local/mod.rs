@@ -6,6 +6,7 @@
 
 mod background;
 mod control;
+mod end;
 mod exchange;
 mod file_sink;
 mod finished;
@@ -28,12 +29,13 @@ mod source_task;
 mod tests;
 mod wiring;
 
+pub use end::{JobEnd, StopMode};
 pub use exchange::ExchangeOptions;
 pub use file_sink::{FileCommitter, FileSink, SealedFile};
 pub use finished::Finished;
 pub use flow::{EncodeKey, Flow, KeyedStream, Stream};
 pub use handle::{JobHandle, JobListener, Progress};
-pub use job::{Job, JobBuilder, JobEnd};
+pub use job::{Job, JobBuilder};
 pub use process::Scope;
 pub use push::Output;
 pub use restart::RestartPolicy;

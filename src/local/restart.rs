@@ -61,30 +61,40 @@ pub(super) struct Failures {
     in_a_row: u32,
 }
 
+/// What follows a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Restart {
+    /// Another start after this delay.
+    After(Duration),
+    /// No start can heal this one.
+    Hopeless,
+    /// It was one failure too many.
+    TooMany,
+}
+
 impl Failures {
-    /// The delay before the next start, or `None` when the job is to end.
     pub(super) fn decide_restart(
         &mut self,
         policy: &RestartPolicy,
         kind: ErrorKind,
         ran_for: Duration,
-    ) -> Option<Duration> {
+    ) -> Restart {
         let hopeless = matches!(
             kind,
             ErrorKind::Invalid | ErrorKind::Incompatible | ErrorKind::Corrupt | ErrorKind::Conflict
         );
         if hopeless {
-            return None;
+            return Restart::Hopeless;
         }
         if ran_for >= policy.reset_after {
             self.in_a_row = 0;
         }
         if policy.attempts_max.is_some_and(|max| self.in_a_row >= max) {
-            return None;
+            return Restart::TooMany;
         }
         let factor = 2_u32.saturating_pow(self.in_a_row.min(31));
         self.in_a_row = self.in_a_row.saturating_add(1);
-        Some(policy.initial.saturating_mul(factor).min(policy.max))
+        Restart::After(policy.initial.saturating_mul(factor).min(policy.max))
     }
 }
 
@@ -96,7 +106,10 @@ mod tests {
         let mut failures = Failures::default();
         (0..times)
             .map(|_| failures.decide_restart(policy, ErrorKind::Unavailable, Duration::ZERO))
-            .map(|delay| delay.map(|delay| delay.as_secs()))
+            .map(|restart| match restart {
+                Restart::After(delay) => Some(delay.as_secs()),
+                Restart::Hopeless | Restart::TooMany => None,
+            })
             .collect()
     }
 
@@ -115,7 +128,7 @@ mod tests {
         for _ in 0..10 {
             let ran_for = Duration::from_secs(600);
             let delay = failures.decide_restart(&policy, ErrorKind::Unavailable, ran_for);
-            assert_eq!(delay, Some(Duration::from_secs(1)));
+            assert_eq!(delay, Restart::After(Duration::from_secs(1)));
         }
     }
 
@@ -126,7 +139,7 @@ mod tests {
         {
             let mut failures = Failures::default();
             let delay = failures.decide_restart(&RestartPolicy::default(), kind, Duration::ZERO);
-            assert_eq!(delay, None, "{kind:?}");
+            assert_eq!(delay, Restart::Hopeless, "{kind:?}");
         }
     }
 }

@@ -9,18 +9,19 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, bounded, never, select, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded, select, unbounded};
 
 use crate::engine::{CheckpointOutcome, Engine, TriggerHandle};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, TaskId};
 use crate::local::background::{Background, guard};
 use crate::local::control::{CONTROL_CAPACITY, Control, Inbox};
+use crate::local::end::End;
 use crate::local::host::LocalHost;
 use crate::local::job::JobInner;
 use crate::local::node::{AttemptShared, Node, Role, TaskEnv, TaskEvent};
 use crate::local::wiring::Wiring;
-use crate::message::CheckpointType;
+use crate::message::CheckpointRequest;
 use crate::restore::RestorePolicy;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -30,17 +31,27 @@ const POLL: Duration = Duration::from_millis(20);
 /// The pause before the last checkpoint is asked for again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
-/// How long a stop waits for its checkpoint and the commits that follow.
-const STOP_DEADLINE: Duration = Duration::from_secs(60);
+/// How often the runner looks round when nothing happens.
+const IDLE: Duration = Duration::from_secs(60);
 
 pub(super) enum AttemptEnd {
     Finished(CheckpointId),
-    Stopped(Option<CheckpointId>),
+    AlreadyFinished(String),
+    Suspended(Option<CheckpointId>),
+    /// With the savepoint that it was stopped with.
+    Stopped(CheckpointId),
+    /// With the savepoint that it was cancelled with.
+    Canceled(Option<CheckpointId>),
 }
 
 /// Runs the job once, from the newest checkpoint to its end or first failure.
 pub(super) fn run_attempt(job: &JobInner, policy: &mut RestorePolicy) -> Result<AttemptEnd> {
     let engine = Arc::new(job.open_engine(*policy)?);
+    if *policy == RestorePolicy::Latest
+        && let Some(word) = engine.checkpoints().finish()
+    {
+        return Ok(AttemptEnd::AlreadyFinished(word));
+    }
     job.shared.update(|progress| {
         progress.last_completed = progress.last_completed.max(engine.restored());
     });
@@ -170,35 +181,78 @@ impl<'j> Attempt<'j> {
         }
         let lanes = self.wiring.lanes.iter().flatten().cloned().collect();
         self.engine.start(Arc::new(LocalHost::new(sources, lanes, Arc::clone(&self.shared))))?;
-        self.job.shared.set_engine(Some(Arc::clone(&self.engine)));
-        Ok(())
+        self.job.shared.set_engine(Arc::clone(&self.engine))
     }
 
     fn supervise(&mut self) -> Result<AttemptEnd> {
         let mut last: Option<Asked> = None;
-        let mut stop: Option<Asked> = None;
+        let mut shutdown: Option<Asked> = None;
         loop {
             if let Some(id) = self.watch.finished() {
                 self.end_streams();
                 return Ok(AttemptEnd::Finished(id));
             }
-            if self.job.shared.is_stopping() {
-                let asked = stop.get_or_insert_with(|| self.ask());
-                if self.is_stopped(asked) {
-                    return Ok(AttemptEnd::Stopped(self.newest_completed()));
+            let wish = self.job.shared.end.current();
+            let polls = last.is_some() || wish.is_some();
+            match wish {
+                Some(wish) => {
+                    if let Some(end) = self.fulfil(&wish, &mut shutdown)? {
+                        return Ok(end);
+                    }
                 }
-            } else if self.watch.sources_ended == self.watch.sources
-                && last.as_ref().is_none_or(|asked| self.is_due_again(asked))
-            {
-                // A checkpoint asked for now is triggered after the last record of every source.
-                last = Some(self.ask());
+                None => {
+                    if self.watch.sources_ended == self.watch.sources
+                        && last.as_ref().is_none_or(|asked| self.is_due_again(asked))
+                    {
+                        // A checkpoint asked for now is triggered after the last record of every
+                        // source.
+                        last = Some(self.ask());
+                    }
+                }
             }
-            self.next_event(last.is_some() || stop.is_some())?;
+            self.next_event(polls || last.is_some())?;
+        }
+    }
+
+    /// The end that was wished for, when its time has come.
+    fn fulfil(&mut self, wish: &End, shutdown: &mut Option<Asked>) -> Result<Option<AttemptEnd>> {
+        let savepoint = match wish {
+            End::Cancel => return Ok(Some(AttemptEnd::Canceled(None))),
+            End::Shutdown { deadline } => {
+                let suspended = deadline.is_zero() || {
+                    let asked = shutdown.get_or_insert_with(|| self.ask());
+                    self.is_over(asked, *deadline)
+                };
+                return Ok(suspended.then(|| AttemptEnd::Suspended(self.newest_completed())));
+            }
+            End::StopWith(savepoint) | End::CancelWith(savepoint) => savepoint.try_outcome(),
+        };
+        match (wish, savepoint) {
+            (End::StopWith(_), Some(CheckpointOutcome::Completed(id))) => {
+                if !self.watch.is_committed(id) {
+                    return Ok(None);
+                }
+                self.end_streams();
+                Ok(Some(AttemptEnd::Stopped(id)))
+            }
+            (_, Some(CheckpointOutcome::Completed(id))) => Ok(Some(AttemptEnd::Canceled(Some(id)))),
+            (End::StopWith(_), Some(CheckpointOutcome::Failed { reason, .. })) => {
+                self.job.shared.end.withdraw();
+                let message = format!("the savepoint to stop with failed: {reason}");
+                // Sources may stand still behind its barrier: only a restart moves them.
+                Err(Error::new(ErrorKind::Unavailable, message))
+            }
+            (_, Some(CheckpointOutcome::Failed { .. })) => {
+                self.job.shared.end.withdraw();
+                self.engine.start_periodic()?;
+                Ok(None)
+            }
+            (_, None) => Ok(None),
         }
     }
 
     fn ask(&self) -> Asked {
-        let handle = self.engine.trigger(CheckpointType::Checkpoint);
+        let handle = self.engine.trigger_checkpoint(CheckpointRequest::Configured);
         Asked { handle, at: self.job.clock.now() }
     }
 
@@ -209,16 +263,13 @@ impl<'j> Attempt<'j> {
 
     /// Waits for the next event and takes it.
     fn next_event(&mut self, polls: bool) -> Result<()> {
-        // Once woken for the stop, the flag alone tells.
-        let never = never();
-        let woken = if self.job.shared.is_stopping() { &never } else { &self.job.shared.woken };
-        let timeout = if polls { POLL } else { STOP_DEADLINE };
+        let timeout = if polls { POLL } else { IDLE };
         select! {
             recv(self.events) -> event => match event {
                 Ok(event) => self.take(event),
                 Err(_) => Err(Error::internal("the tasks have no way to the runner")),
             },
-            recv(woken) -> _ => Ok(()),
+            recv(self.job.shared.woken) -> _ => Ok(()),
             default(timeout) => Ok(()),
         }
     }
@@ -281,8 +332,9 @@ impl<'j> Attempt<'j> {
             .unwrap_or(error)
     }
 
-    fn is_stopped(&self, asked: &Asked) -> bool {
-        if self.job.clock.now() >= asked.at + STOP_DEADLINE {
+    /// True when the last checkpoint is committed, has failed, or comes too late.
+    fn is_over(&self, asked: &Asked, deadline: Duration) -> bool {
+        if self.job.clock.now().saturating_sub(asked.at) >= deadline {
             return true;
         }
         match asked.handle.try_outcome() {
@@ -310,7 +362,7 @@ impl<'j> Attempt<'j> {
     }
 
     fn halt(&mut self) {
-        self.job.shared.set_engine(None);
+        self.job.shared.clear_engine();
         self.engine.stop();
         self.halt = None;
         for node in &self.job.nodes {

@@ -14,7 +14,7 @@ use crate::local::node::{Node, NodeSpec, TaskEnv, TaskEvent, homeless};
 use crate::local::participant::{Part, Participant, Snapshotter};
 use crate::local::push::{Outlets, Output, Signal};
 use crate::local::source::{Next, Source};
-use crate::message::CancelMarker;
+use crate::message::{CancelMarker, CheckpointType};
 use crate::state::{SectionKey, SectionKind, codec};
 
 /// The state name of a source's position.
@@ -83,6 +83,7 @@ impl<S: Source> Node for SourceNode<S> {
             participant: Participant::new(env),
             env,
             cut_after_end: false,
+            stopped: false,
             last_flush: Duration::ZERO,
         }
         .run()
@@ -139,6 +140,8 @@ struct SourceLoop<'a, 'e, S: Source> {
     participant: Participant,
     env: &'e TaskEnv,
     cut_after_end: bool,
+    /// Behind the barrier of a savepoint with which the job ends.
+    stopped: bool,
     last_flush: Duration,
 }
 
@@ -151,7 +154,7 @@ impl<S: Source> SourceLoop<'_, '_, S> {
                     return self.worker.signal(Signal::Event(ChannelEvent::End));
                 }
             }
-            if self.worker.ended {
+            if self.worker.ended || self.stopped {
                 self.wait(None)?;
             } else {
                 self.burst()?;
@@ -164,6 +167,7 @@ impl<S: Source> SourceLoop<'_, '_, S> {
         match control {
             Control::Trigger(barrier) => {
                 let taken = self.participant.cut(&mut self.worker, barrier)?;
+                self.stopped |= taken && barrier.options.kind == CheckpointType::SyncSavepoint;
                 if taken && self.worker.ended && !self.cut_after_end {
                     self.cut_after_end = true;
                     self.env.tell(TaskEvent::CutAfterEnd(barrier.id));

@@ -8,3 +8,4 @@ mod ends;
 mod exactly_once;
 mod refusals;
 mod support;
+mod wishes;

@@ -27,6 +27,19 @@ impl CheckpointType {
     }
 }
 
+/// What somebody who asks for a checkpoint wants (Flink: `CheckpointType` of its REST interface).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum CheckpointRequest {
+    /// As the configuration says: incremental or full.
+    #[default]
+    Configured,
+    /// Reuse nothing.
+    Full,
+    /// Reuse what earlier ones wrote, where that may be reused.
+    Incremental,
+}
+
 /// How the inputs of a task are brought to one cut (Flink: `CheckpointOptions.AlignmentType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]

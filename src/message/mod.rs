@@ -6,6 +6,8 @@ mod barrier;
 mod notification;
 mod reason;
 
-pub use barrier::{Alignment, Barrier, BarrierOptions, CancelMarker, CheckpointType};
+pub use barrier::{
+    Alignment, Barrier, BarrierOptions, CancelMarker, CheckpointRequest, CheckpointType,
+};
 pub use notification::Notification;
 pub use reason::CheckpointFailureReason;

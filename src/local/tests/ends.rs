@@ -11,14 +11,17 @@ use crate::config::CheckpointConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::local::tests::support::{
-    Database, Failures, Insert, Numbers, Outside, Record, Shape, assert_exactly_once, config,
-    counting, fast_restarts, numbers, storage,
+    Database, Failures, Insert, Outside, Record, Shape, assert_exactly_once, config, counting,
+    fast_restarts, gated, numbers, storage, stored,
 };
 use crate::local::{
-    ExchangeOptions, Flow, Job, JobEnd, JobListener, Next, Output, Progress, RestartPolicy, Scope,
-    Source,
+    ExchangeOptions, Flow, Job, JobEnd, JobListener, Output, Progress, RestartPolicy, Scope,
 };
+use crate::message::CheckpointRequest;
 use crate::state::{SectionKey, SectionKind, SnapshotSink, Stateful};
+
+/// Longer than any of these jobs takes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn shape() -> Shape {
     Shape {
@@ -29,39 +32,6 @@ fn shape() -> Shape {
         concurrent: 1,
         exchange: ExchangeOptions::default(),
     }
-}
-
-/// Yields what is left of a file's worth of numbers, but stands still while the gate is shut.
-struct Gated {
-    numbers: Numbers,
-    gate: Arc<Mutex<u64>>,
-}
-
-impl Source for Gated {
-    type Item = Record;
-    type Position = u64;
-
-    fn position(&self) -> u64 {
-        self.numbers.position()
-    }
-
-    fn seek(&mut self, position: u64) -> Result<()> {
-        self.numbers.seek(position)
-    }
-
-    fn next(&mut self) -> Result<Next<Record>> {
-        if self.numbers.next >= *self.gate.lock().unwrap() {
-            return Ok(Next::Wait(Duration::from_micros(200)));
-        }
-        self.numbers.next()
-    }
-}
-
-fn gated(shape: &Shape, gate: &Arc<Mutex<u64>>) -> Vec<Gated> {
-    numbers(&shape.ends, &Failures::after(vec![]))
-        .into_iter()
-        .map(|numbers| Gated { numbers, gate: Arc::clone(gate) })
-        .collect()
 }
 
 /// Counts what it is told, and calls back at each completed checkpoint.
@@ -134,10 +104,14 @@ fn a_stopped_job_goes_on_where_it_stopped() {
         while handle.progress().completed < 3 {
             std::thread::yield_now();
         }
-        handle.stop();
-        let JobEnd::Stopped { checkpoint } = job.join().unwrap() else { panic!("not stopped") };
+        handle.shutdown(PATIENCE);
+        let end = job.join().unwrap();
+        let JobEnd::Suspended { checkpoint } = end else { panic!("{end:?}") };
         assert!(checkpoint.is_some());
-        assert!(handle.trigger_checkpoint().is_err(), "the job is over");
+        assert!(
+            handle.trigger_checkpoint(CheckpointRequest::Configured).is_err(),
+            "the job is over"
+        );
     }
     *gate.lock().unwrap() = u64::MAX;
     let end = counting(&shape, gated(&shape, &gate), &outside).build().unwrap().run().unwrap();
@@ -145,15 +119,22 @@ fn a_stopped_job_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn a_finished_job_that_is_run_again_finishes_again_with_the_same_output() {
+fn a_finished_job_is_run_again_only_until_its_end_is_recorded() {
     let (shape, outside) = (shape(), Outside::new());
-    for _ in 0..2 {
+    let run = || {
         let sources = numbers(&shape.ends, &Failures::after(vec![]));
-        let end = counting(&shape, sources, &outside).build().unwrap().run().unwrap();
-        assert_exactly_once(&shape, &end, &outside);
-        let JobEnd::Finished(finished) = end else { panic!("not finished") };
-        finished.record("done").unwrap();
+        counting(&shape, sources, &outside).build().unwrap().run().unwrap()
+    };
+    for _ in 0..2 {
+        assert_exactly_once(&shape, &run(), &outside);
     }
+    let JobEnd::Finished(finished) = run() else { panic!("not finished") };
+    finished.record("done").unwrap();
+    for _ in 0..2 {
+        let end = run();
+        assert!(matches!(&end, JobEnd::AlreadyFinished { word } if word == "done"), "{end:?}");
+    }
+    assert_eq!(stored(&outside), [0; 0], "the record outlives the checkpoints");
 }
 
 #[test]
@@ -196,10 +177,13 @@ fn a_checkpoint_can_be_asked_for() {
     let gate = Arc::new(Mutex::new(1_000));
     let job = counting(&shape, gated(&shape, &gate), &outside).build().unwrap();
     let handle = job.handle();
-    assert_eq!(handle.trigger_checkpoint().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        handle.trigger_checkpoint(CheckpointRequest::Configured).unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
     let job = std::thread::spawn(move || job.run().unwrap());
     let asked = loop {
-        if let Ok(asked) = handle.trigger_checkpoint() {
+        if let Ok(asked) = handle.trigger_checkpoint(CheckpointRequest::Configured) {
             break asked;
         }
         std::thread::yield_now();
@@ -316,6 +300,6 @@ fn a_record_does_not_wait_for_its_batch_when_nothing_follows() {
     while arrived.load(Ordering::SeqCst) < 2 {
         std::thread::yield_now();
     }
-    handle.stop();
-    assert!(matches!(job.join().unwrap(), JobEnd::Stopped { checkpoint: Some(_) }));
+    handle.shutdown(PATIENCE);
+    assert!(matches!(job.join().unwrap(), JobEnd::Suspended { checkpoint: Some(_) }));
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::catalog::Checkpoints;
 use crate::config::{CheckpointConfig, EffectiveConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
@@ -322,6 +323,9 @@ impl Outside {
     }
 }
 
+/// The name of the counting job.
+pub(super) const JOB: &str = "counting";
+
 /// Sources, a keyed count, a sink of its results, and a sink of all records.
 pub(super) fn counting<S: Source<Item = Record>>(
     shape: &Shape,
@@ -355,7 +359,7 @@ pub(super) fn counting<S: Source<Item = Record>>(
         .sink("records", shape.sinks, move |context| Ok(Insert::new(&database, context)))
         .unwrap();
     let config = config(shape.interval_ms, shape.concurrent);
-    Job::builder("counting", flow, config, Arc::clone(&outside.storage))
+    Job::builder(JOB, flow, config, Arc::clone(&outside.storage))
         .exchange(shape.exchange)
         .restart_policy(fast_restarts())
 }
@@ -391,4 +395,43 @@ pub(super) fn assert_exactly_once(shape: &Shape, end: &JobEnd, outside: &Outside
         })
         .unwrap();
     assert_eq!(state, totals, "the state");
+}
+
+/// Yields what is left of a file's worth of numbers, but stands still while the gate is shut.
+pub(super) struct Gated {
+    numbers: Numbers,
+    gate: Arc<Mutex<u64>>,
+}
+
+impl Source for Gated {
+    type Item = Record;
+    type Position = u64;
+
+    fn position(&self) -> u64 {
+        self.numbers.position()
+    }
+
+    fn seek(&mut self, position: u64) -> Result<()> {
+        self.numbers.seek(position)
+    }
+
+    fn next(&mut self) -> Result<Next<Record>> {
+        if self.numbers.next >= *self.gate.lock().unwrap() {
+            return Ok(Next::Wait(Duration::from_micros(200)));
+        }
+        self.numbers.next()
+    }
+}
+
+pub(super) fn gated(shape: &Shape, gate: &Arc<Mutex<u64>>) -> Vec<Gated> {
+    numbers(&shape.ends, &Failures::after(vec![]))
+        .into_iter()
+        .map(|numbers| Gated { numbers, gate: Arc::clone(gate) })
+        .collect()
+}
+
+/// The checkpoints and savepoints that the job left.
+pub(super) fn stored(outside: &Outside) -> Vec<u64> {
+    let storage = outside.storage.open(&JobId::new(JOB).unwrap()).unwrap();
+    Checkpoints::new(storage).ids().iter().map(|id| id.0).collect()
 }

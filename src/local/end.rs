@@ -1,0 +1,107 @@
+//! How a job can be asked to end, and how it ended.
+//!
+//! Owns the one wish that a job's handles and its runner share. A wish that cannot be fulfilled - its
+//! savepoint failed - is withdrawn, and the job goes on.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::engine::TriggerHandle;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::CheckpointId;
+use crate::local::finished::Finished;
+
+/// How a job ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum JobEnd {
+    /// Every source has ended, and a checkpoint taken after the last record is committed.
+    Finished(Finished),
+    /// The record of an earlier end was found; nothing ran.
+    AlreadyFinished {
+        /// The word of that record.
+        word: String,
+    },
+    /// It was shut down and goes on with its next start (Flink: `SUSPENDED`). Everything is kept.
+    Suspended {
+        /// The newest completed checkpoint, from which the next start goes on.
+        checkpoint: Option<CheckpointId>,
+    },
+    /// It was stopped with a savepoint, from which its next start goes on. Its checkpoints are
+    /// discarded.
+    Stopped {
+        /// The savepoint.
+        savepoint: CheckpointId,
+    },
+    /// It was cancelled (Flink: `CANCELED`). What is kept depends on the configuration's
+    /// externalized cleanup.
+    Canceled {
+        /// The savepoint that it was cancelled with.
+        savepoint: Option<CheckpointId>,
+    },
+}
+
+/// What becomes of the input that was not read when a job is stopped with a savepoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StopMode {
+    /// The job goes on later from the savepoint (Flink: stop without `--drain`).
+    Suspend,
+    /// The job is over: its sources end as if their input had ended, before the savepoint is taken
+    /// (Flink: stop with `--drain`). No operator of this version emits anything at the end of its input,
+    /// so both modes give the same savepoint.
+    Drain,
+}
+
+/// What a job was asked for.
+#[derive(Debug, Clone)]
+pub(super) enum End {
+    Shutdown { deadline: Duration },
+    Cancel,
+    StopWith(TriggerHandle),
+    CancelWith(TriggerHandle),
+}
+
+impl End {
+    /// True when no other attempt is to be made.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::Shutdown { .. } | Self::Cancel)
+    }
+}
+
+/// The wish in force.
+#[derive(Debug, Default)]
+pub(super) struct EndWish(Mutex<Option<End>>);
+
+impl EndWish {
+    pub(super) fn current(&self) -> Option<End> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A cancellation outdoes everything, a shutdown all but that.
+    pub(super) fn set_final(&self, end: End) {
+        let mut wish = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(&*wish, Some(End::Cancel)) {
+            *wish = Some(end);
+        }
+    }
+
+    /// # Errors
+    /// `Conflict` while there is another wish; what `make` returned.
+    pub(super) fn set(&self, make: impl FnOnce() -> Result<End>) -> Result<()> {
+        let mut wish = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if wish.is_some() {
+            return Err(Error::new(ErrorKind::Conflict, "the job was asked to end before"));
+        }
+        *wish = Some(make()?);
+        Ok(())
+    }
+
+    /// Its savepoint failed.
+    pub(super) fn withdraw(&self) {
+        let mut wish = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if wish.as_ref().is_some_and(|end| !end.is_final()) {
+            *wish = None;
+        }
+    }
+}
