@@ -31,7 +31,7 @@ fn seeds() -> BTreeMap<String, Vec<u8>> {
         |name: &str, max, parts: &[&[u8]]| (name.to_owned(), [start(max), parts.concat()].concat());
     let complete: &[u8] = &[&ACKNOWLEDGE[..], &STEP, &COMMITTED, &STEP].concat();
     let decline = [8, 0, 1, 8];
-    let burst = [4, 0, 255];
+    let burst = [4, 255, 0];
     BTreeMap::from([
         input("completes", 1, &[&SUBMIT, &STEP, complete]),
         input("periodic_and_expires", 2, &[&PERIODIC, &LATER, &LATER, &LATER]),
