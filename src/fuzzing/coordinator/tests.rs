@@ -179,7 +179,7 @@ fn every_broken_promise_is_named() {
 fn who_is_not_answered_or_told_something_else_is_found() {
     let mut checker = Checker::new(1);
     checker.follow(trigger(1), LIMITS).unwrap();
-    assert!(checker.ended(&[None], 0).unwrap_err().contains("1"), "in flight");
+    assert!(checker.ended(&[None], 0).unwrap_err().contains("CheckpointId(1)"), "in flight");
     checker.follow(aborted(1), LIMITS).unwrap();
     let reason = Reason::CheckpointExpired;
     let truth = CheckpointOutcome::Failed { id: Some(id(1)), reason };
