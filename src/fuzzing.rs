@@ -1,7 +1,15 @@
-//! The bodies of the fuzz targets: arbitrary bytes through everything that reads bytes from a disk.
+//! The bodies of the fuzz targets: arbitrary bytes through everything that reads bytes from a disk
+//! (here), through configuration files (`config_file`), and as what happens to a coordinator
+//! (`coordinator`).
 //!
 //! No input panics, and what was decoded encodes to the same bytes again, so that a record has one
 //! form only. Not part of the public promises; it must never do I/O.
+
+mod config_file;
+mod coordinator;
+
+pub use config_file::config_file;
+pub use coordinator::coordinator;
 
 use crate::ids::CheckpointId;
 use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
@@ -90,20 +98,38 @@ fn list<T: serde::Serialize + serde::de::DeserializeOwned>(data: &[u8]) {
 }
 
 #[cfg(test)]
+mod corpus {
+    //! The committed inputs of a target.
+
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::path::Path;
+
+    /// The corpus of `target` holds the seeds, byte for byte, and `run` finds no fault with any input
+    /// in it. `TIDEGATE_WRITE_CORPUS=1` writes the seeds.
+    pub(super) fn check(target: &str, seeds: &BTreeMap<String, Vec<u8>>, run: fn(&[u8])) {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        for (name, bytes) in seeds {
+            if std::env::var_os("TIDEGATE_WRITE_CORPUS").is_some() {
+                fs::write(corpus.join(name), bytes).unwrap();
+            }
+            assert!(fs::read(corpus.join(name)).unwrap() == *bytes, "{name} differs");
+        }
+        let inputs = fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path());
+        let inputs: Vec<_> = inputs.map(|path| run(&fs::read(path).unwrap())).collect();
+        assert!(inputs.len() >= seeds.len());
+    }
+}
+
+#[cfg(test)]
 mod tests {
     //! Goal: the committed corpus is what the code writes today, and every input in it is harmless.
     //! Method: seeds are made from the frozen records; `TIDEGATE_WRITE_CORPUS=1` writes them.
 
     use std::collections::BTreeMap;
-    use std::fs;
-    use std::path::PathBuf;
 
     use super::*;
     use crate::record::FrameKind;
-
-    fn corpus() -> PathBuf {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/record_decode")
-    }
 
     /// A valid frame of each kind, its payload alone, one cut short and one with a wrong bit.
     fn seeds() -> BTreeMap<String, Vec<u8>> {
@@ -127,24 +153,8 @@ mod tests {
     }
 
     #[test]
-    fn the_corpus_holds_what_the_code_writes() {
-        let write = std::env::var_os("TIDEGATE_WRITE_CORPUS").is_some();
-        for (name, bytes) in seeds() {
-            if write {
-                fs::write(corpus().join(&name), &bytes).unwrap();
-            }
-            assert!(fs::read(corpus().join(&name)).unwrap() == bytes, "{name} differs");
-        }
-    }
-
-    #[test]
-    fn every_input_of_the_corpus_is_harmless() {
-        let mut inputs = 0;
-        for entry in fs::read_dir(corpus()).unwrap() {
-            record_decode(&fs::read(entry.unwrap().path()).unwrap());
-            inputs += 1;
-        }
-        assert!(inputs >= seeds().len());
+    fn the_corpus_holds_what_the_code_writes_and_is_harmless() {
+        corpus::check("record_decode", &seeds(), record_decode);
     }
 
     #[test]

@@ -68,3 +68,12 @@ pub const CONFIG_DEPTH_MAX: usize = 64;
 
 /// The longest key of a configuration file with its dots, in bytes.
 pub const CONFIG_KEY_BYTES_MAX: usize = 1024;
+
+/// The most firings of the timer in one simulated case.
+pub const SIMULATED_FIRINGS_MAX: u64 = 1_000_000;
+
+/// The longest line of a file of cases to simulate, in bytes.
+pub const SIMULATED_LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The largest file of cases to simulate, in bytes: its cases are all checked before one is played.
+pub const SIMULATED_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;

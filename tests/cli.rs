@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -34,19 +34,27 @@ struct Answer {
     err: String,
 }
 
-/// Starts the program.
+/// Starts the program without input.
 fn start(arguments: &[&str]) -> Child {
+    start_with(arguments, Stdio::null())
+}
+
+fn start_with(arguments: &[&str], input: Stdio) -> Child {
     // A child has copies of this process's files, sled's locks with them, until it executes: one
     // that is just being started for another test must not hold the store that this one looks at.
     static ONE_BY_ONE: Mutex<()> = Mutex::new(());
     let _turn = ONE_BY_ONE.lock().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(arguments).stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
 }
 
 fn tidegate(arguments: &[&str]) -> Answer {
-    let output = start(arguments).wait_with_output().unwrap();
+    answer(start(arguments))
+}
+
+fn answer(child: Child) -> Answer {
+    let output = child.wait_with_output().unwrap();
     let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
     Answer { code: output.status.code(), out, err }
 }
@@ -307,7 +315,7 @@ fn a_store_that_lost_its_format_or_its_log_is_never_called_sound() {
 #[test]
 fn help_and_version_are_answers() {
     let help = says(&["--help"]);
-    for word in ["list", "show", "verify", "Exit codes"] {
+    for word in ["list", "show", "verify", "config", "simulate", "Exit codes"] {
         assert!(help.contains(word), "{help}");
     }
     assert_eq!(says(&["--version"]), format!("tidegate {}\n", env!("CARGO_PKG_VERSION")));
@@ -412,4 +420,136 @@ fn config_check_shows_what_a_file_comes_to() {
     refused(&["config", "check", path, "--json"], 2, "is not UTF-8 text");
     refused(&["config", "check", "/nowhere/config.yaml"], 2, "cannot read /nowhere/config.yaml");
     refused(&["config", "check"], 2, "FILE");
+}
+
+/// Two completions and a job that fails, in a policy that is given whole.
+const CASES: &str = concat!(
+    r#"{"case": "slow", "config": {"interval_ms": 1000, "min_pause_ms": 800, "timeout_ms": 5000, "#,
+    r#""max_concurrent": 1, "tolerable_failures": null, "unaligned": false}, "#,
+    r#""first_trigger_ms": 500, "until_ms": 2600, "attempts": [{"ms": 900, "outcome": "complete"}], "#,
+    r#""requests": [{"at_ms": 700, "kind": "savepoint"}]}"#,
+    "\n\n",
+    r#"{"case": "fails", "config": {"interval_ms": 100}, "attempts": [{"ms": 20, "outcome": "decline"}]}"#,
+    "\n",
+);
+
+fn simulated_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn simulate_plays_every_case_and_prints_a_timeline() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cases.jsonl");
+    fs::write(&file, CASES).unwrap();
+    let text = says(&["simulate", file.to_str().unwrap()]);
+    let (slow, fails) = text.split_once("\n\ncase fails, 6000 ms\n").unwrap();
+    let expected = "\
+case slow, 2600 ms
+  policy: period 1000 ms from 500 ms on, pause 800 ms, timeout 5000 ms, 1 at once, any number of \
+tolerable failures, aligned
+
+  TIME MS  EVENT       ID  KIND        REASON
+      500  triggered    1  periodic
+      700  triggered    2  savepoint
+     1400  completed    1
+     1600  completed    2
+     1600  rejected        periodic    minimum_time_between_checkpoints
+     2400  triggered    3  periodic
+
+  checkpoints: 3 triggered, 2 completed, 0 declined, 0 expired, 0 subsumed
+  rejected: 1 request by minimum_time_between_checkpoints
+  longest gap between two completions: 200 ms
+  job: survived";
+    assert_eq!(slow, expected);
+    let ends = ["100  triggered    1  periodic\n", "120  declined     1\n", "120  job failed\n"];
+    assert!(ends.iter().all(|line| fails.contains(line)), "{fails}");
+    assert!(
+        fails.ends_with("longest gap between two completions: none\n  job: failed\n"),
+        "{fails}"
+    );
+}
+
+#[test]
+fn simulate_prints_lines_of_json_that_can_be_fed_back_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cases.jsonl");
+    fs::write(&file, CASES).unwrap();
+    let first = says(&["simulate", file.to_str().unwrap(), "--json"]);
+    let lines = simulated_lines(&first);
+    let mut slow: Value = serde_json::from_str(CASES.lines().next().unwrap()).unwrap();
+    slow["events"] = json!([
+        { "at_ms": 500, "event": "triggered", "id": 1, "kind": "periodic" },
+        { "at_ms": 700, "event": "triggered", "id": 2, "kind": "savepoint" },
+        { "at_ms": 1400, "event": "completed", "id": 1 },
+        { "at_ms": 1600, "event": "completed", "id": 2 },
+        {
+            "at_ms": 1600,
+            "event": "rejected",
+            "kind": "periodic",
+            "reason": "minimum_time_between_checkpoints",
+        },
+        { "at_ms": 2400, "event": "triggered", "id": 3, "kind": "periodic" },
+    ]);
+    slow["summary"] = json!({
+        "checkpoints": { "triggered": 3, "completed": 2, "declined": 0, "expired": 0, "subsumed": 0 },
+        "rejections": { "minimum_time_between_checkpoints": 1 },
+        "longest_gap_ms": 200,
+        "job_failed": false,
+    });
+    assert_eq!(lines[0], slow);
+    let fails = &lines[1];
+    let defaults = json!({
+        "interval_ms": 100,
+        "min_pause_ms": 0,
+        "timeout_ms": 600_000,
+        "max_concurrent": 1,
+        "tolerable_failures": 0,
+        "unaligned": false,
+    });
+    assert_eq!((&fails["config"], &fails["requests"]), (&defaults, &json!([])));
+    assert_eq!((&fails["first_trigger_ms"], &fails["until_ms"]), (&json!(100), &json!(6000)));
+    assert_eq!(fails["events"][2], json!({ "at_ms": 120, "event": "job_failed" }));
+    assert_eq!(fails["summary"]["job_failed"], true);
+
+    let mut child = start_with(&["simulate", "-", "--json"], Stdio::piped());
+    child.stdin.take().unwrap().write_all(first.as_bytes()).unwrap();
+    let again = answer(child);
+    assert_eq!((again.code, again.out, again.err.as_str()), (Some(0), first, ""));
+}
+
+#[test]
+fn simulate_refuses_what_it_does_not_know_and_prints_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cases.jsonl");
+    let path = file.to_str().unwrap();
+    for (from, to, why) in [
+        ("\"case\": \"fails\"", "\"cases\": 1", "line 3: unknown field `cases`"),
+        (
+            "\"interval_ms\": 100}",
+            "\"intervall_ms\": 1}",
+            "line 3: config: unknown field `intervall_ms`",
+        ),
+        ("100}", "100, \"unaligned\": 1}", "line 3: config: unaligned: invalid type: integer `1`"),
+        ("{\"ms\": 20, \"outcome\": \"decline\"}", "", "line 3: attempts: is empty"),
+        ("\"decline\"}]}", "\"decline\"}]", "line 3: EOF while parsing an object"),
+        (
+            "\"fails\"",
+            "\"fails\", \"until_ms\": 100000100",
+            "line 3: until_ms: the timer would fire",
+        ),
+    ] {
+        let wrong = CASES.replacen(from, to, 1);
+        assert_ne!(wrong, CASES);
+        fs::write(&file, wrong).unwrap();
+        for arguments in [&["simulate", path][..], &["simulate", path, "--json"]] {
+            refused(arguments, 2, &format!("error: {path}: {why}"));
+        }
+    }
+    fs::write(&file, "\n").unwrap();
+    refused(&["simulate", path], 2, "there is no case");
+    refused(&["simulate", "-"], 2, "standard input: there is no case");
+    refused(&["simulate", "/nowhere/cases"], 2, "cannot open /nowhere/cases");
+    refused(&["simulate", dir.path().to_str().unwrap()], 2, "cannot read the cases");
+    refused(&["simulate"], 2, "<FILE>");
 }

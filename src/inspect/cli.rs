@@ -19,6 +19,8 @@ use crate::inspect::damage::chain;
 use crate::inspect::{Inspector, StoreLocation, check_config};
 use crate::limits::CONFIG_FILE_BYTES_MAX;
 
+mod simulate;
+
 /// It is done, and the answer is yes where there was a question.
 pub const EXIT_OK: u8 = 0;
 /// The answer is no: damage was found.
@@ -29,9 +31,9 @@ pub const EXIT_USAGE: u8 = 2;
 pub const EXIT_FAILED: u8 = 3;
 
 const EXIT_CODES: &str = "Exit codes: 0 ok; 1 damage was found; 2 wrong usage, no such store, \
-                          job, checkpoint or file, or a wrong configuration; 3 could not run";
+                          job, checkpoint or file, or a wrong configuration or case; 3 could not run";
 
-/// Looks at tidegate checkpoint stores and configurations; never changes one.
+/// Looks at tidegate checkpoint stores, configurations and policies; never changes one.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, after_help = EXIT_CODES)]
 struct Arguments {
@@ -50,6 +52,8 @@ enum Verb {
     /// Looks at configuration files
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Shows what the coordinator does with a checkpoint policy, case by case
+    Simulate(simulate::Simulate),
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,7 +118,7 @@ pub fn run<A: Into<OsString> + Clone>(
     progress: bool,
 ) -> u8 {
     let answer = match Arguments::try_parse_from(arguments) {
-        Ok(arguments) => answer(&arguments.verb, progress),
+        Ok(arguments) => answer(&arguments.verb, progress, out),
         Err(error) => match error.kind() {
             ClapError::DisplayHelp | ClapError::DisplayVersion => {
                 Ok(Answer { text: error.to_string(), code: EXIT_OK })
@@ -135,7 +139,7 @@ pub fn run<A: Into<OsString> + Clone>(
     }
 }
 
-fn answer(verb: &Verb, progress: bool) -> Result<Answer> {
+fn answer(verb: &Verb, progress: bool, out: &mut dyn Write) -> Result<Answer> {
     match verb {
         Verb::List(common) => {
             if common.store.checkpoint().is_some() {
@@ -171,6 +175,8 @@ fn answer(verb: &Verb, progress: bool) -> Result<Answer> {
             let report = check_config(&read_config(file)?);
             Answer::of(&report.map_err(|error| error.context(file.display()))?, *json, EXIT_OK)
         }
+        // Its report may be long: it is printed case by case.
+        Verb::Simulate(cases) => cases.print(out).map(|()| Answer::silent(EXIT_OK)),
     }
 }
 
@@ -205,6 +211,11 @@ impl Answer {
         }
         Ok(Self { text, code })
     }
+
+    /// For a verb that has printed its report already.
+    fn silent(code: u8) -> Self {
+        Self { text: String::new(), code }
+    }
 }
 
 /// A configuration as text, as far as one can be long.
@@ -229,13 +240,20 @@ fn progress_bar() -> ProgressBar {
     }
 }
 
-/// A reader that has seen enough, as in `tidegate list | head -1`, is no failure.
 fn print(answer: &Answer, out: &mut dyn Write) -> Result<u8> {
-    match out.write_all(answer.text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+    printed(out.write_all(answer.text.as_bytes()).and_then(|()| out.flush()))?;
+    Ok(answer.code)
+}
+
+/// What printing came to; false when the reader is gone. One that has seen enough, as in
+/// `tidegate list | head -1`, is no failure.
+fn printed(result: io::Result<()>) -> Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => {
             Err(Error::new(ErrorKind::Unavailable, "cannot print the report").with_source(error))
         }
-        _ => Ok(answer.code),
     }
 }
 

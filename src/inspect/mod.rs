@@ -1,5 +1,5 @@
 //! Looks at stores from outside: what they hold, without changing it. Looks at configuration files
-//! too: what they come to.
+//! too: what they come to; and at checkpoint policies: what they will do.
 //!
 //! Owns the reports behind the command line: values that print themselves for people (`Display`)
 //! and serialise for programs, with the names of Flink's REST interface. Never triggers a checkpoint
@@ -31,6 +31,7 @@ mod list;
 mod location;
 mod saved;
 mod show;
+mod simulate;
 mod text;
 mod verify;
 
@@ -49,4 +50,8 @@ pub use list::{
 pub use location::StoreLocation;
 pub use saved::{SavedJob, finish_word, saved_jobs};
 pub use show::{CheckpointDetails, OperatorDetails, SectionDetails, TaskDetails};
+pub use simulate::{
+    PolicyAttempt, PolicyCase, PolicyConfig, PolicyCounts, PolicyEvent, PolicyEventKind,
+    PolicyRequest, PolicyRequestKind, PolicySummary, SimulatedPolicy, simulate,
+};
 pub use verify::{StoreVerification, Verdict, VerifiedCheckpoint, VerifiedJob, VerifyProgress};
