@@ -15,6 +15,9 @@ mod real {
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+    /// Spins a little longer each time, then gives the processor away.
+    pub(crate) use crossbeam::utils::Backoff;
+
     pub(crate) use crossbeam::queue::ArrayQueue as Queue;
     pub(crate) use crossbeam::utils::CachePadded;
 }
@@ -28,6 +31,20 @@ mod model {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
     #[cfg(test)]
     pub(crate) use loom::thread;
+
+    /// Gives way to the other threads each time: the model has no time to spin in.
+    #[derive(Debug)]
+    pub(crate) struct Backoff;
+
+    impl Backoff {
+        pub(crate) fn new() -> Self {
+            Self
+        }
+
+        pub(crate) fn snooze(&self) {
+            loom::thread::yield_now();
+        }
+    }
 
     #[derive(Debug)]
     pub(crate) struct Queue<T> {
@@ -47,6 +64,14 @@ mod model {
             }
             items.push_back(item);
             Ok(())
+        }
+
+        /// Puts the item in, and takes the oldest out when there is no room.
+        pub(crate) fn force_push(&self, item: T) -> Option<T> {
+            let mut items = self.items.lock().unwrap();
+            let oldest = if items.len() == self.capacity { items.pop_front() } else { None };
+            items.push_back(item);
+            oldest
         }
 
         pub(crate) fn pop(&self) -> Option<T> {

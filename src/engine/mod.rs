@@ -8,23 +8,26 @@
 mod builder;
 mod commit;
 mod schedule;
+mod statistics;
+mod trace;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::catalog::{CheckpointInfo, Checkpoints, TaskSnapshot};
-use crate::coordinator::{CoordinatorHandle, Counts, Signal};
+use crate::coordinator::{CheckpointStatistics, CoordinatorHandle, Counts, Signal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, TaskId};
 use crate::message::{Barrier, CheckpointType, Notification};
 use crate::restore::RestoreReport;
 use crate::state::SnapshotSource;
-use crate::task::{ActiveCheckpoints, TaskHandle};
+use crate::task::{ActiveCheckpoints, Meter, TaskHandle};
 
 pub use crate::catalog::OperatorSpec;
 pub use crate::coordinator::{CheckpointOutcome, TriggerHandle};
 pub use builder::EngineBuilder;
+pub use statistics::Statistics;
 
 use schedule::{Prepared, Threads};
 
@@ -53,6 +56,8 @@ pub struct Engine {
     handle: CoordinatorHandle<TaskSnapshot>,
     active: Arc<ActiveCheckpoints>,
     signal: Signal,
+    meter: Meter,
+    statistics: Statistics,
     prepared: Mutex<Option<Prepared>>,
     threads: Mutex<Option<Threads>>,
 }
@@ -98,7 +103,8 @@ impl Engine {
             Error::new(ErrorKind::NotFound, format!("the job has no task {task}"))
         })?;
         let (handle, active) = (self.handle.clone(), Arc::clone(&self.active));
-        Ok(TaskHandle::new(task.clone(), index, self.attempt(), handle, active))
+        let meter = self.meter.clone();
+        Ok(TaskHandle::new(task.clone(), index, self.attempt(), handle, active, meter))
     }
 
     /// The sections that this subtask restores, streaming; none without a checkpoint or for a
@@ -119,7 +125,8 @@ impl Engine {
     /// Starts the periodic checkpoints.
     ///
     /// # Errors
-    /// `Closed` when the engine was started before; `Unavailable` when no thread can be made.
+    /// `Closed` when the engine was started before; `Unavailable` when no thread can be made, or
+    /// while another engine writes the same [`Statistics`].
     pub fn start(&self, host: Arc<dyn Host>) -> Result<()> {
         let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
         let prepared = prepared
@@ -137,6 +144,14 @@ impl Engine {
     /// Counts of checkpoints, readable at any time.
     pub fn counts(&self) -> Counts {
         self.handle.counts()
+    }
+
+    /// The statistics of checkpoints, readable at any time without holding anybody up.
+    ///
+    /// They are written after the coordinator has decided: whoever waits for a trigger's outcome may
+    /// see it there a moment later. What the [`Host`] is told is in them already.
+    pub fn statistics(&self) -> Arc<CheckpointStatistics> {
+        self.statistics.read()
     }
 
     /// Ends the threads: what is pending fails, what is being committed is finished.

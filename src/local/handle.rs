@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use crate::engine::{Engine, TriggerHandle};
+use crate::coordinator::CheckpointStatistics;
+use crate::engine::{Engine, Statistics, TriggerHandle};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::message::{CheckpointFailureReason, CheckpointType};
@@ -91,6 +92,12 @@ impl JobHandle {
         }
     }
 
+    /// The statistics of the job's checkpoints over all its attempts, readable at any time, also
+    /// before `run` and after its end, without holding the job up.
+    pub fn statistics(&self) -> Arc<CheckpointStatistics> {
+        self.0.statistics.read()
+    }
+
     /// What happened so far.
     pub fn progress(&self) -> Progress {
         self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -104,10 +111,11 @@ pub(super) struct JobShared {
     pub(super) woken: Receiver<()>,
     progress: Mutex<Progress>,
     engine: Mutex<Option<Arc<Engine>>>,
+    pub(super) statistics: Statistics,
 }
 
 impl JobShared {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(statistics: Statistics) -> Self {
         let (wake, woken) = bounded(1);
         Self {
             stopping: AtomicBool::new(false),
@@ -115,6 +123,7 @@ impl JobShared {
             woken,
             progress: Mutex::default(),
             engine: Mutex::default(),
+            statistics,
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::EffectiveConfig;
-use crate::engine::{Engine, OperatorSpec};
+use crate::engine::{Engine, OperatorSpec, Statistics};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, JobId};
 use crate::local::exchange::ExchangeOptions;
@@ -91,7 +91,7 @@ impl Job {
             listener: Arc::new(Silent),
             clock: Arc::new(SystemClock::new()),
             exchange: ExchangeOptions::default(),
-            shared: Arc::new(JobShared::new()),
+            shared: Arc::new(JobShared::new(Statistics::default())),
         }))
     }
 
@@ -145,7 +145,8 @@ impl JobInner {
         let config = self.config.clone();
         let mut builder = Engine::builder(self.id.clone(), config, Arc::clone(&self.storage))
             .restore_policy(policy)
-            .clock(Arc::clone(&self.clock));
+            .clock(Arc::clone(&self.clock))
+            .statistics(self.shared.statistics.clone());
         for node in &self.nodes {
             let spec = node.spec();
             builder = builder.operator(OperatorSpec {
@@ -224,6 +225,11 @@ impl JobBuilder {
     /// Where time comes from; the machine's clock unless set.
     pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
         self.with(|job| job.clock = clock)
+    }
+
+    /// Where the statistics of checkpoints go; of the job's own with a history of ten unless set.
+    pub fn statistics(self, statistics: Statistics) -> Self {
+        self.with(|job| job.shared = Arc::new(JobShared::new(statistics)))
     }
 
     /// How much is kept between two tasks.

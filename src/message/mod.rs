@@ -5,7 +5,9 @@
 mod barrier;
 mod notification;
 mod reason;
+mod statistics;
 
 pub use barrier::{Alignment, Barrier, BarrierOptions, CancelMarker, CheckpointType};
 pub use notification::Notification;
 pub use reason::CheckpointFailureReason;
+pub use statistics::TaskStatistics;
