@@ -15,11 +15,14 @@ mod real {
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-    /// Spins a little longer each time, then gives the processor away.
-    pub(crate) use crossbeam::utils::Backoff;
-
     pub(crate) use crossbeam::queue::ArrayQueue as Queue;
-    pub(crate) use crossbeam::utils::CachePadded;
+    pub(crate) use crossbeam::utils::{Backoff, CachePadded};
+
+    /// One step of waiting until there is something in a queue: spins a little longer each time,
+    /// then gives the processor away.
+    pub(crate) fn await_item<T>(_queue: &Queue<T>, backoff: &Backoff) {
+        backoff.snooze();
+    }
 }
 
 #[cfg(tidegate_loom)]
@@ -32,7 +35,7 @@ mod model {
     #[cfg(test)]
     pub(crate) use loom::thread;
 
-    /// Gives way to the other threads each time: the model has no time to spin in.
+    /// The model has no time to spin in.
     #[derive(Debug)]
     pub(crate) struct Backoff;
 
@@ -40,21 +43,28 @@ mod model {
         pub(crate) fn new() -> Self {
             Self
         }
+    }
 
-        pub(crate) fn snooze(&self) {
-            loom::thread::yield_now();
+    /// Waits until there is something in a queue. Who spins for ever for what never comes is a
+    /// deadlock here, which loom reports.
+    pub(crate) fn await_item<T>(queue: &Queue<T>, _backoff: &Backoff) {
+        let mut items = queue.items.lock().unwrap();
+        while items.is_empty() {
+            items = queue.filled.wait(items).unwrap();
         }
     }
 
     #[derive(Debug)]
     pub(crate) struct Queue<T> {
         items: loom::sync::Mutex<VecDeque<T>>,
+        filled: loom::sync::Condvar,
         capacity: usize,
     }
 
     impl<T> Queue<T> {
         pub(crate) fn new(capacity: usize) -> Self {
-            Self { items: loom::sync::Mutex::new(VecDeque::new()), capacity }
+            let items = loom::sync::Mutex::new(VecDeque::new());
+            Self { items, filled: loom::sync::Condvar::new(), capacity }
         }
 
         pub(crate) fn push(&self, item: T) -> Result<(), T> {
@@ -63,6 +73,7 @@ mod model {
                 return Err(item);
             }
             items.push_back(item);
+            self.filled.notify_all();
             Ok(())
         }
 
@@ -71,6 +82,7 @@ mod model {
             let mut items = self.items.lock().unwrap();
             let oldest = if items.len() == self.capacity { items.pop_front() } else { None };
             items.push_back(item);
+            self.filled.notify_all();
             oldest
         }
 

@@ -1,4 +1,4 @@
-//! What the engine says through `tracing`: the only place that names its targets and fields.
+//! What the engine says of checkpoints through `tracing`: the only place that names that target.
 //!
 //! Names and fields are listed in `docs/flink.md` and do not change without a word there.
 

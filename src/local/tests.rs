@@ -7,4 +7,5 @@
 mod ends;
 mod exactly_once;
 mod refusals;
+mod statistics;
 mod support;

@@ -13,7 +13,7 @@
 use std::fmt;
 use std::sync::Arc as Shared;
 
-use crate::sync::{Arc, AtomicU64, Backoff, Ordering, Queue};
+use crate::sync::{Arc, AtomicU64, Backoff, Ordering, Queue, await_item};
 
 struct Versioned<T> {
     version: u64,
@@ -86,7 +86,7 @@ impl<T> Latest<T> {
                 }
                 // Put back late: somebody has the newer one.
                 Some(_) => {}
-                None => backoff.snooze(),
+                None => await_item(&self.0.cell, &backoff),
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Goal: readers of a `Latest` never go back, the writer never waits, the newest value is not lost.
 //!
-//! Method: loom runs every interleaving (of at most two preemptions) of one writer and two readers.
-//! The cell is a mutex here, so this proves the protocol over it.
+//! Method: loom runs every interleaving (of at most two preemptions) of one writer and up to three
+//! readers. The cell is a mutex here, so this proves the protocol over it; a reader that waits for a
+//! value that is lost is a deadlock, which loom reports.
 
 use std::sync::Arc as Shared;
 
