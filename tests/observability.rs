@@ -5,12 +5,7 @@
 //! under a clock that stands still; a small subscriber of its own notes every span and event. Each
 //! test looks at one side of what was noted.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a wrong answer must fail the test"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a wrong answer must fail the test")]
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

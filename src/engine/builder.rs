@@ -115,10 +115,10 @@ impl EngineBuilder {
         let handle = coordinator.handle();
         let active =
             Arc::new(ActiveCheckpoints::new(checkpoints.clone(), self.operators, self.properties));
-        let waiting = tasks.len().saturating_mul(2).min(STATISTICS_REPORTS_MAX);
+        let capacity = tasks.len().saturating_mul(2).min(STATISTICS_REPORTS_MAX);
         let meter = Meter {
             clock: Arc::clone(&self.clock),
-            reports: Arc::new(ReportLane::new(waiting, signal.clone())),
+            reports: Arc::new(ReportLane::new(capacity, signal.clone())),
         };
         let writing = Writing {
             statistics: self.statistics.clone(),

@@ -112,10 +112,12 @@ impl Participant {
         let hot_pause = frozen_at.saturating_sub(start);
         // Before the work is handed over: the runner learns of the cut before the completion.
         let _ = self.shared.events.send(TaskEvent::Cut { id: barrier.id, hot_pause });
-        let mut timing = SnapshotTiming::default();
-        timing.start_delay = alignment.start_delay;
-        timing.alignment = alignment.duration;
-        timing.hot_pause = hot_pause;
+        let timing = SnapshotTiming {
+            start_delay: alignment.start_delay,
+            alignment: alignment.duration,
+            hot_pause,
+            ..SnapshotTiming::default()
+        };
         let (handle, clock) = (self.handle.clone(), Arc::clone(&self.shared.clock));
         let cut = Cut { barrier, handle, timing, frozen_at, clock };
         self.submit(Box::new(move || part(&cut)))?;

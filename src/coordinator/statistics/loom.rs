@@ -4,6 +4,8 @@
 //! readers. The cell is a mutex here, so this proves the protocol over it; a reader that waits for a
 //! value that is lost is a deadlock, which loom reports.
 
+#![cfg(tidegate_loom)]
+
 use std::sync::Arc as Shared;
 
 use ::loom::model::Builder;

@@ -16,9 +16,9 @@ mod summary;
 mod task;
 mod tracker;
 
-#[cfg(all(test, tidegate_loom))]
+#[cfg(test)]
 mod loom;
-#[cfg(all(test, not(tidegate_loom)))]
+#[cfg(test)]
 mod tests;
 
 pub(super) use counts::Statistics;

@@ -4,6 +4,8 @@
 //! Method: a real coordinator is driven by hand and its events are shown to a tracker; where the
 //! order of events is the point, they are written down. Percentiles are compared with a plain sort.
 
+#![cfg(not(tidegate_loom))]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -475,7 +477,7 @@ const ENTRY: [&str; 17] = [
     "tasks",
 ];
 
-/// Flink: CheckpointingStatisticsTest, the answer to `/jobs/:jobid/checkpoints`
+/// Flink: `CheckpointingStatisticsTest`, the answer to `/jobs/:jobid/checkpoints`
 #[test]
 fn the_statistics_serialise_under_the_names_of_flink() {
     let mut bench = Bench::new(10);
@@ -528,7 +530,7 @@ fn the_statistics_serialise_under_the_names_of_flink() {
     assert_eq!(failed.as_object().unwrap().len(), ENTRY.len() + 2);
 }
 
-/// Flink: TaskCheckpointStatisticsWithSubtaskDetailsTest, the answers below
+/// Flink: `TaskCheckpointStatisticsWithSubtaskDetailsTest`, the answers below
 /// `/jobs/:jobid/checkpoints/details/:checkpointid`
 #[test]
 fn details_list_operators_and_subtasks_under_the_names_of_flink() {

@@ -241,7 +241,9 @@ impl StatisticsTracker {
             if entry.kind.is_savepoint() { &mut self.savepoint } else { &mut self.completed };
         if *latest < Some(id) {
             let before = latest.replace(id);
-            before.into_iter().for_each(|before| self.forget_unless_needed(before));
+            if let Some(before) = before {
+                self.forget_unless_needed(before);
+            }
         }
         self.forget_unless_needed(id);
         Some(entry)
@@ -260,7 +262,9 @@ impl StatisticsTracker {
         })?;
         if self.failed < Some(id) {
             let before = self.failed.replace(id);
-            before.into_iter().for_each(|before| self.forget_unless_needed(before));
+            if let Some(before) = before {
+                self.forget_unless_needed(before);
+            }
         }
         self.forget_unless_needed(id);
         Some(entry)
