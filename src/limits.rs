@@ -18,6 +18,9 @@ pub const SUBMITTED_REQUESTS_MAX: usize = 4096;
 /// The most tasks that one coordinator counts.
 pub const COORDINATED_TASKS_MAX: u32 = 1 << 20;
 
+/// The most measurements of tasks that the driver has not looked at; more are dropped.
+pub const STATISTICS_REPORTS_MAX: usize = 4096;
+
 /// The most requests that wait at once, as in Flink.
 pub const QUEUED_REQUESTS_MAX: usize = 1000;
 

@@ -1,6 +1,7 @@
 //! Goal: whatever the order of a last acknowledgement, a decline, an expiry, a subsumption, a
 //! shutdown and a reuse of the slot, each checkpoint has one outcome, each state comes out once, and
-//! nobody sleeps through what is for him.
+//! nobody sleeps through what is for him. Readers of the newest statistics never go back, their writer
+//! never waits, and the newest is not lost.
 //!
 //! Method: loom runs every interleaving (of at most three preemptions) of at most three threads over
 //! the real coordinator, through its public face, with very few slots and tasks: two tasks make a
@@ -21,12 +22,12 @@ use std::time::Duration;
 
 use loom::model::Builder;
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicU32, Ordering};
+use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use loom::thread;
 use tidegate::CheckpointId;
 use tidegate::coordinator::{
     Acknowledged, CheckpointOutcome, Coordinator, CoordinatorHandle, CoordinatorSettings, Event,
-    WakeHook,
+    Latest, WakeHook,
 };
 use tidegate::message::{CheckpointFailureReason as Reason, CheckpointType};
 
@@ -338,5 +339,45 @@ fn a_waiter_that_did_not_see_the_outcome_is_woken() {
         let outcome = CheckpointOutcome::Failed { id: None, reason };
         assert_eq!(handle.try_outcome(), Some(outcome));
         assert!(polled.is_ready() || count.0.load(Ordering::Acquire) > 0, "a lost wake-up");
+    });
+}
+
+#[test]
+fn no_reader_goes_back_and_the_newest_value_is_not_lost() {
+    model(|| {
+        let (mut publisher, latest) = Latest::new(std::sync::Arc::new(0_u64));
+        let other = latest.clone();
+        let reading = thread::spawn(move || {
+            let (first, second) = (*other.read(), *other.read());
+            assert!(first <= second, "{first} then {second}");
+        });
+        let writing = thread::spawn(move || {
+            publisher.publish(std::sync::Arc::new(1));
+            publisher.publish(std::sync::Arc::new(2));
+        });
+        let (first, second) = (*latest.read(), *latest.read());
+        assert!(first <= second, "{first} then {second}");
+        writing.join().unwrap();
+        assert_eq!(*latest.read(), 2, "while the other reader may still hold it");
+        reading.join().unwrap();
+        assert_eq!(*latest.read(), 2);
+    });
+}
+
+#[test]
+fn what_one_reader_was_shown_no_other_reader_misses() {
+    model(|| {
+        let (mut publisher, latest) = Latest::new(std::sync::Arc::new(0_u64));
+        let shown = Arc::new(AtomicU64::new(0));
+        let (other, show) = (latest.clone(), Arc::clone(&shown));
+        let reading = thread::spawn(move || show.store(*other.read(), Ordering::Release));
+        let third = latest.clone();
+        let disturbing = thread::spawn(move || _ = third.read());
+        publisher.publish(std::sync::Arc::new(1));
+        let floor = shown.load(Ordering::Acquire);
+        assert!(*latest.read() >= floor.max(1), "what was published or shown before is missed");
+        reading.join().unwrap();
+        disturbing.join().unwrap();
+        assert_eq!(*latest.read(), 1);
     });
 }

@@ -112,7 +112,7 @@ impl PendingCheckpoint {
                     Error::invalid(format!("checkpoint {} lacks task {task}", self.id))
                 })?;
                 manifests.push(snapshot.manifest);
-                state_bytes = state_bytes.saturating_add(snapshot.state_bytes);
+                state_bytes = state_bytes.saturating_add(snapshot.state_bytes());
             }
         }
         if manifests.len() != snapshots.len() {

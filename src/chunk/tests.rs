@@ -75,7 +75,7 @@ fn written(step: usize) -> (Records, RecordRef) {
         writer.section(&key(index), write).unwrap();
     }
     let snapshot = writer.finish().unwrap();
-    assert_eq!(snapshot.state_bytes, SIZES.iter().sum::<usize>() as u64);
+    assert_eq!(snapshot.state_bytes(), SIZES.iter().sum::<usize>() as u64);
     (records, snapshot.manifest)
 }
 

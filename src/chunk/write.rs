@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{INLINE_BYTES_MAX, NAME_BYTES_MAX};
+use crate::message::TaskStatistics;
 use crate::record::metadata::{SectionContent, SectionMetadata, encode_sections};
 use crate::record::{Node, RecordRef};
 use crate::state::{SectionBody, SectionKey, SnapshotSink};
@@ -15,13 +16,18 @@ use crate::storage::RecordWriter;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TaskSnapshot {
     pub(crate) manifest: RecordRef,
-    pub(crate) state_bytes: u64,
+    pub(crate) statistics: TaskStatistics,
 }
 
 impl TaskSnapshot {
     /// Bytes of all sections.
     pub fn state_bytes(&self) -> u64 {
-        self.state_bytes
+        self.statistics.state_bytes
+    }
+
+    /// What was measured while it was taken.
+    pub fn measurements(&self) -> &TaskStatistics {
+        &self.statistics
     }
 }
 
@@ -58,7 +64,14 @@ impl SnapshotWriter {
         self.check_whole()?;
         self.node.body = encode_sections(&self.sections)?;
         let manifest = self.records.finish(&self.node)?;
-        Ok(TaskSnapshot { manifest, state_bytes: self.state_bytes })
+        // Every section is written anew for every checkpoint.
+        let bytes = self.state_bytes;
+        let statistics = TaskStatistics {
+            state_bytes: bytes,
+            checkpointed_bytes: bytes,
+            ..TaskStatistics::default()
+        };
+        Ok(TaskSnapshot { manifest, statistics })
     }
 
     fn check_whole(&self) -> Result<()> {

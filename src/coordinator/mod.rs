@@ -64,5 +64,10 @@ pub use plan::{PlanEdge, PlanVertex, TaskState, TriggerPlan, plan_trigger};
 pub use settings::CoordinatorSettings;
 pub use shared::WakeHook;
 pub use signal::Signal;
-pub use statistics::{Counts, LastCompleted};
+pub use statistics::{
+    CheckpointDetails, CheckpointEntry, CheckpointFailure, CheckpointStatistics, CheckpointStatus,
+    CheckpointSummary, Counts, Distribution, LastCompleted, Latest, LatestCheckpoints, Measured,
+    OperatorStatistics, Percentiles, Publisher, RestoredEntry, StatisticsTracker, TaskStatistics,
+};
+pub(crate) use statistics::{ReportLane, TaskReport};
 pub use trigger::{CheckpointOutcome, TriggerHandle};

@@ -9,15 +9,16 @@ use crossbeam::queue::ArrayQueue;
 use crate::catalog::{CheckpointInfo, Checkpoints};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{CheckpointingMode, EffectiveConfig};
-use crate::coordinator::{Coordinator, CoordinatorSettings, Signal};
+use crate::coordinator::{Coordinator, CoordinatorSettings, ReportLane, Signal};
 use crate::engine::schedule::{COMMANDS_MAX, Prepared};
+use crate::engine::statistics::{Statistics, Writing};
 use crate::engine::{Engine, OperatorSpec};
 use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, JobId, TaskId};
-use crate::limits::MAX_PARALLELISM;
+use crate::limits::{MAX_PARALLELISM, STATISTICS_REPORTS_MAX};
 use crate::restore::{RestorePolicy, RestoreReport, check_fit, choose_checkpoint};
 use crate::storage::CheckpointStorage;
-use crate::task::ActiveCheckpoints;
+use crate::task::{ActiveCheckpoints, Meter};
 
 /// Collects what an [`Engine`] needs.
 #[must_use]
@@ -30,6 +31,7 @@ pub struct EngineBuilder {
     properties: BTreeMap<String, String>,
     policy: RestorePolicy,
     clock: Arc<dyn Clock>,
+    statistics: Statistics,
 }
 
 impl Engine {
@@ -47,6 +49,7 @@ impl Engine {
             properties: BTreeMap::new(),
             policy: RestorePolicy::default(),
             clock: Arc::new(SystemClock::new()),
+            statistics: Statistics::default(),
         }
     }
 }
@@ -76,6 +79,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Where the statistics of checkpoints go, so that they go on over several engines of one job,
+    /// one after the other; of its own when nothing is said.
+    pub fn statistics(mut self, statistics: Statistics) -> Self {
+        self.statistics = statistics;
+        self
+    }
+
     /// Opens the storage and decides what is restored. No checkpoint starts before
     /// [`Engine::start`].
     ///
@@ -83,6 +93,7 @@ impl EngineBuilder {
     /// `Invalid` when the operators are none, equal by name or too many; `Incompatible` when the
     /// checkpoint does not fit them; `Corrupt` when it cannot be read; what the storage answers.
     pub fn open(self) -> Result<Engine> {
+        let opened_at = self.clock.now();
         let tasks = plan_tasks(&self.operators)?;
         let checkpoints = Checkpoints::new(self.storage.open(&self.job)?);
         let completed = checkpoints.ids();
@@ -111,6 +122,19 @@ impl EngineBuilder {
         let handle = coordinator.handle();
         let active =
             Arc::new(ActiveCheckpoints::new(checkpoints.clone(), self.operators, self.properties));
+        let capacity = tasks.len().saturating_mul(2).min(STATISTICS_REPORTS_MAX);
+        let meter = Meter {
+            clock: Arc::clone(&self.clock),
+            reports: Arc::new(ReportLane::new(capacity, signal.clone())),
+        };
+        let writing = Writing {
+            statistics: self.statistics.clone(),
+            attempt: checkpoints.attempt(),
+            location: self.storage.location(),
+            restored: restored.as_ref().map(|info| (info.id, info.kind.is_savepoint())),
+            reports: Arc::clone(&meter.reports),
+            opened_at,
+        };
         let prepared = Prepared {
             coordinator,
             tasks: tasks.clone(),
@@ -119,6 +143,7 @@ impl EngineBuilder {
             retained: usize::try_from(self.config.num_retained()).unwrap_or(usize::MAX),
             clock: self.clock,
             commands: Arc::clone(&commands),
+            writing,
         };
         Ok(Engine {
             incremental: self.config.is_incremental(),
@@ -131,6 +156,8 @@ impl EngineBuilder {
             handle,
             active,
             signal,
+            meter,
+            statistics: self.statistics,
             prepared: Mutex::new(Some(prepared)),
             threads: Mutex::default(),
         })

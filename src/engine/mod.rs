@@ -8,6 +8,8 @@
 mod builder;
 mod commit;
 mod schedule;
+mod statistics;
+mod trace;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,17 +17,18 @@ use std::time::Duration;
 
 use crate::catalog::{CheckpointInfo, Checkpoints, TaskSnapshot};
 use crate::config::{EffectiveConfig, PolicyUpdate};
-use crate::coordinator::{CoordinatorHandle, Counts, Signal};
+use crate::coordinator::{CheckpointStatistics, CoordinatorHandle, Counts, Signal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, TaskId};
 use crate::message::{Barrier, CheckpointRequest, CheckpointType, Notification};
 use crate::restore::RestoreReport;
 use crate::state::SnapshotSource;
-use crate::task::{ActiveCheckpoints, TaskHandle};
+use crate::task::{ActiveCheckpoints, Meter, TaskHandle};
 
 pub use crate::catalog::{JobStatus, OperatorSpec};
 pub use crate::coordinator::{CheckpointOutcome, TaskState, TriggerHandle};
 pub use builder::EngineBuilder;
+pub use statistics::Statistics;
 
 use schedule::{Command, Commands, Prepared, Threads};
 
@@ -59,6 +62,8 @@ pub struct Engine {
     /// The configuration in force.
     config: Mutex<EffectiveConfig>,
     commands: Commands,
+    meter: Meter,
+    statistics: Statistics,
     prepared: Mutex<Option<Prepared>>,
     threads: Mutex<Option<Threads>>,
 }
@@ -101,7 +106,8 @@ impl Engine {
     pub fn task(&self, task: &TaskId) -> Result<TaskHandle> {
         let index = self.index_of(task)?;
         let (handle, active) = (self.handle.clone(), Arc::clone(&self.active));
-        Ok(TaskHandle::new(task.clone(), index, self.attempt(), handle, active))
+        let meter = self.meter.clone();
+        Ok(TaskHandle::new(task.clone(), index, self.attempt(), handle, active, meter))
     }
 
     /// The sections that this subtask restores, streaming; none without a checkpoint or for a
@@ -122,7 +128,8 @@ impl Engine {
     /// Starts the periodic checkpoints.
     ///
     /// # Errors
-    /// `Closed` when the engine was started before; `Unavailable` when no thread can be made.
+    /// `Closed` when the engine was started before; `Unavailable` when no thread can be made, or
+    /// while another engine writes the same [`Statistics`].
     pub fn start(&self, host: Arc<dyn Host>) -> Result<()> {
         let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
         let prepared = prepared
@@ -243,6 +250,17 @@ impl Engine {
     /// Counts of checkpoints, readable at any time.
     pub fn counts(&self) -> Counts {
         self.handle.counts()
+    }
+
+    /// The statistics of checkpoints, readable at any time without holding anybody up.
+    ///
+    /// They are written after the coordinator has decided: whoever waits for a trigger's outcome may
+    /// see it there a moment later. What the [`Host`] is told is in them already. How many subtasks of a
+    /// checkpoint in flight have acknowledged is brought up to date for the next reading.
+    pub fn statistics(&self) -> Arc<CheckpointStatistics> {
+        // An acknowledgement that is not the last one wakes nobody.
+        self.signal.raise();
+        self.statistics.read()
     }
 
     /// Ends the threads: what is pending fails, what is being committed is finished.

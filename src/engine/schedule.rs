@@ -14,6 +14,8 @@ use crate::clock::Clock;
 use crate::coordinator::{Coordinator, CoordinatorSettings, Event, Signal, TaskState};
 use crate::engine::Host;
 use crate::engine::commit::{CommitOrder, Committer};
+use crate::engine::statistics::{Desk, Writing};
+use crate::engine::trace;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, TaskId};
 use crate::message::{Barrier, CheckpointFailureReason, Notification};
@@ -45,6 +47,7 @@ pub(super) struct Prepared {
     pub(super) retained: usize,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) commands: Commands,
+    pub(super) writing: Writing,
 }
 
 /// The running threads; the scheduler ends after a shutdown, the committer after the scheduler.
@@ -82,10 +85,13 @@ impl Prepared {
         // Ids only, at most as many as were completed.
         let (subsumed, subsumed_ids) = unbounded();
         let (ends, ended) = bounded::<()>(0);
+        let (opened_at, attempt) = (self.writing.opened_at, self.writing.attempt);
+        let desk = self.writing.begin(self.tasks.as_slice().into(), self.clock.wall_ms())?;
         let handle = self.coordinator.handle();
         if let Some(id) = self.restored {
             self.coordinator.restored(id);
         }
+        let clock = Arc::clone(&self.clock);
         let committer = Committer {
             tasks: self.tasks,
             checkpoints: self.checkpoints,
@@ -110,11 +116,14 @@ impl Prepared {
             orders,
             subsumed: subsumed_ids,
             barriers: BTreeMap::new(),
+            desk,
+            events: Vec::new(),
         };
         let scheduler = spawn("tidegate-scheduler", move || {
             scheduler.run();
             drop(ends);
         })?;
+        trace::initialized(attempt, self.restored, clock.now().saturating_sub(opened_at));
         Ok(Threads { scheduler, committer, ended })
     }
 }
@@ -137,6 +146,9 @@ struct Scheduler {
     subsumed: Receiver<CheckpointId>,
     /// Barriers of checkpoints that have no outcome yet.
     barriers: BTreeMap<CheckpointId, Barrier>,
+    desk: Desk,
+    /// Events that were observed and are to be handled; empty between steps.
+    events: Vec<Event<TaskSnapshot>>,
 }
 
 impl Scheduler {
@@ -147,13 +159,14 @@ impl Scheduler {
             while let Some(command) = self.commands.pop() {
                 self.apply(command);
             }
+            self.desk.take_reports(self.clock.wall_ms());
             self.coordinator.step(self.clock.now(), self.clock.wall_ms());
-            while let Some(event) = self.coordinator.next_event() {
-                self.handle(event);
-            }
+            self.take_events();
             for id in self.subsumed.try_iter() {
+                self.desk.discarded(id);
                 self.host.notify(Notification::Subsumed { id });
             }
+            self.desk.publish();
             if self.coordinator.is_shut_down() && self.coordinator.in_flight() == 0 {
                 return;
             }
@@ -193,6 +206,25 @@ impl Scheduler {
         }
     }
 
+    /// What happened is in the statistics before the host or the commit thread learn of it.
+    fn take_events(&mut self) {
+        loop {
+            let wall_ms = self.clock.wall_ms();
+            while let Some(event) = self.coordinator.next_event() {
+                self.desk.observe(&event, wall_ms);
+                self.events.push(event);
+            }
+            self.desk.publish();
+            if self.events.is_empty() {
+                return;
+            }
+            // Handling may bring new events, which belong behind these.
+            let mut events = std::mem::take(&mut self.events);
+            events.drain(..).for_each(|event| self.handle(event));
+            self.events = events;
+        }
+    }
+
     fn handle(&mut self, event: Event<TaskSnapshot>) {
         match event {
             Event::Trigger { barrier, .. } => {
@@ -210,20 +242,10 @@ impl Scheduler {
                     self.coordinator.handle().commit_finished(id, Err(reason));
                 }
             }
-            Event::Completed { id, duration, .. } => {
-                tracing::debug!(%id, ?duration, "checkpoint completed");
-                self.ended(id);
-            }
-            Event::Aborted { id, reason, .. } => {
-                tracing::debug!(%id, %reason, "checkpoint aborted");
-                self.ended(id);
-            }
+            Event::Completed { id, .. } | Event::Aborted { id, .. } => self.ended(id),
             Event::Notify(notification) => self.host.notify(notification),
-            Event::Rejected { kind, reason } => {
-                tracing::debug!(%kind, %reason, "checkpoint request rejected");
-            }
             // What no commit record names is garbage in every storage.
-            Event::Discard { .. } => {}
+            Event::Rejected { .. } | Event::Discard { .. } => {}
             Event::JobFailed { reason } => {
                 self.coordinator.suspend(CheckpointFailureReason::JobFailoverRegion);
                 let message =

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::config::{EffectiveConfig, PolicyUpdate};
-use crate::engine::{Engine, TriggerHandle};
+use crate::coordinator::CheckpointStatistics;
+use crate::engine::{Engine, Statistics, TriggerHandle};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::local::end::{End, EndWish, StopMode};
@@ -156,6 +157,13 @@ impl JobHandle {
         asked.ok_or_else(|| Error::internal("a savepoint was asked for and not asked for"))
     }
 
+    /// The statistics of the job's checkpoints over all its attempts, readable at any time, also
+    /// before `run` and after its end, without holding the job up.
+    pub fn statistics(&self) -> Arc<CheckpointStatistics> {
+        let running = self.0.with_engine(|engine| Ok(engine.statistics()));
+        running.unwrap_or_else(|_| self.0.statistics.read())
+    }
+
     /// What happened so far.
     pub fn progress(&self) -> Progress {
         self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -171,10 +179,11 @@ pub(super) struct JobShared {
     /// The configuration in force, over restarts.
     config: Mutex<EffectiveConfig>,
     engine: Mutex<Option<Arc<Engine>>>,
+    pub(super) statistics: Statistics,
 }
 
 impl JobShared {
-    pub(super) fn new(config: EffectiveConfig) -> Self {
+    pub(super) fn new(config: EffectiveConfig, statistics: Statistics) -> Self {
         let (wake, woken) = bounded(1);
         Self {
             end: EndWish::default(),
@@ -183,6 +192,7 @@ impl JobShared {
             progress: Mutex::default(),
             config: Mutex::new(config),
             engine: Mutex::default(),
+            statistics,
         }
     }
 

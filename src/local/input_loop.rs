@@ -126,8 +126,8 @@ impl<'e, T, W: Worker<T>> InputLoop<'e, T, W> {
         match action {
             BarrierAction::Hold { channel } => self.set_held(channel, true),
             BarrierAction::Resume { channel } => self.set_held(channel, false),
-            BarrierAction::Cut { barrier, .. } => {
-                self.participant.cut(&mut self.worker, barrier)?;
+            BarrierAction::Cut { barrier, alignment } => {
+                self.participant.cut(&mut self.worker, barrier, alignment)?;
             }
             BarrierAction::Abort { id, reason } => self.participant.decline(id, reason),
             BarrierAction::ForwardCancel(marker) => {

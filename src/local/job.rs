@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::catalog::{Checkpoints, JobStatus};
 use crate::clock::{Clock, SystemClock};
 use crate::config::EffectiveConfig;
-use crate::engine::{Engine, OperatorSpec};
+use crate::engine::{Engine, OperatorSpec, Statistics};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, JobId};
 use crate::local::end::{End, JobEnd};
@@ -78,7 +78,7 @@ impl Job {
             listener: Arc::new(Silent),
             clock: Arc::new(SystemClock::new()),
             exchange: ExchangeOptions::default(),
-            shared: Arc::new(JobShared::new(config)),
+            shared: Arc::new(JobShared::new(config, Statistics::default())),
         }))
     }
 
@@ -173,7 +173,8 @@ impl JobInner {
         let config = self.shared.config();
         let mut builder = Engine::builder(self.id.clone(), config, Arc::clone(&self.storage))
             .restore_policy(policy)
-            .clock(Arc::clone(&self.clock));
+            .clock(Arc::clone(&self.clock))
+            .statistics(self.shared.statistics.clone());
         for node in &self.nodes {
             let spec = node.spec();
             builder = builder.operator(OperatorSpec {
@@ -219,7 +220,9 @@ impl JobBuilder {
 
     /// The configuration, in the place of the one given first.
     pub fn config(self, config: EffectiveConfig) -> Self {
-        self.with(|job| job.shared = Arc::new(JobShared::new(config)))
+        self.with(|job| {
+            job.shared = Arc::new(JobShared::new(config, job.shared.statistics.clone()));
+        })
     }
 
     /// Stores `value` under `key` with every checkpoint.
@@ -257,6 +260,13 @@ impl JobBuilder {
     /// Where time comes from; the machine's clock unless set.
     pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
         self.with(|job| job.clock = clock)
+    }
+
+    /// Where the statistics of checkpoints go; of the job's own with a history of ten unless set.
+    pub fn statistics(self, statistics: Statistics) -> Self {
+        self.with(|job| {
+            job.shared = Arc::new(JobShared::new(job.shared.config(), statistics));
+        })
     }
 
     /// How much is kept between two tasks.

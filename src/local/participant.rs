@@ -6,9 +6,12 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam::channel::Sender;
 
+use crate::barrier::AlignmentReport;
+use crate::clock::Clock;
 use crate::error::Result;
 use crate::ids::CheckpointId;
 use crate::local::background::{Job, Work};
@@ -16,14 +19,35 @@ use crate::local::control::{ChannelEvent, Inbox};
 use crate::local::node::{AttemptShared, TaskEnv, TaskEvent};
 use crate::local::push::Signal;
 use crate::message::{Barrier, CancelMarker, CheckpointFailureReason};
+use crate::state::SnapshotSink;
 use crate::sync::Ordering;
-use crate::task::TaskHandle;
+use crate::task::{SnapshotTiming, TaskHandle};
 
 /// How many checkpoints a task remembers that were given up before their barrier came.
 const REMEMBERED_ABORTS_MAX: usize = 1024;
 
 /// Writes what was frozen and acknowledges it; runs in the background.
-pub(super) type Part = Box<dyn FnOnce(Barrier, &TaskHandle) -> Result<()> + Send>;
+pub(super) type Part = Box<dyn FnOnce(&Cut) -> Result<()> + Send>;
+
+/// One task's cut, as its background half sees it.
+pub(super) struct Cut {
+    pub(super) barrier: Barrier,
+    pub(super) handle: TaskHandle,
+    timing: SnapshotTiming,
+    /// When the hot half ended.
+    frozen_at: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl Cut {
+    /// Writes and acknowledges the snapshot. One that cannot be written is declined within, and the
+    /// job goes on.
+    pub(super) fn snapshot(&self, write: &mut dyn FnMut(&mut dyn SnapshotSink) -> Result<()>) {
+        let mut timing = self.timing;
+        timing.queued = self.clock.now().saturating_sub(self.frozen_at);
+        let _declined = self.handle.snapshot_timed(self.barrier, &timing, write);
+    }
+}
 
 /// What a task adds to the common steps.
 pub(super) trait Snapshotter {
@@ -64,7 +88,12 @@ impl Participant {
     }
 
     /// Takes the snapshot of this task. True when it was taken.
-    pub(super) fn cut(&mut self, task: &mut dyn Snapshotter, barrier: Barrier) -> Result<bool> {
+    pub(super) fn cut(
+        &mut self,
+        task: &mut dyn Snapshotter,
+        barrier: Barrier,
+        alignment: AlignmentReport,
+    ) -> Result<bool> {
         if barrier.id <= self.last {
             return Ok(false);
         }
@@ -79,11 +108,19 @@ impl Participant {
         task.signal(Signal::Event(ChannelEvent::Barrier(barrier)))?;
         let start = self.shared.clock.now();
         let part = task.freeze(barrier.id)?;
-        let hot_pause = self.shared.clock.now().saturating_sub(start);
+        let frozen_at = self.shared.clock.now();
+        let hot_pause = frozen_at.saturating_sub(start);
         // Before the work is handed over: the runner learns of the cut before the completion.
         let _ = self.shared.events.send(TaskEvent::Cut { id: barrier.id, hot_pause });
-        let handle = self.handle.clone();
-        self.submit(Box::new(move || part(barrier, &handle)))?;
+        let timing = SnapshotTiming {
+            start_delay: alignment.start_delay,
+            alignment: alignment.duration,
+            hot_pause,
+            ..SnapshotTiming::default()
+        };
+        let (handle, clock) = (self.handle.clone(), Arc::clone(&self.shared.clock));
+        let cut = Cut { barrier, handle, timing, frozen_at, clock };
+        self.submit(Box::new(move || part(&cut)))?;
         Ok(true)
     }
 

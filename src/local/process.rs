@@ -126,11 +126,8 @@ impl<U, P> Snapshotter for ProcessWorker<U, P> {
 
     fn freeze(&mut self, id: CheckpointId) -> Result<Part> {
         let mut frozen = Some(self.states.freeze(id));
-        Ok(Box::new(move |barrier, handle| {
-            // A snapshot that cannot be written is declined within; the job goes on.
-            let _ = handle.snapshot(barrier, &mut |sink| {
-                frozen.take().map_or(Ok(()), |states| states.write(sink))
-            });
+        Ok(Box::new(move |cut| {
+            cut.snapshot(&mut |sink| frozen.take().map_or(Ok(()), |states| states.write(sink)));
             Ok(())
         }))
     }

@@ -197,15 +197,15 @@ impl<T, S: Sink<T>> Snapshotter for SinkWorker<T, S> {
     fn freeze(&mut self, id: CheckpointId) -> Result<Part> {
         let sealed = self.sink.seal(id)?;
         let pending = Arc::clone(&self.pending);
-        Ok(Box::new(move |barrier, handle| {
+        Ok(Box::new(move |cut| {
             let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
             let persisted = sealed.map_or(Ok(()), |sealed| pending.persist(id, sealed));
             if let Err(error) = persisted {
-                handle.decline(id, CheckpointFailureReason::CheckpointAsyncException);
+                cut.handle.decline(id, CheckpointFailureReason::CheckpointAsyncException);
                 return Err(error);
             }
-            // A snapshot that cannot be written is declined within; the tokens travel on.
-            let _ = handle.snapshot(barrier, &mut |sink| write_tokens(&pending.tokens, sink));
+            // The tokens of one that is declined travel on.
+            cut.snapshot(&mut |sink| write_tokens(&pending.tokens, sink));
             Ok(())
         }))
     }

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::barrier::AlignmentReport;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ids::CheckpointId;
@@ -117,12 +118,11 @@ impl<S: Source> Snapshotter for Worker<'_, S> {
 
     fn freeze(&mut self, _: CheckpointId) -> Result<Part> {
         let position = self.source.position();
-        Ok(Box::new(move |barrier, handle| {
+        Ok(Box::new(move |cut| {
             let mut bytes = Vec::new();
             let encoded = codec::encode_into(&position, &mut bytes);
             encoded?;
-            // A snapshot that cannot be written is declined within; the job goes on.
-            let _ = handle.snapshot(barrier, &mut |sink| {
+            cut.snapshot(&mut |sink| {
                 let key = SectionKey::new(SectionKind::Position, POSITION);
                 sink.section(&key, &mut |out| Ok(out.write_all(&bytes)?))
             });
@@ -166,7 +166,14 @@ impl<S: Source> SourceLoop<'_, '_, S> {
     fn control(&mut self, control: Control) -> Result<bool> {
         match control {
             Control::Trigger(barrier) => {
-                let taken = self.participant.cut(&mut self.worker, barrier)?;
+                let wall_ms = self.env.shared.clock.wall_ms();
+                let delay_ms = wall_ms.saturating_sub(barrier.timestamp_ms);
+                // Without inputs there is nothing to align.
+                let alignment = AlignmentReport {
+                    start_delay: Duration::from_millis(delay_ms),
+                    duration: Duration::ZERO,
+                };
+                let taken = self.participant.cut(&mut self.worker, barrier, alignment)?;
                 self.stopped |= taken && barrier.options.kind == CheckpointType::SyncSavepoint;
                 if taken && self.worker.ended && !self.cut_after_end {
                     self.cut_after_end = true;

@@ -7,5 +7,6 @@
 mod ends;
 mod exactly_once;
 mod refusals;
+mod statistics;
 mod support;
 mod wishes;

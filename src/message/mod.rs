@@ -5,9 +5,11 @@
 mod barrier;
 mod notification;
 mod reason;
+mod statistics;
 
 pub use barrier::{
     Alignment, Barrier, BarrierOptions, CancelMarker, CheckpointRequest, CheckpointType,
 };
 pub use notification::Notification;
 pub use reason::CheckpointFailureReason;
+pub use statistics::TaskStatistics;

@@ -24,5 +24,11 @@ mod real {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
     pub(crate) use crossbeam::queue::ArrayQueue as Queue;
-    pub(crate) use crossbeam::utils::CachePadded;
+    pub(crate) use crossbeam::utils::{Backoff, CachePadded};
+
+    /// One step of waiting until there is something in a queue: spins a little longer each time,
+    /// then gives the processor away.
+    pub(crate) fn await_item<T>(_queue: &Queue<T>, backoff: &Backoff) {
+        backoff.snooze();
+    }
 }

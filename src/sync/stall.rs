@@ -46,7 +46,7 @@ pub(crate) mod types {
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::Ordering;
 
-    pub(crate) use crossbeam::utils::CachePadded;
+    pub(crate) use crossbeam::utils::{Backoff, CachePadded};
 
     macro_rules! atomic {
         ($name:ident, $value:ty, $($method:ident)*) => {
@@ -100,6 +100,11 @@ pub(crate) mod types {
     atomic!(AtomicU32, u32, swap fetch_or fetch_add fetch_sub fetch_max);
     atomic!(AtomicU64, u64, swap fetch_or fetch_add fetch_sub fetch_max);
 
+    /// As the real one.
+    pub(crate) fn await_item<T>(_queue: &Queue<T>, backoff: &Backoff) {
+        backoff.snooze();
+    }
+
     /// crossbeam's bounded queue.
     #[derive(Debug)]
     pub(crate) struct Queue<T>(crossbeam::queue::ArrayQueue<T>);
@@ -114,6 +119,13 @@ pub(crate) mod types {
             let pushed = self.0.push(item);
             pass();
             pushed
+        }
+
+        pub(crate) fn force_push(&self, item: T) -> Option<T> {
+            pass();
+            let oldest = self.0.force_push(item);
+            pass();
+            oldest
         }
 
         pub(crate) fn pop(&self) -> Option<T> {

@@ -5,12 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::catalog::TaskSnapshot;
-use crate::coordinator::{Acknowledged, CoordinatorHandle};
+use crate::coordinator::{Acknowledged, CoordinatorHandle, TaskReport};
 use crate::error::{Error, Result};
 use crate::ids::{Attempt, CheckpointId, TaskId};
-use crate::message::{Barrier, CheckpointFailureReason};
+use crate::message::{Barrier, CheckpointFailureReason, TaskStatistics};
 use crate::state::SnapshotSink;
-use crate::task::ActiveCheckpoints;
+use crate::task::{ActiveCheckpoints, Meter, SnapshotTiming};
 
 /// One subtask's way to take part in checkpoints. Cheap to clone; any thread may use it.
 #[derive(Clone)]
@@ -21,6 +21,7 @@ pub struct TaskHandle {
     attempt: Attempt,
     coordinator: CoordinatorHandle<TaskSnapshot>,
     active: Arc<ActiveCheckpoints>,
+    meter: Meter,
 }
 
 impl TaskHandle {
@@ -30,8 +31,9 @@ impl TaskHandle {
         attempt: Attempt,
         coordinator: CoordinatorHandle<TaskSnapshot>,
         active: Arc<ActiveCheckpoints>,
+        meter: Meter,
     ) -> Self {
-        Self { id, index, attempt, coordinator, active }
+        Self { id, index, attempt, coordinator, active, meter }
     }
 
     /// The subtask.
@@ -57,26 +59,58 @@ impl TaskHandle {
         barrier: Barrier,
         write: &mut dyn FnMut(&mut dyn SnapshotSink) -> Result<()>,
     ) -> Result<()> {
+        self.snapshot_timed(barrier, &SnapshotTiming::default(), write)
+    }
+
+    /// The same, with what only the host has measured of this snapshot.
+    ///
+    /// # Errors
+    /// As [`snapshot`](Self::snapshot).
+    pub fn snapshot_timed(
+        &self,
+        barrier: Barrier,
+        timing: &SnapshotTiming,
+        write: &mut dyn FnMut(&mut dyn SnapshotSink) -> Result<()>,
+    ) -> Result<()> {
+        let clock = &self.meter.clock;
+        let start = clock.now();
         let written = catch_unwind(AssertUnwindSafe(|| self.write(&barrier, write)));
         let written = written.unwrap_or_else(|_| {
             Err(Error::internal(format!("the snapshot of {} panicked", self.id)))
         });
+        let writing = clock.now().saturating_sub(start);
         match written {
-            Ok(Some(snapshot)) => {
-                match self.coordinator.acknowledge(barrier.id, self.index, snapshot) {
+            Ok(Some(mut snapshot)) => {
+                let mut measured = timing.measured(snapshot.statistics, writing);
+                measured.ack_timestamp_ms = clock.wall_ms();
+                snapshot.statistics = measured;
+                let accepted = match self.coordinator.acknowledge(barrier.id, self.index, snapshot)
+                {
+                    Acknowledged::Accepted => true,
                     // What a late snapshot wrote is in no commit record: the storage frees it.
-                    Acknowledged::Accepted
-                    | Acknowledged::Duplicate(_)
+                    Acknowledged::Duplicate(_)
                     | Acknowledged::Late(_)
-                    | Acknowledged::Unknown(_) => Ok(()),
-                }
+                    | Acknowledged::Unknown(_) => false,
+                };
+                self.report(barrier.id, accepted, measured);
+                Ok(())
             }
-            Ok(None) => Ok(()),
+            Ok(None) => {
+                let measured = timing.measured(TaskStatistics::default(), writing);
+                self.report(barrier.id, false, measured);
+                Ok(())
+            }
             Err(error) => {
                 self.decline(barrier.id, CheckpointFailureReason::CheckpointAsyncException);
+                let measured = timing.measured(TaskStatistics::default(), writing);
+                self.report(barrier.id, false, measured);
                 Err(error.context(format!("checkpoint {} of {}", barrier.id, self.id)))
             }
         }
+    }
+
+    fn report(&self, id: CheckpointId, accepted: bool, statistics: TaskStatistics) {
+        self.meter.reports.report(TaskReport { id, task: self.index, accepted, statistics });
     }
 
     fn write(

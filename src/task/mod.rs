@@ -5,6 +5,10 @@
 
 mod active;
 mod handle;
+mod meter;
+mod timing;
 
 pub(crate) use active::ActiveCheckpoints;
 pub use handle::TaskHandle;
+pub(crate) use meter::Meter;
+pub use timing::SnapshotTiming;

@@ -48,7 +48,7 @@ struct Cell {
 /// ORDERING: all sequentially consistent; readings are compared with each other, and neither side
 /// is hot.
 #[derive(Debug)]
-pub(super) struct Statistics {
+pub(in crate::coordinator) struct Statistics {
     restored: AtomicU64,
     total: AtomicU64,
     completed: AtomicU64,
@@ -59,7 +59,7 @@ pub(super) struct Statistics {
 }
 
 impl Statistics {
-    pub(super) fn new() -> Self {
+    pub(in crate::coordinator) fn new() -> Self {
         let zero = || AtomicU64::new(0);
         let cell = || Cell { id: zero(), duration_ms: zero() };
         Self {
@@ -71,19 +71,19 @@ impl Statistics {
         }
     }
 
-    pub(super) fn restored(&self) {
+    pub(in crate::coordinator) fn restored(&self) {
         self.restored.fetch_add(1, Ordering::SeqCst);
     }
 
-    pub(super) fn started(&self) {
+    pub(in crate::coordinator) fn started(&self) {
         self.total.fetch_add(1, Ordering::SeqCst);
     }
 
-    pub(super) fn failed(&self) {
+    pub(in crate::coordinator) fn failed(&self) {
         self.failed.fetch_add(1, Ordering::SeqCst);
     }
 
-    pub(super) fn completed(&self, id: CheckpointId, duration: Duration) {
+    pub(in crate::coordinator) fn completed(&self, id: CheckpointId, duration: Duration) {
         let count = self.completed.load(Ordering::SeqCst).wrapping_add(1);
         let cell = self.cell(count);
         cell.id.store(id.0, Ordering::SeqCst);
@@ -93,7 +93,7 @@ impl Statistics {
     }
 
     /// The counts now. Starts over only when a completion came in between.
-    pub(super) fn read(&self) -> Counts {
+    pub(in crate::coordinator) fn read(&self) -> Counts {
         loop {
             let completed = self.completed.load(Ordering::SeqCst);
             let cell = self.cell(completed);
