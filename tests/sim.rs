@@ -115,6 +115,21 @@ fn a_source_that_skips_a_record_is_noticed() {
 }
 
 #[test]
+fn a_coordinator_that_forgets_its_ids_or_its_limit_is_noticed() {
+    let failure = noticed(Breakage::ReuseIds);
+    assert_eq!(failure.invariant(), "ids rise, over kills too", "{failure}");
+    let failure = noticed(Breakage::OneMoreInFlight);
+    let invariant = "no more checkpoints are in flight than permitted";
+    assert_eq!(failure.invariant(), invariant, "{failure}");
+}
+
+#[test]
+fn retention_that_gives_up_the_newest_checkpoint_is_noticed() {
+    let failure = noticed(Breakage::DropNewest);
+    assert_eq!(failure.invariant(), "retention keeps what it must", "{failure}");
+}
+
+#[test]
 fn a_failure_names_seed_step_invariant_and_the_last_events() {
     let failure = noticed(Breakage::LoseOneToken);
     let text = format!("{failure:?}");

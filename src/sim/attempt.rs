@@ -13,6 +13,7 @@ use crate::restore::{RestorePolicy, check_fit, choose_checkpoint};
 use crate::sim::actor::{Actor, Inputs, Outbox, Role, Wire};
 use crate::sim::harness::{Harness, Step, Stop, broken};
 use crate::sim::operator::Operator;
+use crate::sim::options::Breakage;
 use crate::sim::sink::{self, Sink};
 use crate::sim::snapshot::{Content, read_content};
 use crate::sim::source::Source;
@@ -69,10 +70,14 @@ impl Attempt {
         let count = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
         let wake = Arc::new(AtomicBool::new(true));
         let woken = Arc::clone(&wake);
+        let mut settings = plan.settings.clone();
+        settings.max_concurrent += u32::from(h.is_broken(Breakage::OneMoreInFlight));
+        let forgets_ids = h.is_broken(Breakage::ReuseIds);
+        let next_id = if forgets_ids { CheckpointId(1) } else { checkpoints.next_id() };
         let mut coordinator = Coordinator::new(
-            plan.settings.clone(),
+            settings,
             count,
-            checkpoints.next_id(),
+            next_id,
             restored,
             // ORDERING: one thread; the flag alone is passed.
             Arc::new(move || woken.store(true, Ordering::Relaxed)),

@@ -179,6 +179,9 @@ impl Attempt {
         }
         let retained = h.plan.retained;
         let subsumed = self.checkpoints.subsume(retained)?;
+        if h.is_broken(Breakage::DropNewest) {
+            self.checkpoints.discard(&before.last().copied().into_iter().collect::<Vec<_>>())?;
+        }
         h.judge.retained(&before, &self.checkpoints.ids(), retained, base)?;
         for id in subsumed {
             h.trace.note(format!("{id} is subsumed"));

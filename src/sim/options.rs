@@ -46,4 +46,10 @@ pub enum Breakage {
     KeepOldTransactions,
     /// A source says that it stands one record further on.
     SkipOneRecord,
+    /// Each start counts checkpoints from 1 again.
+    ReuseIds,
+    /// Retention gives up the newest checkpoint, too.
+    DropNewest,
+    /// One checkpoint more than permitted may be in flight.
+    OneMoreInFlight,
 }
