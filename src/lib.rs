@@ -114,6 +114,9 @@ pub mod sim;
 pub mod state;
 pub mod storage;
 mod sync;
+#[cfg(tidegate_stall)]
+#[doc(hidden)]
+pub use sync::stall;
 pub mod task;
 
 pub use error::{Corruption, Error, ErrorKind, Result};

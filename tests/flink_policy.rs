@@ -76,8 +76,7 @@ fn read_settings(value: &Value) -> CoordinatorSettings {
         max_concurrent: count(&config["max_concurrent"]),
         tolerable_failures: (!tolerable.is_null()).then(|| count(tolerable)),
         unaligned: config["unaligned"].as_bool().expect("a flag"),
-        exactly_once: true,
-        aligned_timeout: None,
+        ..CoordinatorSettings::default()
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::catalog::{
-    CheckpointPlan, CompletedCheckpoint, OperatorSpec, PendingCheckpoint, Retained, VerifyReport,
-    plan_subsumption, verify_checkpoint,
+    CheckpointPlan, CompletedCheckpoint, JobStatus, OperatorSpec, PendingCheckpoint, Retained,
+    VerifyReport, plan_end, plan_retention, verify_checkpoint,
 };
 use crate::chunk::SnapshotReader;
+use crate::config::ExternalizedCheckpointCleanup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, TaskId};
 use crate::message::CheckpointType;
@@ -122,24 +123,70 @@ impl Checkpoints {
         verify_checkpoint(&*self.source(), &self.stored(id)?, progress, &mut Err)
     }
 
+    /// The checkpoint that a job goes on from: the newest one that tasks were told of. A plain
+    /// savepoint is the user's and none of them.
+    ///
+    /// # Errors
+    /// `Corrupt` when a record that has to be looked at is damaged.
+    pub fn newest(&self) -> Result<Option<CheckpointId>> {
+        for id in self.ids().into_iter().rev() {
+            let loaded = self.load(id).map_err(|error| {
+                error.context(format!(
+                    "checkpoint {id}, the newest completed one, cannot be restored"
+                ))
+            })?;
+            if loaded.metadata.kind != CheckpointType::Savepoint {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
     /// Gives up the oldest checkpoints so that `retained` remain, as Flink's rule says, and
-    /// returns which.
+    /// returns which. Savepoints are neither counted nor given up.
     ///
     /// # Errors
     /// What the storage answers.
     pub fn subsume(&self, retained: usize) -> Result<Vec<CheckpointId>> {
-        let access = self.storage.access();
+        self.give_up(plan_retention(&self.retained(), retained))
+    }
+
+    /// Gives up what the end of the job discards under this policy, and returns which. What cannot
+    /// be read is kept.
+    ///
+    /// # Errors
+    /// What the storage answers.
+    pub fn end(
+        &self,
+        cleanup: ExternalizedCheckpointCleanup,
+        status: JobStatus,
+    ) -> Result<Vec<CheckpointId>> {
+        self.give_up(plan_end(&self.retained(), cleanup, status))
+    }
+
+    fn retained(&self) -> Vec<Retained> {
         let retain = |stored: &StoredCheckpoint| Retained {
             id: stored.id,
             // What cannot be read is kept like a savepoint: somebody may still repair it.
             kind: self.load(stored.id).map_or(CheckpointType::Savepoint, |c| c.metadata.kind),
         };
-        let stored: Vec<_> = access.stored().iter().map(retain).collect();
-        let subsumed = plan_subsumption(&stored, retained);
-        if !subsumed.is_empty() {
-            access.drop_checkpoints(&subsumed)?;
+        self.storage.access().stored().iter().map(retain).collect()
+    }
+
+    fn give_up(&self, ids: Vec<CheckpointId>) -> Result<Vec<CheckpointId>> {
+        if !ids.is_empty() {
+            self.discard(&ids)?;
         }
-        Ok(subsumed)
+        Ok(ids)
+    }
+
+    /// Gives up everything newer than `id`, or all, that a job could go on from; plain savepoints are
+    /// kept. What cannot be read is given up: it lies on a course of events that is.
+    pub(crate) fn discard_after(&self, id: Option<CheckpointId>) -> Result<()> {
+        let is_plain =
+            |id| self.load(id).is_ok_and(|found| found.metadata.kind == CheckpointType::Savepoint);
+        let newer = self.ids().into_iter().filter(|&other| Some(other) > id);
+        self.give_up(newer.filter(|&id| !is_plain(id)).collect()).map(|_| ())
     }
 
     /// Forgets checkpoints and frees what only they used. Unknown ids are ignored.

@@ -40,6 +40,7 @@ pub use checkpoint::VerifyReport;
 pub(crate) use checkpoint::{CompletedCheckpoint, verify_checkpoint};
 pub use completed::{CheckpointInfo, Checkpoints};
 pub use pending::{CheckpointPlan, OperatorSpec, PendingCheckpoint};
-pub(crate) use retention::{Retained, plan_subsumption};
+pub use retention::JobStatus;
+pub(crate) use retention::{Retained, plan_end, plan_retention};
 
 pub use crate::chunk::{SnapshotReader, SnapshotWriter, TaskSnapshot};

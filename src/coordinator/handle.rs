@@ -74,7 +74,7 @@ impl<S: Send> CoordinatorHandle<S> {
             self.abort(id, CheckpointFailureReason::TriggerCheckpointFailure);
             return Acknowledged::Late(report.state);
         }
-        if self.shared.slots.count_down(slot, id) {
+        if self.shared.slots.count_down(slot, id, task) {
             self.shared.notify();
         }
         Acknowledged::Accepted

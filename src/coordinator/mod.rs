@@ -24,7 +24,7 @@
 //!      +----------------> aborted <-------+
 //! ```
 //!
-//! The first arrow out of `pending` is one compare-exchange on the checkpoint's countdown word:
+//! The first arrow out of `pending` is one compare-exchange on the checkpoint's outcome word:
 //! whoever wins it has decided. Timeout and subsumption no longer apply to `committing`.
 //!
 //! # Where it differs from Flink
@@ -42,6 +42,7 @@ mod failure;
 mod handle;
 mod lease;
 mod pending;
+mod plan;
 mod queue;
 mod settings;
 mod shared;
@@ -54,14 +55,12 @@ mod trigger;
 #[cfg(test)]
 mod tests;
 
-#[cfg(test)]
-mod loom;
-
 pub use self::core::Coordinator;
 pub use decider::{Decision, Facts, RequestDecider};
 pub use event::{Commit, Event, RequestKind};
 pub use failure::{Failure, FailurePolicy, Verdict};
 pub use handle::{Acknowledged, CoordinatorHandle};
+pub use plan::{PlanEdge, PlanVertex, TaskState, TriggerPlan, plan_trigger};
 pub use settings::CoordinatorSettings;
 pub use shared::WakeHook;
 pub use signal::Signal;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::coordinator::event::{Commit, RequestKind};
 use crate::coordinator::trigger::Promise;
 use crate::ids::CheckpointId;
+use crate::message::CheckpointType;
 
 /// Where a checkpoint in flight stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +19,11 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Pending<S> {
     pub(super) kind: RequestKind,
+    /// What the barriers ask for: a full checkpoint can be taken where another was asked for.
+    pub(super) snapshot: CheckpointType,
     pub(super) slot: usize,
+    /// Tasks that had finished before; they acknowledge nothing.
+    pub(super) finished: u32,
     pub(super) phase: Phase,
     pub(super) triggered_at: Duration,
     pub(super) timestamp_ms: u64,
@@ -39,8 +44,7 @@ impl<S> Pending<S> {
         self.phase = Phase::Committing { acknowledged_at: now };
         let mut acknowledged = std::mem::take(&mut self.states);
         acknowledged.sort_unstable_by_key(|(task, _)| *task);
-        let kind = self.kind.checkpoint_type();
-        Commit { id, kind, timestamp_ms: self.timestamp_ms, acknowledged }
+        Commit { id, kind: self.snapshot, timestamp_ms: self.timestamp_ms, acknowledged }
     }
 
     /// Time from the trigger to the last acknowledgement.

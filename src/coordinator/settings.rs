@@ -10,9 +10,13 @@ use crate::message::{Alignment, BarrierOptions, CheckpointType};
 /// The settings of a [`Coordinator`](crate::coordinator::Coordinator)
 /// (Flink: `CheckpointCoordinatorConfiguration`).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct CoordinatorSettings {
     /// Time from one periodic checkpoint to the next; `None` switches them off.
     pub period: Option<Duration>,
+    /// The same while a source reports a backlog; `None` switches them off for that time. Not raised
+    /// to the minimum pause, which the decider applies all the same.
+    pub period_during_backlog: Option<Duration>,
     /// The least time from the last completion to the start of a periodic checkpoint.
     pub min_pause: Duration,
     /// How long a checkpoint may wait for its acknowledgements.
@@ -27,13 +31,18 @@ pub struct CoordinatorSettings {
     pub exactly_once: bool,
     /// When an aligned checkpoint turns unaligned; `None`, zero and [`Duration::MAX`] start unaligned.
     pub aligned_timeout: Option<Duration>,
+    /// Periodic checkpoints may reuse what earlier ones wrote.
+    pub incremental: bool,
+    /// Checkpoints go on without the tasks that have finished.
+    pub after_tasks_finish: bool,
 }
 
 impl Default for CoordinatorSettings {
-    /// Flink's defaults; periodic checkpoints are off.
+    /// Flink's defaults, but incremental; periodic checkpoints are off.
     fn default() -> Self {
         Self {
             period: None,
+            period_during_backlog: None,
             min_pause: Duration::ZERO,
             timeout: Duration::from_secs(600),
             max_concurrent: 1,
@@ -41,6 +50,8 @@ impl Default for CoordinatorSettings {
             unaligned: false,
             exactly_once: true,
             aligned_timeout: None,
+            incremental: true,
+            after_tasks_finish: true,
         }
     }
 }
@@ -84,7 +95,8 @@ impl CoordinatorSettings {
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        if self.period.is_some_and(|period| period.is_zero()) {
+        let periods = [self.period, self.period_during_backlog];
+        if periods.iter().flatten().any(Duration::is_zero) {
             return Err(Error::invalid("the period of periodic checkpoints is zero"));
         }
         if self.timeout.is_zero() {

@@ -43,11 +43,12 @@ impl PeriodicTimer {
 
     /// Plans the firing after this one and says whether this one is due.
     pub(super) fn fire(&mut self, now: Duration) -> bool {
-        let (Some(next), Some(period)) = (self.next, self.period) else {
+        let Some(late) = self.next.and_then(|next| now.checked_sub(next)) else {
             return false;
         };
-        let Some(late) = now.checked_sub(next) else {
-            return false;
+        let Some(period) = self.period else {
+            self.next = None;
+            return true;
         };
         let past_grid = late.as_nanos() % period.as_nanos().max(1);
         let past_grid = Duration::from_nanos(u64::try_from(past_grid).unwrap_or(u64::MAX));
@@ -60,9 +61,17 @@ impl PeriodicTimer {
         if self.period == period {
             return;
         }
+        self.set_pace(period, now);
+        if period.is_none() {
+            self.next = None;
+        }
+    }
+
+    /// As [`set_period`](Self::set_period), but without a period the planned firing is the last one.
+    pub(super) fn set_pace(&mut self, period: Option<Duration>, now: Duration) {
         self.period = period;
         let earliest = period.filter(|_| self.running).map(|period| now.saturating_add(period));
-        self.next = earliest.map(|new| self.next.map_or(new, |planned| planned.min(new)));
+        self.next = [self.next, earliest].into_iter().flatten().min();
     }
 }
 
@@ -116,6 +125,21 @@ mod tests {
         timer.start(ms(0));
         assert!(!timer.fire(ms(1000)));
         assert_eq!(timer.next(), None);
+    }
+
+    /// Flink: the scheduler's interval during backlog.
+    #[test]
+    fn without_a_pace_one_more_firing_comes_and_the_end_of_that_plans_the_next() {
+        let mut timer = started(30);
+        timer.set_pace(None, ms(10));
+        assert_eq!(timer.next(), Some(ms(30)));
+        assert!(timer.fire(ms(30)));
+        assert_eq!(timer.next(), None);
+        assert!(!timer.fire(ms(500)));
+        timer.set_pace(Some(ms(100)), ms(500));
+        assert_eq!(timer.next(), Some(ms(600)));
+        timer.set_pace(Some(ms(900)), ms(510));
+        assert_eq!(timer.next(), Some(ms(600)), "a longer one does not move what is planned");
     }
 
     #[test]

@@ -84,12 +84,16 @@ impl EngineBuilder {
         let tasks = plan_tasks(&self.operators)?;
         let checkpoints = Checkpoints::new(self.storage.open(&self.job)?);
         let completed = checkpoints.ids();
-        if self.policy == RestorePolicy::Fresh {
-            start_fresh(&checkpoints, &completed)?;
-        }
-        let restored = choose_checkpoint(self.policy, &completed)
+        let newest = match self.policy {
+            RestorePolicy::Latest => checkpoints.newest()?,
+            _ => None,
+        };
+        let restored = choose_checkpoint(self.policy, newest, &completed)?
             .map(|id| load(&checkpoints, id))
             .transpose()?;
+        if self.policy != RestorePolicy::Latest {
+            forget_what_came_after(&checkpoints, restored.as_ref().map(|info| info.id))?;
+        }
         let report = self.report(&checkpoints, restored.clone(), completed.len())?;
 
         let signal = Signal::new();
@@ -135,9 +139,10 @@ impl EngineBuilder {
         let (id, stored) = stored.unwrap_or((CheckpointId(0), &[]));
         let operators = check_fit(id, stored, &self.operators)?;
         let reason = match (&restored, self.policy) {
+            (Some(_), RestorePolicy::Exact(_)) => "it was asked for".to_owned(),
             (Some(_), _) => format!("the newest of {completed} completed"),
             (None, RestorePolicy::Fresh) => "a fresh start was asked for".to_owned(),
-            (None, RestorePolicy::Latest) => "no checkpoint has completed yet".to_owned(),
+            (None, _) => "no checkpoint has completed yet".to_owned(),
         };
         let age = restored.as_ref().map(|info| {
             Duration::from_millis(self.clock.wall_ms().saturating_sub(info.timestamp_ms))
@@ -150,9 +155,7 @@ impl EngineBuilder {
 /// Reads the records of a checkpoint that a start must be able to read; chunks are checked as they
 /// are streamed back.
 fn load(checkpoints: &Checkpoints, id: CheckpointId) -> Result<CheckpointInfo> {
-    let named = |error: Error| {
-        error.context(format!("checkpoint {id}, the newest completed one, cannot be restored"))
-    };
+    let named = |error: Error| error.context(format!("checkpoint {id} cannot be restored"));
     let checkpoint = checkpoints.load(id).map_err(named)?;
     for (task, _) in checkpoint.tasks() {
         checkpoint.open_task(&checkpoints.source(), &task).map_err(named)?;
@@ -161,13 +164,13 @@ fn load(checkpoints: &Checkpoints, id: CheckpointId) -> Result<CheckpointInfo> {
 }
 
 /// CRASH: the end is forgotten first, so that a half-discarded job is never taken for a finished
-/// one; what is left of the checkpoints is discarded by the next fresh start, or restored by a
-/// start that is not.
-fn start_fresh(checkpoints: &Checkpoints, completed: &[CheckpointId]) -> Result<()> {
+/// one; what is left of the checkpoints is discarded by the next start of this kind, or restored by
+/// one of another kind.
+fn forget_what_came_after(checkpoints: &Checkpoints, restored: Option<CheckpointId>) -> Result<()> {
     if checkpoints.finish().is_some() {
         checkpoints.clear_finish()?;
     }
-    checkpoints.discard(completed)
+    checkpoints.discard_after(restored)
 }
 
 fn plan_tasks(operators: &[OperatorSpec]) -> Result<Vec<TaskId>> {
@@ -195,6 +198,7 @@ fn plan_tasks(operators: &[OperatorSpec]) -> Result<Vec<TaskId>> {
 fn settings(config: &EffectiveConfig) -> CoordinatorSettings {
     CoordinatorSettings {
         period: config.period(),
+        period_during_backlog: config.period_during_backlog(),
         min_pause: config.min_pause(),
         timeout: config.timeout(),
         max_concurrent: config.max_concurrent(),
@@ -202,5 +206,7 @@ fn settings(config: &EffectiveConfig) -> CoordinatorSettings {
         unaligned: config.is_unaligned(),
         exactly_once: config.mode() == CheckpointingMode::ExactlyOnce,
         aligned_timeout: config.aligned_timeout(),
+        incremental: config.is_incremental(),
+        after_tasks_finish: config.is_checkpoints_after_tasks_finish(),
     }
 }

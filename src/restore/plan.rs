@@ -13,19 +13,32 @@ pub enum RestorePolicy {
     /// start fails and names it.
     #[default]
     Latest,
+    /// This checkpoint or savepoint and no other. Newer checkpoints belong to a course of events that
+    /// is given up: they are discarded, a savepoint that the job was stopped with included, and sinks
+    /// undo what they committed after it. Other savepoints are kept; the record of an end is discarded.
+    Exact(CheckpointId),
     /// Nothing: completed checkpoints and the record of an end are discarded. New ids are above
-    /// any present.
+    /// any present. Savepoints are kept, but not one that the job was stopped with.
     Fresh,
 }
 
-/// The checkpoint to restore of those completed, which are sorted by id.
+/// The checkpoint to restore of those completed; `newest` is the one that a job goes on from.
+///
+/// # Errors
+/// `NotFound` when it is asked for by number and is not there.
 pub(crate) fn choose_checkpoint(
     policy: RestorePolicy,
+    newest: Option<CheckpointId>,
     completed: &[CheckpointId],
-) -> Option<CheckpointId> {
+) -> Result<Option<CheckpointId>> {
     match policy {
-        RestorePolicy::Latest => completed.last().copied(),
-        RestorePolicy::Fresh => None,
+        RestorePolicy::Latest => Ok(newest),
+        RestorePolicy::Fresh => Ok(None),
+        RestorePolicy::Exact(id) if completed.contains(&id) => Ok(Some(id)),
+        RestorePolicy::Exact(id) => {
+            let message = format!("there is no completed checkpoint {id} to restore");
+            Err(Error::new(ErrorKind::NotFound, message))
+        }
     }
 }
 
@@ -70,11 +83,15 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_checkpoint_is_chosen() {
-        let completed = [CheckpointId(3), CheckpointId(7)];
-        assert_eq!(choose_checkpoint(RestorePolicy::Latest, &completed), Some(CheckpointId(7)));
-        assert_eq!(choose_checkpoint(RestorePolicy::Latest, &[]), None);
-        assert_eq!(choose_checkpoint(RestorePolicy::Fresh, &completed), None);
+    fn the_newest_checkpoint_is_chosen_unless_another_is_named() {
+        let completed = [3, 5, 7].map(CheckpointId);
+        let newest = Some(CheckpointId(5));
+        let choose = |policy| choose_checkpoint(policy, newest, &completed);
+        assert_eq!(choose(RestorePolicy::Latest).unwrap(), newest);
+        assert_eq!(choose(RestorePolicy::Fresh).unwrap(), None);
+        let named = |id| choose(RestorePolicy::Exact(CheckpointId(id)));
+        assert_eq!(named(7).unwrap(), Some(CheckpointId(7)));
+        assert_eq!(named(4).unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     #[test]

@@ -56,7 +56,8 @@ impl Attempt {
     /// Opens the storage and restores the newest checkpoint, in the order of `local`.
     pub(super) fn start(h: &mut Harness) -> Step<Self> {
         let checkpoints = open(h)?;
-        let restored = choose_checkpoint(RestorePolicy::Latest, &checkpoints.ids());
+        let restored =
+            choose_checkpoint(RestorePolicy::Latest, checkpoints.newest()?, &checkpoints.ids())?;
         h.trace.note(format!("attempt {} restores {restored:?}", checkpoints.attempt()));
         h.judge.started(restored)?;
         let plan = Rc::clone(&h.plan);

@@ -170,11 +170,10 @@ impl Attempt {
 
     fn subsume(&mut self, h: &mut Harness) -> Step {
         let before = self.checkpoints.ids();
-        let mut base = None;
-        for id in before.iter().rev() {
-            if !self.checkpoints.info(*id)?.kind.is_savepoint() {
-                base = Some(*id);
-                break;
+        let mut savepoints = Vec::new();
+        for id in &before {
+            if self.checkpoints.info(*id)?.kind.is_savepoint() {
+                savepoints.push(*id);
             }
         }
         let retained = h.plan.retained;
@@ -182,7 +181,7 @@ impl Attempt {
         if h.is_broken(Breakage::DropNewest) {
             self.checkpoints.discard(&before.last().copied().into_iter().collect::<Vec<_>>())?;
         }
-        h.judge.retained(&before, &self.checkpoints.ids(), retained, base)?;
+        h.judge.retained(&before, &savepoints, &self.checkpoints.ids(), retained)?;
         for id in subsumed {
             h.trace.note(format!("{id} is subsumed"));
             for actor in &mut self.actors {

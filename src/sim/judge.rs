@@ -134,21 +134,21 @@ impl Judge {
         }
     }
 
-    /// Retention went from `before` to `after`, oldest first; `base` was the newest checkpoint in
-    /// `before` that is no savepoint.
+    /// Retention left `after` of `before`, oldest first. Savepoints are neither counted nor given
+    /// up.
     pub(super) fn retained(
         &mut self,
         before: &[CheckpointId],
+        savepoints: &[CheckpointId],
         after: &[CheckpointId],
         most: usize,
-        base: Option<CheckpointId>,
     ) -> Step {
-        let needed = [before.last().copied(), base];
-        let lost = needed.iter().flatten().find(|id| !after.contains(id));
-        let is_invented = after.iter().any(|id| !before.contains(id));
-        let count = after.len();
-        if lost.is_some() || is_invented || count < most.min(before.len()) || count > most + 1 {
-            return broken(RETENTION, format!("of {before:?} remain {after:?}, retained {most}"));
+        let checkpoints = before.iter().rev().filter(|id| !savepoints.contains(id));
+        let mut due: Vec<_> = checkpoints.take(most).chain(savepoints).copied().collect();
+        due.sort_unstable();
+        if due != after {
+            let detail = format!("of {before:?} remain {after:?}, of checkpoints {most} are due");
+            return broken(RETENTION, detail);
         }
         self.contents.retain(|id, _| after.contains(id) || self.in_flight.contains(id));
         Ok(())

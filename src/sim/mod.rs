@@ -174,7 +174,7 @@ fn judge_end(h: &mut Harness) -> Step<(u64, u64)> {
 /// The keyed state in the newest checkpoint, by stage.
 fn final_state(h: &Harness) -> Step<BTreeMap<usize, Tallies>> {
     let checkpoints = attempt::open(h)?;
-    let Some(newest) = checkpoints.ids().last().copied() else {
+    let Some(newest) = checkpoints.newest()? else {
         return broken("a job that ended left a checkpoint", "there is none");
     };
     let keyed = 1..h.plan.stages.len().saturating_sub(1);

@@ -30,7 +30,7 @@ impl Source {
     pub(crate) fn is_test(&self) -> bool {
         self.path.starts_with("tests/")
             || self.path.contains("/tests/")
-            || ["/tests.rs", "/loom.rs"].iter().any(|end| self.path.ends_with(end))
+            || self.path.ends_with("/tests.rs")
     }
 
     /// The code without comments and texts; each stands as blanks, so that lines stay where they are.

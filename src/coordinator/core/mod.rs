@@ -7,7 +7,7 @@
 mod outcomes;
 mod starts;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::coordinator::failure::FailurePolicy;
 use crate::coordinator::handle::CoordinatorHandle;
 use crate::coordinator::lease::Leases;
 use crate::coordinator::pending::Pending;
+use crate::coordinator::plan::{TaskState, TaskStates};
 use crate::coordinator::queue::RequestQueue;
 use crate::coordinator::settings::CoordinatorSettings;
 use crate::coordinator::shared::{Shared, WakeHook};
@@ -60,6 +61,11 @@ pub struct Coordinator<S> {
     last_completion: Option<Duration>,
     cleaning: u32,
     wall_ms: u64,
+    tasks: TaskStates,
+    /// Sources that work off a backlog.
+    backlogged: BTreeSet<u32>,
+    /// Nothing may be reused before a checkpoint has completed.
+    full_until_completed: bool,
 }
 
 impl<S: Send> Coordinator<S> {
@@ -78,23 +84,12 @@ impl<S: Send> Coordinator<S> {
         wake: WakeHook,
     ) -> Result<Self> {
         settings.check()?;
-        let slots = settings.max_concurrent.saturating_add(FORCED_SAVEPOINT_SLOTS);
-        Self::with_slots(slots, settings, tasks, next_id, latest_completed, wake)
-    }
-
-    pub(in crate::coordinator) fn with_slots(
-        slots: u32,
-        settings: CoordinatorSettings,
-        tasks: u32,
-        next_id: CheckpointId,
-        latest_completed: Option<CheckpointId>,
-        wake: WakeHook,
-    ) -> Result<Self> {
         if tasks == 0 || tasks > COORDINATED_TASKS_MAX {
             return Err(Error::invalid(format!(
                 "{tasks} tasks, allowed are 1 to {COORDINATED_TASKS_MAX}"
             )));
         }
+        let slots = settings.max_concurrent.saturating_add(FORCED_SAVEPOINT_SLOTS);
         let slots = usize::try_from(slots).unwrap_or(usize::MAX);
         Ok(Self {
             shared: Arc::new(Shared::new(slots, tasks, wake)),
@@ -110,6 +105,9 @@ impl<S: Send> Coordinator<S> {
             last_completion: None,
             cleaning: 0,
             wall_ms: 0,
+            tasks: TaskStates::new(tasks),
+            backlogged: BTreeSet::new(),
+            full_until_completed: false,
             settings,
         })
     }
@@ -178,11 +176,51 @@ impl<S: Send> Coordinator<S> {
     /// `Invalid` as for [`new`](Self::new); nothing has changed then.
     pub fn update_settings(&mut self, settings: CoordinatorSettings, now: Duration) -> Result<()> {
         settings.check()?;
-        self.timer.set_period(settings.effective_period(), now);
+        self.settings.clone_from(&settings);
+        self.timer.set_period(self.period(), now);
         self.failures.set_tolerable(settings.tolerable_failures);
-        self.settings = settings;
         self.shared.notify();
         Ok(())
+    }
+
+    /// A task has started, finished or not yet started. Until a first report all tasks run. Checkpoints
+    /// in flight are not touched: who cannot take part in them declines.
+    ///
+    /// While a task that must take part is not running, requests are refused by
+    /// [`NotAllRequiredTasksRunning`](CheckpointFailureReason::NotAllRequiredTasksRunning).
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such task.
+    pub fn set_task_state(&mut self, task: u32, state: TaskState) -> Result<()> {
+        self.tasks.set(task, state)
+    }
+
+    /// A source reports that it works off a backlog, or that it does so no longer (Flink:
+    /// `setIsProcessingBacklog`). While one does, periodic checkpoints follow
+    /// [`period_during_backlog`](CoordinatorSettings::period_during_backlog): the next one comes
+    /// no later for it, and without a period it is the last one.
+    pub fn set_backlog(&mut self, source: u32, has_backlog: bool, now: Duration) {
+        if has_backlog {
+            self.backlogged.insert(source);
+        } else {
+            self.backlogged.remove(&source);
+        }
+        self.timer.set_pace(self.period(), now);
+        self.shared.notify();
+    }
+
+    /// Until the next checkpoint has completed every checkpoint is a full one: it may not refer to
+    /// what the restored one wrote (Flink: the flag that `NO_CLAIM` sets).
+    pub fn require_full_checkpoint(&mut self) {
+        self.full_until_completed = true;
+    }
+
+    fn period(&self) -> Option<Duration> {
+        if self.backlogged.is_empty() {
+            self.settings.effective_period()
+        } else {
+            self.settings.period_during_backlog
+        }
     }
 
     /// How many checkpoints are being deleted. While there are more than may be in flight, nothing

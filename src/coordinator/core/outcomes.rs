@@ -24,7 +24,7 @@ impl<S: Send> Coordinator<S> {
         let statuses =
             collecting.map(|(&id, pending)| (id, self.shared.slots.status(pending.slot)));
         let statuses: Vec<_> = statuses.collect();
-        // After the statuses: what a countdown of zero counted is in the queue by then.
+        // After the statuses: what an outcome word of zero counted is in the queue by then.
         self.take_reports();
         for (id, status) in statuses {
             match status {
@@ -36,13 +36,14 @@ impl<S: Send> Coordinator<S> {
     }
 
     fn take_reports(&mut self) {
-        while let Some(report) = self.shared.reports.pop() {
-            self.leases.taken(report.slot);
-            match self.pending.get_mut(&report.id) {
+        let Self { shared, leases, pending, events, .. } = self;
+        for report in shared.reports.drain() {
+            leases.taken(report.slot);
+            match pending.get_mut(&report.id) {
                 Some(pending) if pending.is_collecting() => {
                     pending.states.push((report.task, report.state));
                 }
-                _ => self.events.push_back(Event::Discard {
+                _ => events.push_back(Event::Discard {
                     id: report.id,
                     task: report.task,
                     state: report.state,
@@ -82,6 +83,9 @@ impl<S: Send> Coordinator<S> {
         self.failures.succeeded(id);
         self.last_completion = Some(now);
         self.events.push_back(Event::Completed { id, kind: pending.kind, duration });
+        if !pending.kind.is_savepoint() {
+            self.full_until_completed = false;
+        }
         // A plain savepoint is the user's: tasks commit nothing for it and it subsumes nothing.
         if pending.kind.checkpoint_type() != CheckpointType::Savepoint {
             // A commit that came after a newer one is no news.
@@ -162,7 +166,7 @@ impl<S: Send> Coordinator<S> {
     fn remove(&mut self, id: CheckpointId) -> Option<Pending<S>> {
         let pending = self.pending.remove(&id)?;
         let claimed = self.shared.slots.close(pending.slot);
-        self.leases.give_back(pending.slot, claimed);
+        self.leases.give_back(pending.slot, claimed.saturating_sub(pending.finished));
         Some(pending)
     }
 }

@@ -10,7 +10,7 @@ use crate::coordinator::queue::Request;
 use crate::coordinator::slots;
 use crate::coordinator::trigger::CheckpointOutcome;
 use crate::ids::CheckpointId;
-use crate::message::{Barrier, CheckpointFailureReason};
+use crate::message::{Barrier, CheckpointFailureReason, CheckpointType};
 
 impl<S: Send> Coordinator<S> {
     pub(super) fn take_requests(&mut self, now: Duration) {
@@ -20,7 +20,7 @@ impl<S: Send> Coordinator<S> {
         {
             match self.mode {
                 Mode::Running | Mode::Failing => self.offer(request, now),
-                Mode::Suspended => self.refuse(request),
+                Mode::Suspended => self.refuse_unready(request),
                 Mode::ShutDown => {
                     self.reject(request, CheckpointFailureReason::CheckpointCoordinatorShutdown);
                 }
@@ -77,21 +77,30 @@ impl<S: Send> Coordinator<S> {
     }
 
     fn start(&mut self, request: Request, now: Duration) {
+        if !self.tasks.can_start(self.settings.after_tasks_finish) {
+            self.refuse_unready(request);
+            return;
+        }
         let id = self.take_id();
         let slot = self.leases.take(self.shared.slots.home(id));
-        let Some(slot) = slot.filter(|&slot| self.shared.slots.open(slot, id)) else {
-            // The decider asked for a free slot and the driver alone opens them.
+        let finished = |task| self.tasks.has_finished(task);
+        let Some(slot) = slot.filter(|&slot| self.shared.slots.open(slot, id, &finished)) else {
+            // The decider asked for a free slot, somebody is left to acknowledge, and the driver
+            // alone opens slots.
             self.reject(request, CheckpointFailureReason::TriggerCheckpointFailure);
             return;
         };
         self.shared.started(id);
         self.shared.statistics.started();
-        let options = self.settings.barrier_options(request.kind.checkpoint_type());
+        let snapshot = self.snapshot_type(request.kind);
+        let options = self.settings.barrier_options(snapshot);
         let barrier = Barrier { id, timestamp_ms: self.wall_ms, options };
         self.events.push_back(Event::Trigger { barrier, kind: request.kind });
         let pending = Pending {
             kind: request.kind,
+            snapshot,
             slot,
+            finished: self.tasks.finished(),
             phase: Phase::Collecting,
             triggered_at: now,
             timestamp_ms: self.wall_ms,
@@ -100,6 +109,16 @@ impl<S: Send> Coordinator<S> {
             states: Vec::new(),
         };
         self.pending.insert(id, pending);
+    }
+
+    /// What the barriers ask for (Flink: the type after `forceFullSnapshot`).
+    fn snapshot_type(&self, kind: RequestKind) -> CheckpointType {
+        let is_full = self.full_until_completed
+            || kind == RequestKind::Periodic && !self.settings.incremental;
+        match kind.checkpoint_type() {
+            CheckpointType::Checkpoint if is_full => CheckpointType::FullCheckpoint,
+            asked => asked,
+        }
     }
 
     /// The next id. Those whose low half is zero stand for closed slots and are never used.
@@ -120,8 +139,8 @@ impl<S: Send> Coordinator<S> {
         }
     }
 
-    /// A request that found no running tasks: a failure without an id.
-    fn refuse(&mut self, request: Request) {
+    /// A request that did not find all its tasks running: a failure without an id.
+    fn refuse_unready(&mut self, request: Request) {
         let reason = CheckpointFailureReason::NotAllRequiredTasksRunning;
         self.shared.statistics.started();
         self.shared.statistics.failed();

@@ -10,6 +10,7 @@ mod life;
 mod model;
 mod outcomes;
 mod starts;
+mod tasks;
 mod threads;
 
 use std::sync::Arc;
