@@ -88,7 +88,7 @@
 //! |---|---|
 //! | none | the library |
 //! | `cli` | what the command line and the examples need; nothing in the library |
-//! | `test-util` | nothing yet; kept for what an embedder's tests need |
+//! | `test-util` | `sim`: whole jobs on one thread with a seed, every kind of failure, checked at every step |
 
 pub mod barrier;
 pub mod catalog;
@@ -109,6 +109,8 @@ pub mod message;
 mod platform;
 mod record;
 pub mod restore;
+#[cfg(any(test, feature = "test-util"))]
+pub mod sim;
 pub mod state;
 pub mod storage;
 mod sync;

@@ -26,7 +26,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("L4", &["barrier", "catalog", "coordinator"]),
     ("L5", &["restore", "task"]),
     ("L6a", &["engine"]),
-    ("L6b", &["inspect", "local"]),
+    ("L6b", &["inspect", "local", "sim"]),
     ("top", &["fuzzing"]),
 ];
 

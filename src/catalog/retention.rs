@@ -150,7 +150,8 @@ mod tests {
         use ExternalizedCheckpointCleanup as Cleanup;
         use JobStatus::{Canceled, Failed, Finished, Suspended};
         const ALL: &[u64] = &[1, 3];
-        let rows: [(Cleanup, [(JobStatus, &[u64]); 4]); 3] = [
+        type Row = [(JobStatus, &'static [u64]); 4];
+        let rows: [(Cleanup, Row); 3] = [
             (
                 Cleanup::NoExternalizedCheckpoints,
                 [(Finished, ALL), (Canceled, ALL), (Failed, &[1]), (Suspended, &[])],

@@ -176,9 +176,9 @@ impl<S: Send> Coordinator<S> {
     /// `Invalid` as for [`new`](Self::new); nothing has changed then.
     pub fn update_settings(&mut self, settings: CoordinatorSettings, now: Duration) -> Result<()> {
         settings.check()?;
-        self.settings.clone_from(&settings);
+        self.settings = settings;
         self.timer.set_period(self.period(), now);
-        self.failures.set_tolerable(settings.tolerable_failures);
+        self.failures.set_tolerable(self.settings.tolerable_failures);
         self.shared.notify();
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 use crate::record::{Node, RecordRef};
 use crate::storage::access::{PendingRecords, StoredCheckpoint};
@@ -58,6 +58,23 @@ impl From<&JobFacts> for JobView {
             finish: facts.finish.clone(),
             stored: facts.live.iter().map(stored).collect(),
         }
+    }
+}
+
+/// Commits go up, and what an earlier start of the job left behind commits nothing.
+///
+/// # Errors
+/// `Conflict` when the job has completed a checkpoint that is not older than `id`, or was started
+/// again meanwhile.
+pub(crate) fn check_commit(actor: &Actor, id: CheckpointId, job: &JobView) -> Result<()> {
+    let conflict = |message: String| Err(Error::new(ErrorKind::Conflict, message));
+    if job.attempt_max != actor.attempt {
+        let (attempt, now) = (actor.attempt, job.attempt_max);
+        return conflict(format!("checkpoint {id} is of attempt {attempt}, the job is at {now}"));
+    }
+    match job.stored.last().filter(|newest| newest.id >= id) {
+        Some(newest) => conflict(format!("checkpoint {id} commits after {}", newest.id)),
+        None => Ok(()),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::ids::{CheckpointId, StoreId, TaskId};
 use crate::limits::SLED_CHUNK_BYTES;
 use crate::record::{Frame, FrameHeader, FrameKind, Node, Origin, RecordRef};
 use crate::storage::access::{PendingRecords, RecordWriter};
-use crate::storage::sled::backend::{Actor, Backend, Change, JobView, OpenReport};
+use crate::storage::sled::backend::{Actor, Backend, Change, JobView, OpenReport, check_commit};
 use crate::storage::sled::directory::{Current, StoreDir};
 use crate::storage::sled::index::{IndexCodec, check_record};
 use crate::storage::sled::kv::{Batch, Kv, SledKv, SledSettings};
@@ -307,11 +307,7 @@ impl PendingRecords for Arc<PlacedPending> {
         // The bodies are durable before anything names them.
         store.kv.sync()?;
         let job = self.actor.job.as_str();
-        let newest = store.job(job).stored.last().map(|stored| stored.id);
-        if let Some(newest) = newest.filter(|newest| *newest >= self.id) {
-            let message = format!("checkpoint {} commits after {newest}", self.id);
-            return Err(Error::new(ErrorKind::Conflict, message));
-        }
+        check_commit(&self.actor, self.id, &store.job(job))?;
         let origin =
             Origin { job, checkpoint: self.id, attempt: self.actor.attempt, ..Origin::default() };
         let (record, frame) = store.frame(FrameKind::Commit, origin, &node.encode()?)?;

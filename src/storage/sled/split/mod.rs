@@ -249,11 +249,6 @@ impl SplitStore {
         change(&mut ledger)
     }
 
-    fn newest_live(&self, job: &str) -> Option<CheckpointId> {
-        let ledger = lock(&self.ledger);
-        ledger.jobs.get(job)?.live.last_key_value().map(|(id, _)| *id)
-    }
-
     /// Removes segments that nothing needs.
     fn free_segments(&self) {
         let frees = {
@@ -423,6 +418,11 @@ impl Backend for SplitStore {
         let sequence = self.sequence.load(Ordering::Acquire);
         let mut batch = Batch::new();
         self.reader.codec.applied(sequence, &mut batch)?;
+        // The ids of checkpoints that were never committed are in no batch so far.
+        let jobs = lock(&self.ledger).jobs.clone();
+        for (job, facts) in &jobs {
+            self.reader.codec.job(job, facts, &mut batch)?;
+        }
         kv.apply(batch)?;
         kv.close()?;
         // CRASH: before this CURRENT says that the index is behind, and the next open rebuilds it.

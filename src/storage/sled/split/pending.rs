@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, TaskId};
 use crate::limits::CHUNK_BYTES;
 use crate::record::{FrameHeader, FrameKind, Node, Origin, RecordRef};
 use crate::storage::access::{PendingRecords, RecordWriter};
-use crate::storage::sled::backend::Actor;
+use crate::storage::sled::backend::{Actor, Backend, check_commit};
 use crate::storage::sled::image::chain;
 use crate::storage::sled::kv::Batch;
 use crate::storage::sled::ledger::{Live, Usage};
@@ -98,10 +98,7 @@ impl PendingRecords for Arc<SplitPending> {
 
         let _order = lock(&store.delta);
         let job = self.actor.job.as_str();
-        if let Some(newest) = store.newest_live(job).filter(|newest| *newest >= self.id) {
-            let message = format!("checkpoint {} commits after {newest}", self.id);
-            return Err(Error::new(ErrorKind::Conflict, message));
-        }
+        check_commit(&self.actor, self.id, &store.job(job))?;
         let origin =
             Origin { job, checkpoint: self.id, attempt: self.actor.attempt, ..Origin::default() };
         let (record, place) = store.append_delta(FrameKind::Commit, &origin, &payload)?;

@@ -1,25 +1,8 @@
-//! The ordinary life of a store.
+//! The life of a store in its directory; what every storage promises is in `src/storage/tests`.
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::storage::{CheckpointStorage, SledCheckpointStorage};
-
-#[test]
-fn what_is_committed_is_there_after_a_clean_close() {
-    for placement in BOTH {
-        let dir = tempfile::tempdir().unwrap();
-        for round in 0..3 {
-            let checkpoints = open(dir.path(), placement);
-            assert_eq!(checkpoints.attempt().0, round + 1, "{placement}");
-            let id = checkpoints.next_id();
-            assert_eq!(id.0, u64::from(round) + 1, "{placement}");
-            commit(&checkpoints, id).unwrap();
-            for id in checkpoints.ids() {
-                assert_whole(&checkpoints, id);
-            }
-        }
-    }
-}
+use crate::state::SnapshotSink;
 
 #[test]
 fn a_clean_close_needs_no_rebuild_and_an_open_image_does() {
@@ -66,9 +49,7 @@ fn a_checkpoint_that_was_not_committed_does_not_count_but_its_id_does() {
         let copy = tempfile::tempdir().unwrap();
         let checkpoints = open(dir.path(), placement);
         commit(&checkpoints, CheckpointId(1)).unwrap();
-        let operator = OperatorSpec::new(OperatorUid::new("op").unwrap(), SUBTASKS);
-        let plan = CheckpointPlan::new(vec![operator]);
-        let pending = checkpoints.begin(CheckpointId(9), plan).unwrap();
+        let pending = begin(&checkpoints, CheckpointId(9), 2).unwrap();
         let mut writer = pending.writer(&task(0)).unwrap();
         let bytes = body(CheckpointId(9), 0, 300_000);
         writer.section(&key(0), &mut |out| Ok(out.write_all(&bytes)?)).unwrap();
@@ -88,12 +69,10 @@ fn a_checkpoint_that_was_not_committed_does_not_count_but_its_id_does() {
 fn space_comes_back_when_checkpoints_are_subsumed() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoints = open(dir.path(), Placement::Split);
-    let operator = OperatorSpec::new(OperatorUid::new("op").unwrap(), 1);
     let bytes = vec![7; 30 << 20];
     let mut used = Vec::new();
     for id in 1..=12 {
-        let plan = CheckpointPlan::new(vec![operator.clone()]);
-        let pending = checkpoints.begin(CheckpointId(id), plan).unwrap();
+        let pending = begin(&checkpoints, CheckpointId(id), 1).unwrap();
         let mut writer = pending.writer(&task(0)).unwrap();
         writer.section(&key(0), &mut |out| Ok(out.write_all(&bytes)?)).unwrap();
         pending.commit(&[(task(0), writer.finish().unwrap())]).unwrap();
@@ -105,61 +84,6 @@ fn space_comes_back_when_checkpoints_are_subsumed() {
     assert_eq!(ids(&checkpoints), [12]);
     let most = used.iter().max().unwrap();
     assert!(*most < 4 * (64 << 20), "{used:?}");
-}
-
-#[test]
-fn the_end_of_a_job_outlives_its_checkpoints() {
-    for placement in BOTH {
-        let dir = tempfile::tempdir().unwrap();
-        let checkpoints = open(dir.path(), placement);
-        commit(&checkpoints, CheckpointId(1)).unwrap();
-        checkpoints.record_finish("done").unwrap();
-        checkpoints.discard(&[CheckpointId(1)]).unwrap();
-        drop(checkpoints);
-        let checkpoints = open(dir.path(), placement);
-        assert_eq!(checkpoints.finish().as_deref(), Some("done"), "{placement}");
-        assert_eq!(checkpoints.next_id(), CheckpointId(2), "{placement}");
-        checkpoints.clear_finish().unwrap();
-        drop(checkpoints);
-        assert_eq!(open(dir.path(), placement).finish(), None, "{placement}");
-    }
-}
-
-#[test]
-fn commits_out_of_order_and_missing_tasks_are_refused() {
-    for placement in BOTH {
-        let dir = tempfile::tempdir().unwrap();
-        let checkpoints = open(dir.path(), placement);
-        commit(&checkpoints, CheckpointId(5)).unwrap();
-        assert_eq!(commit(&checkpoints, CheckpointId(5)).unwrap_err().kind(), ErrorKind::Conflict);
-        assert_eq!(commit(&checkpoints, CheckpointId(4)).unwrap_err().kind(), ErrorKind::Conflict);
-        let operator = OperatorSpec::new(OperatorUid::new("op").unwrap(), SUBTASKS);
-        let plan = CheckpointPlan::new(vec![operator]);
-        let pending = checkpoints.begin(CheckpointId(6), plan).unwrap();
-        let snapshot = pending.writer(&task(0)).unwrap().finish().unwrap();
-        assert_eq!(pending.commit(&[(task(0), snapshot)]).unwrap_err().kind(), ErrorKind::Invalid);
-        commit(&checkpoints, CheckpointId(7)).unwrap();
-        assert_whole(&checkpoints, CheckpointId(7));
-    }
-}
-
-#[test]
-fn several_jobs_share_one_store_and_one_job_runs_once() {
-    for placement in BOTH {
-        let dir = tempfile::tempdir().unwrap();
-        let storage = SledCheckpointStorage::new(dir.path()).with_placement(placement);
-        let job = |name: &str| storage.open(&JobId::new(name).unwrap());
-        let one = Checkpoints::new(job("one").unwrap());
-        let two = Checkpoints::new(job("two").unwrap());
-        commit(&one, CheckpointId(1)).unwrap();
-        commit(&two, CheckpointId(1)).unwrap();
-        commit(&two, CheckpointId(2)).unwrap();
-        assert_eq!((ids(&one), ids(&two)), (vec![1], vec![1, 2]));
-        assert_eq!(job("one").unwrap_err().kind(), ErrorKind::Conflict);
-        drop(one);
-        assert_eq!(ids(&Checkpoints::new(job("one").unwrap())), [1]);
-        assert_ne!(two.owner(), Checkpoints::new(job("one").unwrap()).owner());
-    }
 }
 
 #[test]
@@ -176,33 +100,4 @@ fn a_store_that_is_open_elsewhere_is_a_conflict() {
     let _open = open(dir.path(), Placement::Split);
     let second = open_on(dir.path(), Placement::Split, Arc::new(RealDisk)).unwrap_err();
     assert_eq!(second.kind(), ErrorKind::Conflict);
-}
-
-#[test]
-fn tasks_write_at_the_same_time() {
-    for placement in BOTH {
-        let dir = tempfile::tempdir().unwrap();
-        let checkpoints = open(dir.path(), placement);
-        let operator = OperatorSpec::new(OperatorUid::new("op").unwrap(), 4);
-        let id = CheckpointId(1);
-        let pending = checkpoints.begin(id, CheckpointPlan::new(vec![operator])).unwrap();
-        let write = |subtask: u32| {
-            let mut writer = pending.writer(&task(subtask)).unwrap();
-            let bytes = body(id, subtask, 3 << 20);
-            writer.section(&key(0), &mut |out| Ok(out.write_all(&bytes)?)).unwrap();
-            (task(subtask), writer.finish().unwrap())
-        };
-        let snapshots: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|n| scope.spawn(move || write(n))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
-        pending.commit(&snapshots).unwrap();
-        for subtask in 0..4 {
-            let mut reader = checkpoints.read_task(id, &task(subtask)).unwrap();
-            reader.next_section().unwrap();
-            let mut found = Vec::new();
-            reader.body().read_to_end(&mut found).unwrap();
-            assert!(found == body(id, subtask, 3 << 20), "{placement} {subtask}");
-        }
-    }
 }

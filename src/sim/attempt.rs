@@ -1,0 +1,341 @@
+//! One start of the job: restored from storage, run by chance, gone with a kill.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::catalog::{Checkpoints, TaskSnapshot};
+use crate::clock::Clock;
+use crate::coordinator::{
+    Commit, Coordinator, CoordinatorHandle, ReportLane, Signal, TriggerHandle,
+};
+use crate::ids::{CheckpointId, JobId, TaskId};
+use crate::message::{Barrier, CheckpointType};
+use crate::restore::{RestorePolicy, check_fit, choose_checkpoint};
+use crate::sim::actor::{Actor, Inputs, Outbox, Role, Wire};
+use crate::sim::harness::{Harness, Step, Stop, broken};
+use crate::sim::operator::Operator;
+use crate::sim::options::Breakage;
+use crate::sim::sink::{self, Sink};
+use crate::sim::snapshot::{Content, read_content};
+use crate::sim::source::Source;
+use crate::storage::CheckpointStorage;
+use crate::sync::{AtomicBool, Ordering};
+use crate::task::{ActiveCheckpoints, Meter, TaskHandle};
+
+pub(super) struct Attempt {
+    pub(super) checkpoints: Checkpoints,
+    pub(super) coordinator: Coordinator<TaskSnapshot>,
+    pub(super) handle: CoordinatorHandle<TaskSnapshot>,
+    pub(super) active: Arc<ActiveCheckpoints>,
+    pub(super) tasks: Vec<TaskId>,
+    meter: Meter,
+    pub(super) actors: Vec<Actor>,
+    pub(super) barriers: BTreeMap<CheckpointId, Barrier>,
+    /// What is to be made durable, in order, and when the disk would be so far.
+    pub(super) commits: VecDeque<(Duration, Commit<TaskSnapshot>)>,
+    /// The job is beyond its tolerance: only what is being committed still moves.
+    pub(super) failing: bool,
+    wires: Vec<Wire>,
+    requests: Vec<TriggerHandle>,
+    wake: Arc<AtomicBool>,
+}
+
+/// Something that can happen next.
+#[derive(Debug, Clone, Copy)]
+enum Move {
+    Schedule,
+    Commit,
+    Act(usize),
+    Work(usize),
+}
+
+/// The job in its storage.
+pub(super) fn open(h: &Harness) -> Step<Checkpoints> {
+    Ok(Checkpoints::new(h.storage.open(&JobId::new("simulated")?)?))
+}
+
+impl Attempt {
+    /// Opens the storage and restores the newest checkpoint, in the order of `local`.
+    pub(super) fn start(h: &mut Harness) -> Step<Self> {
+        let checkpoints = open(h)?;
+        let restored =
+            choose_checkpoint(RestorePolicy::Latest, checkpoints.newest()?, &checkpoints.ids())?;
+        h.trace.note(format!("attempt {} restores {restored:?}", checkpoints.attempt()));
+        h.judge.started(restored)?;
+        let plan = Rc::clone(&h.plan);
+        if let Some(id) = restored {
+            h.counts.restores += 1;
+            check_fit(id, &checkpoints.info(id)?.operators, &plan.stages)?;
+        }
+        let tasks = plan.tasks();
+        recover_sinks(&checkpoints, restored, &tasks, h)?;
+
+        let count = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+        let wake = Arc::new(AtomicBool::new(true));
+        let woken = Arc::clone(&wake);
+        let mut settings = plan.settings.clone();
+        settings.max_concurrent += u32::from(h.is_broken(Breakage::OneMoreInFlight));
+        let forgets_ids = h.is_broken(Breakage::ReuseIds);
+        let next_id = if forgets_ids { CheckpointId(1) } else { checkpoints.next_id() };
+        let mut coordinator = Coordinator::new(
+            settings,
+            count,
+            next_id,
+            restored,
+            // ORDERING: one thread; the flag alone is passed.
+            Arc::new(move || woken.store(true, Ordering::Relaxed)),
+        )?;
+        if let Some(id) = restored {
+            coordinator.restored(id);
+        }
+        let operators = plan.stages.clone();
+        let active = ActiveCheckpoints::new(checkpoints.clone(), operators, BTreeMap::new());
+        let reports = Arc::new(ReportLane::new(0, Signal::new()));
+        let meter = Meter { clock: Arc::clone(&h.clock) as Arc<dyn Clock>, reports };
+        let mut this = Self {
+            handle: coordinator.handle(),
+            checkpoints,
+            coordinator,
+            active: Arc::new(active),
+            tasks,
+            meter,
+            actors: Vec::new(),
+            barriers: BTreeMap::new(),
+            commits: VecDeque::new(),
+            failing: false,
+            wires: Vec::new(),
+            requests: Vec::new(),
+            wake,
+        };
+        this.connect(restored, h)?;
+        let delay = this.coordinator.settings().initial_delay(h.random.next());
+        this.coordinator.start_periodic(h.now(), delay);
+        Ok(this)
+    }
+
+    /// Makes the tasks, all-to-all between one stage and the next.
+    fn connect(&mut self, restored: Option<CheckpointId>, h: &mut Harness) -> Step {
+        let plan = Rc::clone(&h.plan);
+        // By receiving subtask, then by sending one: the channels into the stage that is made.
+        let mut into: Vec<Vec<usize>> = Vec::new();
+        for (stage, spec) in plan.stages.iter().enumerate() {
+            let next = plan.stages.get(stage.saturating_add(1)).map_or(0, |next| next.parallelism);
+            let mut into_next: Vec<Vec<usize>> = (0..next).map(|_| Vec::new()).collect();
+            let mut inputs = into.into_iter();
+            for subtask in 0..spec.parallelism {
+                h.crash_point("between two restored tasks")?;
+                let mut outputs = Vec::new();
+                for receiver in &mut into_next {
+                    outputs.push(self.wires.len());
+                    receiver.push(self.wires.len());
+                    self.wires.push(Wire { items: VecDeque::new(), capacity: plan.capacity });
+                }
+                let index = self.actors.len();
+                let role = self.restore(restored, index, stage, subtask, h)?;
+                let handle = self.task_handle(index)?;
+                let inputs = Inputs::new(inputs.next().unwrap_or_default());
+                let number = u32::try_from(index).unwrap_or(u32::MAX);
+                let speed = h.random.between(1, 8);
+                let outbox = Outbox::new(outputs);
+                self.actors.push(Actor::new(handle, number, role, inputs, outbox, speed));
+            }
+            into = into_next;
+        }
+        Ok(())
+    }
+
+    fn task_handle(&self, index: usize) -> Step<TaskHandle> {
+        let Some(task) = self.tasks.get(index) else {
+            return broken("every task has a name", format!("{index}"));
+        };
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        let (handle, active) = (self.handle.clone(), Arc::clone(&self.active));
+        let attempt = self.checkpoints.attempt();
+        Ok(TaskHandle::new(task.clone(), number, attempt, handle, active, self.meter.clone()))
+    }
+
+    fn restore(
+        &self,
+        restored: Option<CheckpointId>,
+        index: usize,
+        stage: usize,
+        subtask: u32,
+        h: &mut Harness,
+    ) -> Step<Box<dyn Role>> {
+        let plan = Rc::clone(&h.plan);
+        let of_task = |id| self.tasks.get(index).map(|task| (id, task));
+        let part = restored.and_then(of_task);
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        if stage != 0 && stage + 1 != plan.stages.len() {
+            let reader = part.map(|(id, task)| self.checkpoints.read_task(id, task)).transpose()?;
+            let operator = Operator::new(plan, stage, subtask, reader)?;
+            if let Some((id, _)) = part {
+                h.judge.read(id, number, &operator.content())?;
+            }
+            return Ok(Box::new(operator));
+        }
+        let content = part.map(|(id, task)| {
+            let reader = self.checkpoints.read_task(id, task)?;
+            let content = read_content(&plan.stages, task, reader)?;
+            h.judge.read(id, number, &content)?;
+            Ok::<_, Stop>(content)
+        });
+        let position = match content.transpose()? {
+            Some(Content::Position(position)) => position,
+            _ => 0,
+        };
+        if stage == 0 {
+            return Ok(Box::new(Source::new(plan, subtask, position)));
+        }
+        Ok(Box::new(Sink::new(subtask, self.checkpoints.attempt())))
+    }
+
+    /// Runs until the job has ended.
+    pub(super) fn run(&mut self, h: &mut Harness) -> Step {
+        while !self.has_ended() {
+            h.next_step()?;
+            h.crash_point("between two steps")?;
+            if self.failing && self.coordinator.in_flight() == 0 {
+                self.judge_rest(h)?;
+                return Err(Stop::Restart);
+            }
+            if !self.failing && h.disturb(h.plan.faults.request) {
+                self.request(h);
+            }
+            self.one_move(h)?;
+            h.pass_a_moment();
+        }
+        self.shut_down(h)
+    }
+
+    fn one_move(&mut self, h: &mut Harness) -> Step {
+        let moves = self.moves(h.now());
+        let total = moves.iter().map(|(weight, _)| weight).sum();
+        let mut drawn = h.random.below(total);
+        let chosen = moves.iter().find(|(weight, _)| {
+            let is_it = drawn < *weight;
+            drawn = drawn.saturating_sub(*weight);
+            is_it
+        });
+        match chosen.map(|(_, chosen)| *chosen) {
+            Some(Move::Schedule) => self.schedule(h),
+            Some(Move::Commit) => self.commit(h),
+            Some(Move::Act(index)) => match self.actors.get_mut(index) {
+                Some(actor) => actor.act(&mut self.wires, h),
+                None => Ok(()),
+            },
+            Some(Move::Work(index)) => match self.actors.get_mut(index) {
+                Some(actor) => actor.work(h),
+                None => Ok(()),
+            },
+            None => self.wait(h),
+        }
+    }
+
+    /// What can happen now, with weights.
+    fn moves(&self, now: Duration) -> Vec<(u64, Move)> {
+        let mut moves = Vec::new();
+        let is_due = |at: Duration| at <= now;
+        if self.wake.load(Ordering::Relaxed) || self.coordinator.next_deadline().is_some_and(is_due)
+        {
+            moves.push((8, Move::Schedule));
+        }
+        if self.commits.front().is_some_and(|(at, _)| is_due(*at)) {
+            moves.push((4, Move::Commit));
+        }
+        if self.failing {
+            return moves;
+        }
+        for (index, actor) in self.actors.iter().enumerate() {
+            if actor.can_move(&self.wires) {
+                moves.push((actor.speed, Move::Act(index)));
+            }
+            if actor.work_at().is_some_and(is_due) {
+                moves.push((4, Move::Work(index)));
+            }
+        }
+        moves
+    }
+
+    /// Nobody can move: time passes until somebody can.
+    fn wait(&mut self, h: &mut Harness) -> Step {
+        let work = self.actors.iter().filter(|_| !self.failing).filter_map(Actor::work_at);
+        let commit = self.commits.front().map(|(at, _)| *at);
+        let next = work.chain(commit).chain(self.coordinator.next_deadline()).min();
+        match next {
+            Some(at) => h.pass_until(at),
+            None if self.failing => {
+                return broken("what is being committed ends", format!("{:?}", self.coordinator));
+            }
+            // Without periodic checkpoints the job ends with one that somebody asks for.
+            None => self.request(h),
+        }
+        Ok(())
+    }
+
+    fn request(&mut self, h: &mut Harness) {
+        let kind = match h.random.below(6) {
+            0 => CheckpointType::Savepoint,
+            1 => CheckpointType::FullCheckpoint,
+            _ => CheckpointType::Checkpoint,
+        };
+        h.trace.note(format!("somebody asks for a {kind:?}"));
+        self.requests.push(self.handle.submit(kind));
+    }
+
+    fn schedule(&mut self, h: &mut Harness) -> Step {
+        self.wake.store(false, Ordering::Relaxed);
+        self.step_coordinator(h)
+    }
+
+    /// True when a checkpoint that every source cut after its last record is complete, and every
+    /// sink has committed it.
+    fn has_ended(&self) -> bool {
+        let sources = self.actors.iter().filter(|actor| actor.is_source());
+        let cuts = sources.map(|source| source.cut_after_end);
+        let last = cuts.reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b))).flatten();
+        let mut sinks = self.actors.iter().filter_map(|actor| actor.role().committed());
+        last.is_some_and(|last| sinks.all(|committed| committed >= last))
+    }
+
+    /// Ends the coordinator in order: what is being committed is finished.
+    fn shut_down(&mut self, h: &mut Harness) -> Step {
+        self.handle.shutdown();
+        self.failing = true;
+        self.schedule(h)?;
+        while self.coordinator.in_flight() > 0 {
+            h.next_step()?;
+            h.crash_point("while the job ends")?;
+            self.one_move(h)?;
+            h.pass_a_moment();
+        }
+        self.judge_rest(h)
+    }
+
+    fn judge_rest(&mut self, h: &mut Harness) -> Step {
+        // Whoever asked after the job failed is answered by now, too.
+        self.step_coordinator(h)?;
+        h.judge.at_rest(&self.requests)
+    }
+}
+
+/// Gives the tokens of the restored checkpoint to the outer world, before any task runs.
+fn recover_sinks(
+    checkpoints: &Checkpoints,
+    restored: Option<CheckpointId>,
+    tasks: &[TaskId],
+    h: &mut Harness,
+) -> Step {
+    let plan = Rc::clone(&h.plan);
+    let Some(uid) = plan.stages.last().map(|stage| &stage.uid) else { return Ok(()) };
+    let mut held = Vec::new();
+    for task in tasks.iter().filter(|task| restored.is_some() && task.operator == *uid) {
+        let reader = checkpoints.read_task(restored.unwrap_or_default(), task)?;
+        if let Content::Tokens(tokens) = read_content(&plan.stages, task, reader)? {
+            held.extend(tokens);
+        }
+    }
+    sink::recover(&mut held, restored, h)
+}

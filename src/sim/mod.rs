@@ -1,0 +1,192 @@
+//! Deterministic simulation of a whole job: one thread, one seed, every kind of failure.
+//!
+//! Owns a simulated host in the manner of `FoundationDB`'s and `TigerBeetle`'s simulators: the
+//! channels, the tasks, the clock and the outer world are simulated; the coordinator, the barrier
+//! alignment, the tasks' acknowledgements, the checkpoints over the memory storage, the keyed state,
+//! retention and the restore plan are the real ones. Must never read a clock, spawn a thread or take
+//! a choice that the seed does not make.
+//!
+//! A seed draws a job (sources, keyed operators, sinks, bounded channels all-to-all), a policy and a
+//! rate for each kind of fault: late, declined, failed and lost snapshots, lost triggers, failed
+//! commits, stalls, requests of users, and kills at any step, within commits, notifications and
+//! restores too. A kill leaves the storage and the outer world and nothing else. After a drawn number
+//! of steps nothing goes wrong any more, and the job has to end.
+//!
+//! On the way the promises about checkpoints are checked event by event (`judge`). At the end the
+//! outer world holds the effect of each record exactly once, and the newest checkpoint the keyed
+//! state of an undisturbed run.
+//!
+//! ```
+//! use tidegate::sim::Simulation;
+//!
+//! let report = Simulation::new(7).run()?;
+//! assert_eq!(report.trace_hash, Simulation::new(7).run()?.trace_hash);
+//! # Ok::<_, tidegate::sim::SimFailure>(())
+//! ```
+
+mod actor;
+mod attempt;
+mod driver;
+mod harness;
+mod judge;
+mod operator;
+mod options;
+mod plan;
+mod random;
+mod report;
+mod sink;
+mod snapshot;
+mod source;
+mod trace;
+mod world;
+
+use std::collections::BTreeMap;
+
+#[doc(hidden)]
+pub use options::Breakage;
+pub use options::SimOptions;
+pub use report::{SimCounts, SimFailure, SimReport};
+
+use attempt::Attempt;
+use harness::{Broken, Harness, Step, Stop, broken};
+use plan::{Plan, Tallies};
+use random::Random;
+use report::FailureParts;
+use snapshot::{Content, read_content};
+use trace::Checksum;
+use world::Effect;
+
+/// How long a failed job waits before it starts again.
+const RESTART_DELAY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// One run, decided by its seed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Simulation {
+    seed: u64,
+    options: SimOptions,
+}
+
+impl Simulation {
+    /// The run of this seed with the default bounds.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, options: SimOptions::default() }
+    }
+
+    /// Other bounds: another run of the same job.
+    #[must_use]
+    pub fn with_options(mut self, options: SimOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Runs to the end.
+    ///
+    /// # Errors
+    /// The first promise that did not hold, with the seed and the last events.
+    pub fn run(&self) -> Result<SimReport, SimFailure> {
+        let mut random = Random::new(self.seed);
+        let plan = Plan::draw(&mut random, &self.options).map_err(|error| {
+            self.failure(0, "a job can be drawn", error.to_string(), Vec::new())
+        })?;
+        let mut h = Harness::new(random, plan, &self.options);
+        match run_starts(&mut h).and_then(|()| judge_end(&mut h)) {
+            Ok((output_hash, state_hash)) => Ok(SimReport {
+                seed: self.seed,
+                steps: h.step,
+                trace_hash: h.trace.hash(),
+                records: h.plan.records.iter().map(|records| records.len() as u64).sum(),
+                output_hash,
+                state_hash,
+                counts: h.counts,
+            }),
+            Err(stop) => {
+                let (invariant, detail) = match stop {
+                    Stop::Broken(found) => {
+                        let Broken { invariant, detail } = *found;
+                        (invariant, detail)
+                    }
+                    stop => ("a run has one end", format!("{stop:?}")),
+                };
+                Err(self.failure(h.step, invariant, detail, h.trace.into_last()))
+            }
+        }
+    }
+
+    fn failure(
+        &self,
+        step: u64,
+        invariant: &'static str,
+        detail: String,
+        trace: Vec<String>,
+    ) -> SimFailure {
+        SimFailure(Box::new(FailureParts { seed: self.seed, step, invariant, detail, trace }))
+    }
+}
+
+/// Starts the job until it has ended.
+fn run_starts(h: &mut Harness) -> Step {
+    loop {
+        h.next_step()?;
+        h.restoring = true;
+        let started = Attempt::start(h);
+        h.restoring = false;
+        match started.and_then(|mut attempt| attempt.run(h)) {
+            Ok(()) => return Ok(()),
+            Err(Stop::Killed) => {}
+            Err(Stop::Restart) => {
+                h.counts.restarts += 1;
+                h.trace.note("the job starts again".to_owned());
+                h.pass_until(h.now() + RESTART_DELAY);
+            }
+            Err(stop) => return Err(stop),
+        }
+    }
+}
+
+/// Compares what is left with the undisturbed run, and gives the checksums of output and state.
+fn judge_end(h: &mut Harness) -> Step<(u64, u64)> {
+    let sources = h.plan.records.iter().flatten();
+    let expected: Vec<Effect> = sources.map(|record| (record.source, record.number)).collect();
+    let mut output = Checksum::new();
+    for effect in &expected {
+        if !h.world.effects().contains(effect) {
+            return broken("each effect comes once", format!("record {effect:?} has none"));
+        }
+        output.add(format!("{effect:?}").as_bytes());
+    }
+    if h.world.effects().len() != expected.len() {
+        return broken("each effect comes once", "there are effects of no record".to_owned());
+    }
+    if let Some(token) = h.world.invisible() {
+        return broken("no transaction is left open", format!("{token:?} is"));
+    }
+    let found = final_state(h)?;
+    let expected = h.plan.expected_state();
+    if found != expected {
+        let detail = format!("{found:?} instead of {expected:?}");
+        return broken("the keyed state is that of the undisturbed run", detail);
+    }
+    let mut state = Checksum::new();
+    state.add(format!("{found:?}").as_bytes());
+    Ok((output.0, state.0))
+}
+
+/// The keyed state in the newest checkpoint, by stage.
+fn final_state(h: &Harness) -> Step<BTreeMap<usize, Tallies>> {
+    let checkpoints = attempt::open(h)?;
+    let Some(newest) = checkpoints.newest()? else {
+        return broken("a job that ended left a checkpoint", "there is none");
+    };
+    let keyed = 1..h.plan.stages.len().saturating_sub(1);
+    let mut found: BTreeMap<usize, Tallies> = keyed.map(|stage| (stage, Tallies::new())).collect();
+    for task in h.plan.tasks() {
+        let stage = h.plan.stages.iter().position(|stage| stage.uid == task.operator);
+        let reader = checkpoints.read_task(newest, &task)?;
+        if let Content::Keyed(tallies) = read_content(&h.plan.stages, &task, reader)?
+            && let Some(of_stage) = stage.and_then(|stage| found.get_mut(&stage))
+        {
+            of_stage.extend(tallies);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,196 @@
+//! What a seed asks for: the job, its records, its policy, and how much goes wrong.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::OperatorSpec;
+use crate::coordinator::CoordinatorSettings;
+use crate::error::Result;
+use crate::ids::{OperatorUid, TaskId};
+use crate::sim::options::SimOptions;
+use crate::sim::random::{Random, mix};
+use crate::state::{codec, key_group, key_group_owner, key_hash};
+
+/// One record on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) source: u32,
+    /// Its place in its source.
+    pub(super) number: u64,
+    pub(super) key: u64,
+    /// Its place, from 1, among the records of its source that have this key.
+    pub(super) of_key: u64,
+}
+
+/// What a keyed operator knows of one key. Sums, so that the order among sources does not matter,
+/// and per source and key the last record, because there the order does.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Tally {
+    pub(super) count: u64,
+    pub(super) sum: u64,
+    pub(super) last: BTreeMap<(u32, u64), u64>,
+}
+
+impl Tally {
+    /// Counts a record. The answer is the one that should have come when it is another.
+    pub(super) fn add(&mut self, record: &Record) -> Option<u64> {
+        let last = self.last.entry((record.source, record.key)).or_default();
+        let due = last.saturating_add(1);
+        *last = record.of_key;
+        self.count = self.count.saturating_add(1);
+        self.sum = self.sum.wrapping_add(mix(u64::from(record.source) << 32 | record.number));
+        (record.of_key != due).then_some(due)
+    }
+}
+
+/// The keyed state of one operator.
+pub(super) type Tallies = BTreeMap<u64, Tally>;
+
+/// How much goes wrong, in ten thousand cases each.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Faults {
+    pub(super) kill: u64,
+    pub(super) stall: u64,
+    pub(super) decline: u64,
+    pub(super) lose_snapshot: u64,
+    pub(super) late_snapshot: u64,
+    pub(super) lose_trigger: u64,
+    pub(super) fail_commit: u64,
+    pub(super) request: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// By source.
+    pub(super) records: Vec<Vec<Record>>,
+    pub(super) keys: u64,
+    /// The operators from the sources to the sinks; those between are keyed.
+    pub(super) stages: Vec<OperatorSpec>,
+    /// How many records a channel holds.
+    pub(super) capacity: usize,
+    pub(super) settings: CoordinatorSettings,
+    pub(super) retained: usize,
+    pub(super) faults: Faults,
+    /// From this step on nothing goes wrong.
+    pub(super) quiet_from: u64,
+    /// The longest step of a task on the clock.
+    pub(super) step_max: Duration,
+}
+
+impl Plan {
+    /// Draws the job. The records do not depend on `disturbed_steps_max`.
+    pub(super) fn draw(random: &mut Random, options: &SimOptions) -> Result<Self> {
+        let keys = random.between(1, 12);
+        let sources = random.between(1, 3);
+        let mut stages = vec![stage("source", sources)?];
+        for operator in 0..random.between(1, 3) {
+            stages.push(stage(&format!("operator-{operator}"), random.between(1, 3))?);
+        }
+        stages.push(stage("sink", random.between(1, 2))?);
+        let records = (0..stages.first().map_or(0, |stage| stage.parallelism))
+            .map(|source| draw_records(random, source, keys, options.records_max))
+            .collect();
+        Ok(Self {
+            records,
+            keys,
+            stages,
+            capacity: random.index(8) + 1,
+            settings: draw_settings(random),
+            retained: random.index(3) + 1,
+            faults: draw_faults(random),
+            quiet_from: random.between(1, options.disturbed_steps_max.max(1)),
+            step_max: Duration::from_micros(random.between(50, 500)),
+        }
+        .undisturbed_if(options.disturbed_steps_max == 0))
+    }
+
+    fn undisturbed_if(mut self, quiet: bool) -> Self {
+        if quiet {
+            self.quiet_from = 0;
+        }
+        self
+    }
+
+    /// Every subtask, numbered in this order.
+    pub(super) fn tasks(&self) -> Vec<TaskId> {
+        let of_stage = |stage: &OperatorSpec| {
+            let uid = stage.uid.clone();
+            (0..stage.parallelism).map(move |subtask| TaskId { operator: uid.clone(), subtask })
+        };
+        self.stages.iter().flat_map(of_stage).collect()
+    }
+
+    /// The key under which a stage sees a record: another one at each stage.
+    pub(super) fn key_at(&self, stage: usize, record: &Record) -> u64 {
+        let salt = u64::try_from(stage).unwrap_or(u64::MAX);
+        mix(record.key ^ mix(salt)).checked_rem(self.keys).unwrap_or_default()
+    }
+
+    /// The subtask of a stage that a record goes to.
+    pub(super) fn route(&self, stage: usize, record: &Record) -> Result<u32> {
+        let mut key = Vec::new();
+        codec::encode_into(&self.key_at(stage, record), &mut key)?;
+        let Some(spec) = self.stages.get(stage) else { return Ok(0) };
+        let group = key_group(key_hash(&key), spec.max_parallelism);
+        Ok(key_group_owner(group, spec.max_parallelism, spec.parallelism))
+    }
+
+    /// What the keyed operators hold at the end, by stage.
+    pub(super) fn expected_state(&self) -> BTreeMap<usize, Tallies> {
+        let keyed = 1..self.stages.len().saturating_sub(1);
+        let fold = |stage| {
+            let mut tallies = Tallies::new();
+            for record in self.records.iter().flatten() {
+                tallies.entry(self.key_at(stage, record)).or_default().add(record);
+            }
+            (stage, tallies)
+        };
+        keyed.map(fold).collect()
+    }
+}
+
+fn stage(name: &str, parallelism: u64) -> Result<OperatorSpec> {
+    Ok(OperatorSpec::new(OperatorUid::new(name)?, u32::try_from(parallelism).unwrap_or(1)))
+}
+
+fn draw_records(random: &mut Random, source: u32, keys: u64, most: u64) -> Vec<Record> {
+    let mut of_keys = BTreeMap::<u64, u64>::new();
+    let count = random.between(0, most);
+    let draw = |number| {
+        let key = random.below(keys.saturating_mul(2));
+        let of_key = of_keys.entry(key).or_default();
+        *of_key = of_key.saturating_add(1);
+        Record { source, number, key, of_key: *of_key }
+    };
+    (0..count).map(draw).collect()
+}
+
+fn draw_settings(random: &mut Random) -> CoordinatorSettings {
+    let ms = Duration::from_millis;
+    CoordinatorSettings {
+        period: random.chance(8500).then(|| ms(random.between(5, 100))),
+        min_pause: ms([0, 0, 5, 50].get(random.index(4)).copied().unwrap_or_default()),
+        timeout: ms(random.between(600, 3000)),
+        max_concurrent: u32::try_from(random.between(1, 3)).unwrap_or(1),
+        tolerable_failures: random
+            .chance(8000)
+            .then(|| u32::try_from(random.below(4)).unwrap_or_default()),
+        ..CoordinatorSettings::default()
+    }
+}
+
+fn draw_faults(random: &mut Random) -> Faults {
+    let mut up_to = |most| if random.chance(7000) { random.between(0, most) } else { 0 };
+    Faults {
+        kill: up_to(25),
+        stall: up_to(10),
+        decline: up_to(300),
+        lose_snapshot: up_to(200),
+        late_snapshot: up_to(1000),
+        lose_trigger: up_to(300),
+        fail_commit: up_to(1500),
+        request: up_to(40),
+    }
+}

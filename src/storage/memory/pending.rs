@@ -1,0 +1,146 @@
+//! The records of one checkpoint before its commit: owned by it, and gone with it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::ids::{CheckpointId, TaskId};
+use crate::limits::CHUNK_BYTES;
+use crate::record::{FrameKind, Node, Origin, RecordRef};
+use crate::storage::access::{PendingRecords, RecordWriter};
+use crate::storage::memory::job::Actor;
+use crate::storage::memory::store::{FrameBytes, TaskRecords};
+
+/// What finished tasks wrote, by manifest.
+type Finished = BTreeMap<u64, TaskRecords>;
+
+/// A checkpoint in progress.
+#[derive(Debug)]
+pub(super) struct MemoryPending {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    actor: Actor,
+    id: CheckpointId,
+    finished: Mutex<Finished>,
+}
+
+impl Shared {
+    fn finished(&self) -> MutexGuard<'_, Finished> {
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The origin of what the job itself writes.
+    fn origin(&self) -> Origin<'_> {
+        Origin {
+            job: self.actor.job.as_str(),
+            checkpoint: self.id,
+            attempt: self.actor.attempt,
+            ..Origin::default()
+        }
+    }
+}
+
+impl MemoryPending {
+    pub(super) fn new(actor: Actor, id: CheckpointId) -> Self {
+        Self { shared: Arc::new(Shared { actor, id, finished: Mutex::default() }) }
+    }
+}
+
+impl PendingRecords for MemoryPending {
+    fn writer(&self, task: &TaskId) -> Result<Box<dyn RecordWriter>> {
+        Ok(Box::new(MemoryWriter {
+            pending: Arc::clone(&self.shared),
+            task: task.clone(),
+            frames: BTreeMap::new(),
+            sizes: BTreeMap::new(),
+        }))
+    }
+
+    fn commit(&self, node: &Node) -> Result<()> {
+        let Shared { actor, .. } = &*self.shared;
+        let origin = self.shared.origin();
+        let commit = actor.store.frame(FrameKind::Commit, origin, &node.encode()?)?;
+        let mut finished = std::mem::take(&mut *self.shared.finished());
+        let mut tasks = Vec::with_capacity(node.refs.len());
+        for manifest in &node.refs {
+            tasks.push(finished.remove(&manifest.id).ok_or_else(|| {
+                Error::internal(format!("manifest {} was not written", manifest.id))
+            })?);
+        }
+        actor.store.publish(&origin, &actor.job, commit, tasks)
+    }
+}
+
+/// Writes one task's part.
+struct MemoryWriter {
+    pending: Arc<Shared>,
+    task: TaskId,
+    frames: BTreeMap<u64, FrameBytes>,
+    /// Bytes of the chunks so far, by state.
+    sizes: BTreeMap<String, u64>,
+}
+
+impl MemoryWriter {
+    fn frame(
+        &self,
+        kind: FrameKind,
+        state: &str,
+        index: u32,
+        payload: &[u8],
+    ) -> Result<(RecordRef, FrameBytes)> {
+        let origin = Origin {
+            operator: self.task.operator.as_str(),
+            subtask: self.task.subtask,
+            state,
+            index,
+            ..self.pending.origin()
+        };
+        self.pending.actor.store.frame(kind, origin, payload)
+    }
+
+    /// Adds to what a state has written, or refuses.
+    fn count(&mut self, state: &str, bytes: usize) -> Result<()> {
+        let so_far = self.sizes.get(state).copied().unwrap_or_default();
+        let size = so_far.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        let most = self.pending.actor.max_state_size;
+        if size > most {
+            return Err(Error::invalid(format!(
+                "state {state:?} of {} has {size} bytes or more, in memory the most is {most}; \
+                 raise the maximum or keep checkpoints in another storage",
+                self.task
+            )));
+        }
+        if so_far == 0 {
+            self.sizes.insert(state.to_owned(), size);
+        } else if let Some(counted) = self.sizes.get_mut(state) {
+            *counted = size;
+        }
+        Ok(())
+    }
+}
+
+impl RecordWriter for MemoryWriter {
+    fn chunk_bytes(&self) -> usize {
+        CHUNK_BYTES
+    }
+
+    fn chunk(&mut self, state: &str, index: u32, body: &[u8]) -> Result<RecordRef> {
+        self.count(state, body.len())?;
+        let (record, frame) = self.frame(FrameKind::Chunk, state, index, body)?;
+        self.frames.insert(record.id, frame);
+        Ok(record)
+    }
+
+    fn finish(mut self: Box<Self>, manifest: &Node) -> Result<RecordRef> {
+        let (record, frame) = self.frame(FrameKind::Manifest, "", 0, &manifest.encode()?)?;
+        let mut frames = std::mem::take(&mut self.frames);
+        frames.insert(record.id, frame);
+        let chunks = manifest.refs.iter().map(|chunk| chunk.id);
+        let uses = std::iter::once(record.id).chain(chunks).collect();
+        self.pending.finished().insert(record.id, TaskRecords { frames, uses });
+        Ok(record)
+    }
+}

@@ -1,0 +1,125 @@
+//! Goal: what only the memory storage promises: sharing by clones, bounded states, and memory that
+//! comes back. Method: whole checkpoints, and looks at the store behind them. The promises of every
+//! storage are tested in `src/storage/tests`.
+
+use super::*;
+use crate::catalog::Checkpoints;
+use crate::error::ErrorKind;
+use crate::ids::CheckpointId;
+use crate::state::{SectionKey, SectionKind, SnapshotSink};
+use crate::storage::tests::{SUBTASKS, assert_whole, begin, body, commit, ids, key, task};
+
+fn open(storage: &JobManagerCheckpointStorage) -> Checkpoints {
+    Checkpoints::new(storage.open(&JobId::new("job").unwrap()).unwrap())
+}
+
+#[test]
+fn clones_share_one_store_and_a_new_description_has_its_own() {
+    let storage = JobManagerCheckpointStorage::new();
+    commit(&open(&storage), CheckpointId(1)).unwrap();
+    assert_eq!(ids(&open(&storage.clone())), [1]);
+    assert_eq!(ids(&open(&JobManagerCheckpointStorage::default())), [0; 0]);
+    let claimed = open(&storage);
+    let second = storage.clone().open(&JobId::new("job").unwrap()).unwrap_err();
+    assert_eq!(second.kind(), ErrorKind::Conflict);
+    assert_ne!(claimed.owner(), open(&JobManagerCheckpointStorage::new()).owner());
+}
+
+#[test]
+fn the_description_names_place_and_maximum() {
+    let storage = JobManagerCheckpointStorage::new();
+    assert_eq!(storage.location(), "memory:");
+    assert_eq!(storage.to_string(), "memory, at most 5242880 bytes per state");
+    assert!(format!("{storage:?}").contains("max_state_size: 5242880"));
+    assert_eq!(storage.max_state_size(), JobManagerCheckpointStorage::DEFAULT_MAX_STATE_SIZE);
+    let refused = storage.with_max_state_size(0).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+}
+
+/// Writes sections of one task, named by state and index.
+fn write(checkpoints: &Checkpoints, sections: &[(&str, u32, usize)]) -> Result<()> {
+    let pending = begin(checkpoints, checkpoints.next_id(), 1)?;
+    let mut writer = pending.writer(&task(0))?;
+    for &(state, index, len) in sections {
+        let key = SectionKey::new(SectionKind::Raw, state).with_index(index);
+        writer.section(&key, &mut |out| Ok(out.write_all(&vec![7; len])?))?;
+    }
+    pending.commit(&[(task(0), writer.finish()?)]).map(drop)
+}
+
+#[test]
+fn a_state_of_the_maximum_is_taken_and_one_byte_more_is_refused() {
+    let most = 5_242_880;
+    let checkpoints = open(&JobManagerCheckpointStorage::new());
+    write(&checkpoints, &[("a", 0, most)]).unwrap();
+    write(&checkpoints, &[("a", 0, most - 5000), ("b", 0, most), ("a", 1, 5000)]).unwrap();
+    let refused = |sections: &[_]| {
+        let error = write(&checkpoints, sections).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        error.to_string()
+    };
+    let message = refused(&[("a", 0, most + 1)]);
+    assert!(message.contains("5242881 bytes") && message.contains("5242880"), "{message}");
+    let message = refused(&[("a", 0, most - 4999), ("a", 1, 5000)]);
+    assert!(message.contains("5242881 bytes") && message.contains("op/0"), "{message}");
+    assert_eq!(ids(&checkpoints), [1, 2]);
+    let small = JobManagerCheckpointStorage::new().with_max_state_size(3000).unwrap();
+    let checkpoints = open(&small);
+    write(&checkpoints, &[("a", 0, 3000)]).unwrap();
+    assert!(write(&checkpoints, &[("a", 0, 3001)]).is_err());
+}
+
+#[test]
+fn a_flipped_bit_is_corrupt_wherever_it_lies() {
+    let storage = JobManagerCheckpointStorage::new();
+    commit(&open(&storage), CheckpointId(1)).unwrap();
+    let job = storage.open(&JobId::new("job").unwrap()).unwrap();
+    let access = job.access();
+    let record = access.stored()[0].record;
+    let manifest = access.node(&record).unwrap().refs[0];
+    let chunk = access.node(&manifest).unwrap().refs[0];
+    for damaged in [record, manifest, chunk] {
+        let len = storage.store.bytes(&damaged).unwrap().len();
+        for at in [0, len / 3, len - 1] {
+            storage.store.damage(&damaged, |bytes| bytes[at] ^= 4);
+            let read = if damaged == chunk {
+                access.chunk(&damaged, &mut Vec::new()).map(drop)
+            } else {
+                access.node(&damaged).map(drop)
+            };
+            assert_eq!(read.unwrap_err().kind(), ErrorKind::Corrupt, "byte {at} of {len}");
+            storage.store.damage(&damaged, |bytes| bytes[at] ^= 4);
+        }
+    }
+    drop(job);
+    assert_whole(&open(&storage), CheckpointId(1));
+}
+
+#[test]
+fn memory_comes_back_from_what_is_dropped_and_from_what_was_never_committed() {
+    let storage = JobManagerCheckpointStorage::new();
+    let checkpoints = open(&storage);
+    commit(&checkpoints, CheckpointId(1)).unwrap();
+    let one = storage.store.usage();
+    for id in 2..=20 {
+        commit(&checkpoints, CheckpointId(id)).unwrap();
+        checkpoints.subsume(1).unwrap();
+        let (records, bytes) = storage.store.usage();
+        assert_eq!(records, one.0);
+        assert!(bytes < one.1 + 2000, "{bytes} bytes instead of about {}", one.1);
+    }
+    let before = storage.store.usage();
+    let pending = begin(&checkpoints, CheckpointId(21), SUBTASKS).unwrap();
+    let mut writer = pending.writer(&task(0)).unwrap();
+    let bytes = body(CheckpointId(21), 0, 900_000);
+    writer.section(&key(0), &mut |out| Ok(out.write_all(&bytes)?)).unwrap();
+    let frames = Arc::downgrade(&storage.store);
+    let _snapshot = writer.finish().unwrap();
+    assert_eq!(storage.store.usage(), before, "nothing is published before the commit");
+    drop(pending);
+    drop(checkpoints);
+    assert_eq!(frames.strong_count(), 1, "what was not committed still holds the store");
+    let checkpoints = open(&storage);
+    checkpoints.discard(&checkpoints.ids()).unwrap();
+    assert_eq!(storage.store.usage(), (0, 0));
+}

@@ -1,0 +1,119 @@
+//! Goal: every storage keeps the same promises. Method: whole checkpoints through the catalog, over
+//! each storage in turn; what needs the files or the memory of one storage is tested beside it.
+
+mod life;
+
+use tempfile::TempDir;
+
+use crate::catalog::{CheckpointPlan, Checkpoints, OperatorSpec, PendingCheckpoint};
+use crate::error::Result;
+use crate::ids::{CheckpointId, JobId, OperatorUid, TaskId};
+use crate::state::{SectionKey, SectionKind, SnapshotSink, SnapshotSource};
+use crate::storage::{
+    CheckpointStorage, JobManagerCheckpointStorage, Placement, SledCheckpointStorage,
+};
+
+pub(in crate::storage) const SUBTASKS: u32 = 2;
+
+/// A storage of its own, with the directory that it needs.
+struct Place {
+    name: &'static str,
+    storage: Box<dyn CheckpointStorage>,
+    _directory: Option<TempDir>,
+}
+
+impl Place {
+    fn new(name: &'static str, storage: impl CheckpointStorage + 'static) -> Self {
+        Self { name, storage: Box::new(storage), _directory: None }
+    }
+
+    fn sled(name: &'static str, placement: Placement) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = SledCheckpointStorage::new(directory.path()).with_placement(placement);
+        Self { _directory: Some(directory), ..Self::new(name, storage) }
+    }
+
+    fn open_job(&self, job: &str) -> Result<Checkpoints> {
+        Ok(Checkpoints::new(self.storage.open(&JobId::new(job)?)?))
+    }
+
+    fn open(&self) -> Checkpoints {
+        self.open_job("job").unwrap()
+    }
+}
+
+/// Every storage, empty.
+fn places() -> [Place; 3] {
+    [
+        Place::sled("split", Placement::Split),
+        Place::sled("sled", Placement::Sled),
+        Place::new("memory", JobManagerCheckpointStorage::new()),
+    ]
+}
+
+pub(in crate::storage) fn begin(
+    checkpoints: &Checkpoints,
+    id: CheckpointId,
+    parallelism: u32,
+) -> Result<PendingCheckpoint> {
+    let operator = OperatorSpec::new(OperatorUid::new("op")?, parallelism);
+    checkpoints.begin(id, CheckpointPlan::new(vec![operator]))
+}
+
+pub(in crate::storage) fn task(subtask: u32) -> TaskId {
+    TaskId { operator: OperatorUid::new("op").unwrap(), subtask }
+}
+
+/// The state of one subtask at a checkpoint: its length and every byte depend on both.
+pub(in crate::storage) fn body(id: CheckpointId, subtask: u32, len: usize) -> Vec<u8> {
+    let mut seed = id.0.wrapping_mul(0x9e37_79b9) ^ u64::from(subtask) << 40 | 1;
+    let byte = |_| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        u8::try_from(seed & 0xff).unwrap()
+    };
+    (0..len).map(byte).collect()
+}
+
+/// Sections of a few bytes, of several kilobytes and of more than a chunk.
+pub(in crate::storage) fn lengths(id: CheckpointId, subtask: u32) -> [usize; 3] {
+    let extra = usize::try_from(id.0 * 7 + u64::from(subtask)).unwrap();
+    [10 + extra, 5000 + extra, 300_000 + extra]
+}
+
+pub(in crate::storage) fn key(index: u32) -> SectionKey {
+    SectionKey::new(SectionKind::Raw, "state").with_index(index)
+}
+
+pub(in crate::storage) fn commit(checkpoints: &Checkpoints, id: CheckpointId) -> Result<()> {
+    let pending = begin(checkpoints, id, SUBTASKS)?;
+    let mut snapshots = Vec::new();
+    for subtask in 0..SUBTASKS {
+        let mut writer = pending.writer(&task(subtask))?;
+        for (index, len) in (0..).zip(lengths(id, subtask)) {
+            let bytes = body(id, subtask, len);
+            writer.section(&key(index), &mut |out| Ok(out.write_all(&bytes)?))?;
+        }
+        snapshots.push((task(subtask), writer.finish()?));
+    }
+    pending.commit(&snapshots)?;
+    Ok(())
+}
+
+pub(in crate::storage) fn assert_whole(checkpoints: &Checkpoints, id: CheckpointId) {
+    for subtask in 0..SUBTASKS {
+        let mut reader = checkpoints.read_task(id, &task(subtask)).unwrap();
+        for (index, len) in (0..).zip(lengths(id, subtask)) {
+            assert_eq!(reader.next_section().unwrap(), Some(key(index)));
+            let mut found = Vec::new();
+            reader.body().read_to_end(&mut found).unwrap();
+            assert!(found == body(id, subtask, len), "checkpoint {id} subtask {subtask}");
+        }
+        assert_eq!(reader.next_section().unwrap(), None);
+    }
+}
+
+pub(in crate::storage) fn ids(checkpoints: &Checkpoints) -> Vec<u64> {
+    checkpoints.ids().iter().map(|id| id.0).collect()
+}
