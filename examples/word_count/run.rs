@@ -100,7 +100,7 @@ fn count(
     drop(watcher);
     match end? {
         JobEnd::Finished(finished) => {
-            finish(&finished, input, &output)?;
+            finish(finished, input, &output)?;
             Ok(Ended::Finished)
         }
         JobEnd::Suspended { checkpoint } => {
@@ -115,18 +115,18 @@ fn count(
 }
 
 /// Everything is committed. CRASH: between any two of these steps the next start repeats the rest.
-fn finish(finished: &Finished, input: &Input, output: &Path) -> Result<()> {
+fn finish(finished: Finished, input: &Input, output: &Path) -> Result<()> {
     let mut counts = BTreeMap::new();
     finished.keyed_state(COUNT, COUNT, |word: Bytes, count: u64| {
         counts.insert(word.0, count);
         Ok(())
     })?;
     output::write_counts(output, &counts)?;
+    let checkpoint = finished.checkpoint();
     finished.record(&input.identity())?;
     let words: u64 = counts.values().sum();
     say(&format!(
-        "finished with checkpoint {}: {words} words, {} of them distinct, in {}",
-        finished.checkpoint(),
+        "finished with checkpoint {checkpoint}: {words} words, {} of them distinct, in {}",
         counts.len(),
         output.display()
     ));
