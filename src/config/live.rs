@@ -19,10 +19,18 @@ use crate::error::Result;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "it changes nothing by itself"]
 pub struct PolicyUpdate {
-    interval: Option<Option<Duration>>,
+    interval: IntervalUpdate,
     min_pause: Option<Duration>,
     timeout: Option<Duration>,
     tolerable_failures: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum IntervalUpdate {
+    #[default]
+    Keep,
+    Remove,
+    Set(Duration),
 }
 
 impl PolicyUpdate {
@@ -34,13 +42,13 @@ impl PolicyUpdate {
     /// The time between the starts of two periodic checkpoints; at least 10 ms. The next one comes
     /// no later for it.
     pub fn interval(mut self, interval: Duration) -> Self {
-        self.interval = Some(Some(interval));
+        self.interval = IntervalUpdate::Set(interval);
         self
     }
 
     /// No periodic checkpoints any more.
     pub fn no_interval(mut self) -> Self {
-        self.interval = Some(None);
+        self.interval = IntervalUpdate::Remove;
         self
     }
 
@@ -74,9 +82,11 @@ impl EffectiveConfig {
     pub fn updated(&self, update: &PolicyUpdate) -> Result<Self> {
         let mut asked = self.asked().clone();
         match update.interval {
-            None => {}
-            Some(None) => _ = asked.disable_checkpointing(),
-            Some(Some(interval)) => _ = asked.set_checkpoint_interval_duration(interval)?,
+            IntervalUpdate::Keep => {}
+            IntervalUpdate::Remove => _ = asked.disable_checkpointing(),
+            IntervalUpdate::Set(interval) => {
+                _ = asked.set_checkpoint_interval_duration(interval)?;
+            }
         }
         if let Some(pause) = update.min_pause {
             asked.set_min_pause_between_checkpoints_duration(pause)?;

@@ -121,7 +121,7 @@ impl Job {
                 let _ = job.shared.woken.recv_timeout(delay);
             }
             match job.shared.end.current() {
-                Some(End::Cancel) => return job.canceled(None),
+                Some(End::Cancel) => return Ok(job.canceled(None)),
                 Some(_) => return Ok(JobEnd::Suspended { checkpoint: progress.last_completed }),
                 None => {}
             }
@@ -137,7 +137,7 @@ impl JobInner {
             }
             AttemptEnd::AlreadyFinished(word) => Ok(JobEnd::AlreadyFinished { word }),
             AttemptEnd::Suspended(checkpoint) => Ok(JobEnd::Suspended { checkpoint }),
-            AttemptEnd::Canceled(savepoint) => self.canceled(savepoint),
+            AttemptEnd::Canceled(savepoint) => Ok(self.canceled(savepoint)),
             AttemptEnd::Stopped(savepoint) => {
                 self.retain(JobStatus::Finished);
                 Ok(JobEnd::Stopped { savepoint })
@@ -145,9 +145,9 @@ impl JobInner {
         }
     }
 
-    fn canceled(&self, savepoint: Option<CheckpointId>) -> Result<JobEnd> {
+    fn canceled(&self, savepoint: Option<CheckpointId>) -> JobEnd {
         self.retain(JobStatus::Canceled);
-        Ok(JobEnd::Canceled { savepoint })
+        JobEnd::Canceled { savepoint }
     }
 
     fn failed(&self) {
