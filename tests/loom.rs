@@ -381,3 +381,30 @@ fn what_one_reader_was_shown_no_other_reader_misses() {
         assert_eq!(*latest.read(), 1);
     });
 }
+
+#[test]
+fn two_requests_at_once_never_put_more_in_flight_than_is_permitted() {
+    model(|| {
+        let (woken, wake) = counting();
+        let mut coordinator = coordinator(1, 1, wake);
+        let asking: Vec<_> = (0..2)
+            .map(|_| {
+                let handle = coordinator.handle();
+                thread::spawn(move || handle.submit(CheckpointType::Checkpoint))
+            })
+            .collect();
+        let mut seen = Seen::default();
+        coordinator.step(START, 0);
+        assert!(coordinator.in_flight() <= 1);
+        let asked: Vec<_> = asking.into_iter().map(|asking| asking.join().unwrap()).collect();
+        assert!(woken.load(Ordering::Acquire) > 0, "a lost wake-up");
+        coordinator.step(START, 0);
+        seen.drain(&mut coordinator);
+        assert_eq!((coordinator.in_flight(), seen.triggered.len()), (1, 1));
+        // The place that the expiry frees is the other request's.
+        coordinator.step(TIMEOUT, 0);
+        seen.drain(&mut coordinator);
+        assert_eq!((coordinator.in_flight(), seen.triggered.len()), (1, 2));
+        assert_eq!(asked.iter().filter(|asked| asked.try_outcome().is_some()).count(), 1);
+    });
+}
