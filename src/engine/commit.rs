@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use crossbeam::channel::{Receiver, Sender};
 
-use crate::catalog::{Checkpoints, TaskSnapshot};
+use crate::catalog::{Checkpoints, PendingCheckpoint, TaskSnapshot};
 use crate::coordinator::{Commit, CoordinatorHandle, Signal};
 use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, TaskId};
 use crate::message::{Barrier, CheckpointFailureReason};
+use crate::state::{SectionKey, SectionKind, SnapshotSink};
 use crate::task::ActiveCheckpoints;
+
+/// The state name of the mark that a task had finished.
+const FINISHED: &str = "finished";
 
 /// A commit with the barrier that its tasks saw, and the time from trigger to last acknowledgement.
 #[derive(Debug)]
@@ -53,12 +57,16 @@ impl Committer {
         let pending = self.active.pending(&order.barrier)?;
         let pending =
             pending.ok_or_else(|| Error::internal(format!("checkpoint {id} has no records")))?;
-        let named = order.commit.acknowledged.iter().map(|(index, snapshot)| {
-            let task = usize::try_from(*index).ok().and_then(|index| self.tasks.get(index));
-            let task = task.ok_or_else(|| Error::internal(format!("task {index} is unknown")))?;
-            Ok((task.clone(), *snapshot))
-        });
-        let snapshots = named.collect::<Result<Vec<_>>>()?;
+        let mut acknowledged = order.commit.acknowledged.iter().peekable();
+        let mut snapshots = Vec::with_capacity(self.tasks.len());
+        for (task, index) in self.tasks.iter().zip(0_u32..) {
+            let snapshot = match acknowledged.next_if(|(known, _)| *known == index) {
+                Some((_, snapshot)) => *snapshot,
+                // The coordinator waited for everybody else.
+                None => finished_snapshot(&pending, task)?,
+            };
+            snapshots.push((task.clone(), snapshot));
+        }
         pending.commit_after(&snapshots, order.duration_ms)?;
         Ok(())
     }
@@ -76,4 +84,11 @@ impl Committer {
             Err(error) => tracing::warn!(%error, "an old checkpoint is kept for now"),
         }
     }
+}
+
+/// What a task leaves that had finished before the checkpoint.
+fn finished_snapshot(pending: &PendingCheckpoint, task: &TaskId) -> Result<TaskSnapshot> {
+    let mut writer = pending.writer(task)?;
+    writer.section(&SectionKey::new(SectionKind::Finished, FINISHED), &mut |_| Ok(()))?;
+    writer.finish()
 }

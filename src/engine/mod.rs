@@ -214,7 +214,10 @@ impl Engine {
     }
 
     /// A task does not run, runs again, or has finished; see
-    /// [`Coordinator::set_task_state`](crate::coordinator::Coordinator::set_task_state).
+    /// [`Coordinator::set_task_state`](crate::coordinator::Coordinator::set_task_state). A finished task
+    /// is part of later checkpoints as one section of the kind
+    /// [`Finished`](crate::state::SectionKind::Finished); a start that restores such a task has nothing
+    /// to run for it.
     ///
     /// # Errors
     /// `NotFound` when the job has no such task; `Unavailable` when too many changes wait already.
@@ -268,13 +271,17 @@ impl Engine {
         self.stop_within(None);
     }
 
-    fn stop_within(&self, patience: Option<Duration>) {
+    /// As [`stop`](Self::stop), but waits for at most `deadline`. True when the threads have ended;
+    /// else they end by themselves, as soon as the storage lets them.
+    pub fn shutdown(&self, deadline: Duration) -> bool {
+        self.stop_within(Some(deadline))
+    }
+
+    fn stop_within(&self, patience: Option<Duration>) -> bool {
         self.handle.shutdown();
         self.signal.raise();
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(threads) = threads {
-            threads.join(patience);
-        }
+        threads.is_none_or(|threads| threads.join(patience))
     }
 
     /// Records durably that the job ended, with a word to its next start.

@@ -59,15 +59,17 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    /// Waits until both ended, but no longer than `patience`; they end by themselves then.
-    pub(super) fn join(self, patience: Option<Duration>) {
+    /// Waits until both ended, but no longer than `patience`; they end by themselves then. True when
+    /// they have.
+    pub(super) fn join(self, patience: Option<Duration>) -> bool {
         if let Some(patience) = patience
             && self.ended.recv_timeout(patience).is_err_and(|error| error.is_timeout())
         {
-            return;
+            return false;
         }
         let _panicked = self.scheduler.join();
         let _panicked = self.committer.join();
+        true
     }
 }
 

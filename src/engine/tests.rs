@@ -10,7 +10,7 @@ use super::*;
 use crate::config::CheckpointConfig;
 use crate::error::ErrorKind;
 use crate::ids::{JobId, OperatorUid};
-use crate::message::CheckpointFailureReason;
+use crate::message::CheckpointFailureReason as Reason;
 use crate::restore::RestorePolicy;
 use crate::state::{SectionKey, SectionKind};
 use crate::storage::SledCheckpointStorage;
@@ -131,7 +131,7 @@ fn a_failing_snapshot_declines_and_a_panic_does_too() {
             Err(Error::invalid("on purpose"))
         });
         assert!(failed.is_err());
-        let reason = CheckpointFailureReason::CheckpointAsyncException;
+        let reason = Reason::CheckpointAsyncException;
         let expected = CheckpointOutcome::Failed { id: Some(barrier.id), reason };
         assert_eq!(handle.wait(PATIENCE), Some(expected));
         acknowledge_all(&engine, barrier);
@@ -149,7 +149,7 @@ fn a_job_beyond_its_tolerance_is_told_so() {
     let told = start(&engine);
     let _handle = engine.trigger(CheckpointType::Checkpoint);
     let barrier = next_barrier(&told);
-    let reason = CheckpointFailureReason::CheckpointDeclined;
+    let reason = Reason::CheckpointDeclined;
     engine.task(&task(1)).unwrap().decline(barrier.id, reason);
     let error = loop {
         if let Told::Failed(error) = told.recv_timeout(PATIENCE).unwrap() {
@@ -272,4 +272,31 @@ fn a_start_from_a_damaged_checkpoint_fails_and_names_it() {
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert!(error.to_string().contains(&format!("checkpoint {}", barrier.id)), "{error}");
     }
+}
+
+#[test]
+fn a_task_that_does_not_run_holds_checkpoints_back_and_a_finished_one_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = builder(dir.path()).open().unwrap();
+    let told = start(&engine);
+    let refused = |reason| Some(CheckpointOutcome::Failed { id: None, reason });
+    engine.set_task_state(&task(1), TaskState::NotRunning).unwrap();
+    let asked = engine.trigger_checkpoint(CheckpointRequest::Configured);
+    assert_eq!(asked.wait(PATIENCE), refused(Reason::NotAllRequiredTasksRunning));
+    engine.set_task_state(&task(1), TaskState::Finished).unwrap();
+    let asked = engine.trigger_checkpoint(CheckpointRequest::Full);
+    let barrier = next_barrier(&told);
+    assert_eq!(barrier.options.kind, CheckpointType::FullCheckpoint);
+    let writing = engine.task(&task(0)).unwrap();
+    writing.snapshot(barrier, &mut |sink| sink.section(&key(), &mut |_| Ok(()))).unwrap();
+    assert_eq!(asked.wait(PATIENCE), Some(CheckpointOutcome::Completed(barrier.id)));
+    assert!(engine.shutdown(PATIENCE));
+    drop((writing, engine));
+    let engine = builder(dir.path()).open().unwrap();
+    let sections = |subtask| {
+        let mut state = engine.task_state(&task(subtask)).unwrap();
+        std::iter::from_fn(move || state.next_section().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(sections(0), [key()]);
+    assert_eq!(sections(1), [SectionKey::new(SectionKind::Finished, "finished")]);
 }

@@ -135,6 +135,7 @@ fn word(kind: SectionKind) -> &'static str {
         SectionKind::Position => "position",
         SectionKind::Tokens => "tokens",
         SectionKind::Raw => "raw",
+        SectionKind::Finished => "finished",
     }
 }
 

@@ -27,6 +27,9 @@ pub enum SectionKind {
     Tokens,
     /// A structure of the user's own, which only the same subtask can read.
     Raw,
+    /// Says, without a body, that the task had finished before the checkpoint: it has nothing more to
+    /// do after a restore. It is the only section of its task.
+    Finished,
 }
 
 /// Names a section within one task's snapshot; no two sections of a snapshot have equal keys.

@@ -12,27 +12,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::local::tests::support::{
     Database, Failures, Insert, Outside, Record, Shape, assert_exactly_once, config, counting,
-    fast_restarts, gated, numbers, storage, stored,
+    fast_restarts, gated, numbers, shape, storage, stored,
 };
-use crate::local::{
-    ExchangeOptions, Flow, Job, JobEnd, JobListener, Output, Progress, RestartPolicy, Scope,
-};
+use crate::local::{Flow, Job, JobEnd, JobListener, Output, Progress, RestartPolicy, Scope};
 use crate::message::CheckpointRequest;
 use crate::state::{SectionKey, SectionKind, SnapshotSink, Stateful};
 
 /// Longer than any of these jobs takes.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn shape() -> Shape {
-    Shape {
-        ends: vec![400, 6_000, 0],
-        counters: 2,
-        sinks: 2,
-        interval_ms: 2,
-        concurrent: 1,
-        exchange: ExchangeOptions::default(),
-    }
-}
 
 /// Counts what it is told, and calls back at each completed checkpoint.
 struct Watcher<F> {

@@ -301,6 +301,18 @@ pub(super) struct Shape {
     pub(super) exchange: ExchangeOptions,
 }
 
+/// Three sources of which one ends at once and one early, with a checkpoint every 10 ms.
+pub(super) fn shape() -> Shape {
+    Shape {
+        ends: vec![400, 6_000, 0],
+        counters: 2,
+        sinks: 2,
+        interval_ms: 10,
+        concurrent: 1,
+        exchange: ExchangeOptions::default(),
+    }
+}
+
 impl Shape {
     pub(super) fn records(&self) -> Vec<Record> {
         (0..).zip(&self.ends).flat_map(|(id, end)| (0..*end).map(move |n| (id, n))).collect()

@@ -13,28 +13,15 @@ use crate::engine::{CheckpointOutcome, TriggerHandle};
 use crate::error::{Error, ErrorKind};
 use crate::ids::{CheckpointId, JobId};
 use crate::local::tests::support::{
-    Failures, Outside, Shape, assert_exactly_once, counting, fast_restarts, gated, numbers, stored,
+    Failures, Outside, assert_exactly_once, counting, fast_restarts, gated, numbers, shape, stored,
 };
-use crate::local::{
-    ExchangeOptions, JobBuilder, JobEnd, JobHandle, JobListener, Progress, RestartPolicy, StopMode,
-};
+use crate::local::{JobBuilder, JobEnd, JobHandle, JobListener, Progress, RestartPolicy, StopMode};
 use crate::message::{CheckpointFailureReason as Reason, CheckpointRequest};
 use crate::restore::RestorePolicy;
 use crate::storage::{CheckpointStorage, JobStorage};
 
 /// Longer than any of these jobs takes.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn shape() -> Shape {
-    Shape {
-        ends: vec![400, 6_000, 0],
-        counters: 2,
-        sinks: 2,
-        interval_ms: 10,
-        concurrent: 1,
-        exchange: ExchangeOptions::default(),
-    }
-}
 
 /// A job whose sources go on up to `gate`.
 fn job(outside: &Outside, gate: &Arc<Mutex<u64>>, cleanup: Cleanup) -> JobBuilder {
