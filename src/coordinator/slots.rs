@@ -158,6 +158,9 @@ struct Slot {
 pub(super) struct Slots {
     slots: Box<[Slot]>,
     tasks: u32,
+    /// One less than the largest power of two that is no more than there are slots: a division would
+    /// cost as much as an atomic addition.
+    home_mask: u32,
 }
 
 impl Slots {
@@ -169,7 +172,9 @@ impl Slots {
             outcome: CachePadded::new(closed()),
             groups: (0..tasks.div_ceil(TASKS_PER_GROUP)).map(|_| group()).collect(),
         };
-        Self { slots: (0..count).map(|_| slot()).collect(), tasks }
+        let home_mask = u32::try_from(count).unwrap_or(u32::MAX).checked_ilog2();
+        let home_mask = home_mask.map_or(0, |log| (1 << log) - 1);
+        Self { slots: (0..count).map(|_| slot()).collect(), tasks, home_mask }
     }
 
     pub(super) fn tasks(&self) -> u32 {
@@ -183,10 +188,7 @@ impl Slots {
     /// Where an id lies best; the driver opens it there or in the next closed slot, so that
     /// everybody finds it at once.
     pub(super) fn home(&self, id: CheckpointId) -> usize {
-        // In 32 bits: a division of 64 costs as much as two atomic additions.
-        let slots = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
-        let home = tag(id).unwrap_or_default().checked_rem(slots).unwrap_or_default();
-        usize::try_from(home).unwrap_or_default()
+        usize::try_from(tag(id).unwrap_or_default() & self.home_mask).unwrap_or_default()
     }
 
     /// Opens a closed slot for the tasks that have not `finished`. Driver only. False when the slot
