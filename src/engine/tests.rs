@@ -7,7 +7,8 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use super::*;
-use crate::config::CheckpointConfig;
+use crate::catalog::CheckpointPlan;
+use crate::config::{CheckpointConfig, CheckpointConfigBuilder};
 use crate::error::ErrorKind;
 use crate::ids::{JobId, OperatorUid};
 use crate::message::CheckpointFailureReason;
@@ -40,9 +41,12 @@ impl Host for Channel {
 }
 
 fn builder(dir: &std::path::Path) -> EngineBuilder {
-    let config = CheckpointConfig::builder().tolerable_failures(0).build().unwrap();
+    builder_with(dir, CheckpointConfig::builder().tolerable_failures(0))
+}
+
+fn builder_with(dir: &std::path::Path, config: CheckpointConfigBuilder) -> EngineBuilder {
     let storage = Arc::new(SledCheckpointStorage::new(dir));
-    Engine::builder(JobId::new("job").unwrap(), config, storage)
+    Engine::builder(JobId::new("job").unwrap(), config.build().unwrap(), storage)
         .operator(OperatorSpec::new(OperatorUid::new("op").unwrap(), 2))
 }
 
@@ -64,6 +68,14 @@ fn next_barrier(told: &Receiver<Told>) -> Barrier {
     loop {
         if let Told::Barrier(barrier) = told.recv_timeout(PATIENCE).unwrap() {
             return barrier;
+        }
+    }
+}
+
+fn failure(told: &Receiver<Told>) -> Error {
+    loop {
+        if let Told::Failed(error) = told.recv_timeout(PATIENCE).unwrap() {
+            return error;
         }
     }
 }
@@ -116,12 +128,8 @@ fn a_triggered_checkpoint_is_restored_by_the_next_start() {
 #[test]
 fn a_failing_snapshot_declines_and_a_panic_does_too() {
     let dir = tempfile::tempdir().unwrap();
-    let config = CheckpointConfig::builder().unlimited_failures().build().unwrap();
-    let storage = Arc::new(SledCheckpointStorage::new(dir.path()));
-    let engine = Engine::builder(JobId::new("job").unwrap(), config, storage)
-        .operator(OperatorSpec::new(OperatorUid::new("op").unwrap(), 2))
-        .open()
-        .unwrap();
+    let config = CheckpointConfig::builder().unlimited_failures();
+    let engine = builder_with(dir.path(), config).open().unwrap();
     let told = start(&engine);
     for panics in [false, true] {
         let handle = engine.trigger(CheckpointType::Checkpoint);
@@ -151,12 +159,116 @@ fn a_job_beyond_its_tolerance_is_told_so() {
     let barrier = next_barrier(&told);
     let reason = CheckpointFailureReason::CheckpointDeclined;
     engine.task(&task(1)).unwrap().decline(barrier.id, reason);
-    let error = loop {
-        if let Told::Failed(error) = told.recv_timeout(PATIENCE).unwrap() {
-            break error;
+    let error = failure(&told);
+    assert!(error.to_string().contains("CHECKPOINT_DECLINED"), "{error}");
+}
+
+/// Flink: CheckpointFailureManagerITCase, a sink whose asynchronous part fails
+#[test]
+fn a_snapshot_that_fails_in_the_background_fails_a_job_without_tolerance() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = builder(dir.path()).open().unwrap();
+    let told = start(&engine);
+    let _handle = engine.trigger(CheckpointType::Checkpoint);
+    let barrier = next_barrier(&told);
+    let handle = engine.task(&task(1)).unwrap();
+    let snapshot = handle.snapshot(barrier, &mut |_| Err(Error::invalid("on purpose")));
+    assert!(snapshot.is_err());
+    let error = failure(&told);
+    assert!(error.to_string().contains("CHECKPOINT_ASYNC_EXCEPTION"), "{error}");
+}
+
+/// Flink: CheckpointFailureManagerITCase, metadata that cannot be finalised
+#[test]
+fn a_commit_that_fails_fails_a_job_without_tolerance_and_keeps_what_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = builder(dir.path()).open().unwrap();
+    let told = start(&engine);
+    let handle = engine.trigger(CheckpointType::Checkpoint);
+    let barrier = next_barrier(&told);
+    // The storage refuses a commit behind a newer one.
+    let newer = barrier.id.next();
+    let operator = OperatorSpec::new(OperatorUid::new("op").unwrap(), 1);
+    let other = engine.checkpoints().begin(newer, CheckpointPlan::new(vec![operator])).unwrap();
+    let snapshot = other.writer(&task(0)).unwrap().finish().unwrap();
+    other.commit(&[(task(0), snapshot)]).unwrap();
+    acknowledge_all(&engine, barrier);
+    let reason = CheckpointFailureReason::FinalizeCheckpointFailure;
+    let expected = CheckpointOutcome::Failed { id: Some(barrier.id), reason };
+    assert_eq!(handle.wait(PATIENCE), Some(expected));
+    let error = failure(&told);
+    assert!(error.to_string().contains("FINALIZE_CHECKPOINT_FAILURE"), "{error}");
+    assert_eq!(engine.checkpoints().ids(), [newer]);
+}
+
+/// Flink: CheckpointCoordinatorTest.testTriggerAndConfirmSimpleCheckpoint,
+/// PendingCheckpointTest.testNullSubtaskStateLeadsToStatelessTask
+#[test]
+fn a_checkpoint_without_state_takes_the_place_of_one_with_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = CheckpointConfig::builder().num_retained(1);
+    let engine = builder_with(dir.path(), config).open().unwrap();
+    let told = start(&engine);
+    let _first = engine.trigger(CheckpointType::Checkpoint);
+    let first = next_barrier(&told);
+    acknowledge_all(&engine, first);
+    let asked = engine.trigger(CheckpointType::Checkpoint);
+    let second = next_barrier(&told);
+    for subtask in 0..2 {
+        let handle = engine.task(&task(subtask)).unwrap();
+        handle.snapshot(second, &mut |_| Ok(())).unwrap();
+    }
+    assert_eq!(asked.wait(PATIENCE), Some(CheckpointOutcome::Completed(second.id)));
+    let subsumed = loop {
+        if let Told::News(Notification::Subsumed { id }) = told.recv_timeout(PATIENCE).unwrap() {
+            break id;
         }
     };
-    assert!(error.to_string().contains("CHECKPOINT_DECLINED"), "{error}");
+    assert_eq!(subsumed, first.id);
+    assert_eq!(engine.checkpoints().ids(), [second.id]);
+    drop(engine);
+    let engine = builder(dir.path()).open().unwrap();
+    assert_eq!(engine.restored(), Some(second.id));
+    assert_eq!([state(&engine, 0), state(&engine, 1)], [None, None]);
+}
+
+/// Flink: CompletedCheckpointTest.testCompletedCheckpointStatsCallbacks
+#[test]
+fn what_retention_gave_up_is_marked_before_the_host_hears_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = builder_with(dir.path(), CheckpointConfig::builder().num_retained(1));
+    let engine = engine.open().unwrap();
+    let told = start(&engine);
+    for _ in 0..3 {
+        let handle = engine.trigger(CheckpointType::Checkpoint);
+        let barrier = next_barrier(&told);
+        acknowledge_all(&engine, barrier);
+        assert_eq!(handle.wait(PATIENCE), Some(CheckpointOutcome::Completed(barrier.id)));
+        let entry = engine.statistics().checkpoint(barrier.id).cloned();
+        assert!(entry.is_none_or(|entry| !entry.is_discarded));
+        let Some(before) = barrier.id.0.checked_sub(1).filter(|&id| id > 0) else { continue };
+        let given_up = loop {
+            if let Told::News(Notification::Subsumed { id }) = told.recv_timeout(PATIENCE).unwrap()
+            {
+                break id;
+            }
+        };
+        assert_eq!(given_up.0, before);
+        let statistics = engine.statistics();
+        assert!(statistics.checkpoint(given_up).unwrap().is_discarded);
+    }
+}
+
+/// Flink: CheckpointCoordinatorMasterHooksTest.testDeduplicateOnRegister
+#[test]
+fn two_operators_of_one_name_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let again = OperatorSpec::new(OperatorUid::new("op").unwrap(), 1);
+    let refused = builder(dir.path()).operator(again).open().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    for nothing in ["", "\n"] {
+        assert!(OperatorUid::new(nothing).is_err());
+    }
 }
 
 #[test]
