@@ -8,7 +8,9 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use super::*;
 use crate::catalog::CheckpointPlan;
+use crate::clock::{Clock, ManualClock};
 use crate::config::{CheckpointConfig, CheckpointConfigBuilder};
+use crate::coordinator::TaskState;
 use crate::error::ErrorKind;
 use crate::ids::{JobId, OperatorUid};
 use crate::message::CheckpointFailureReason;
@@ -384,4 +386,76 @@ fn a_start_from_a_damaged_checkpoint_fails_and_names_it() {
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert!(error.to_string().contains(&format!("checkpoint {}", barrier.id)), "{error}");
     }
+}
+
+/// The outcome of a request, whose barrier is acknowledged if one comes.
+fn answer(engine: &Engine, told: &Receiver<Told>) -> CheckpointOutcome {
+    let asked = engine.trigger(CheckpointType::Checkpoint);
+    loop {
+        if let Ok(Told::Barrier(barrier)) = told.try_recv() {
+            acknowledge_all(engine, barrier);
+        }
+        if let Some(outcome) = asked.wait(Duration::from_millis(1)) {
+            return outcome;
+        }
+    }
+}
+
+#[test]
+fn a_task_that_does_not_run_holds_checkpoints_back_until_it_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = CheckpointConfig::builder().checkpoints_after_tasks_finish(false);
+    let engine = builder_with(dir.path(), config).open().unwrap();
+    let told = start(&engine);
+    let reason = CheckpointFailureReason::NotAllRequiredTasksRunning;
+    let refused = CheckpointOutcome::Failed { id: None, reason };
+    for state in [TaskState::NotRunning, TaskState::Finished] {
+        engine.set_task_state(&task(1), state).unwrap();
+        // Requests may overtake a change that was made just before them.
+        assert!((0..10_000).any(|_| answer(&engine, &told) == refused), "{state:?}");
+    }
+    engine.set_task_state(&task(1), TaskState::Running).unwrap();
+    assert!((0..10_000).any(|_| answer(&engine, &told) != refused));
+    let unknown = engine.set_task_state(&task(2), TaskState::Running).unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::NotFound);
+}
+
+/// The next barrier, and all of it acknowledged; the clock goes on by seconds until it comes.
+fn next_completed(engine: &Engine, told: &Receiver<Told>, clock: &ManualClock) -> Barrier {
+    loop {
+        clock.advance(Duration::from_secs(1));
+        // Lets the scheduler look at the time.
+        drop(engine.statistics());
+        if let Ok(Told::Barrier(barrier)) = told.recv_timeout(Duration::from_millis(5)) {
+            acknowledge_all(engine, barrier);
+            // The next one may be on its way by the time that this one is complete.
+            while engine.counts().last_completed.is_none_or(|last| last.id < barrier.id) {
+                std::thread::yield_now();
+            }
+            return barrier;
+        }
+    }
+}
+
+#[test]
+fn while_a_source_has_a_backlog_only_requested_checkpoints_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = CheckpointConfig::builder()
+        .interval(Duration::from_secs(1))
+        .interval_during_backlog(Duration::ZERO);
+    let clock = Arc::new(ManualClock::new(0));
+    let engine = builder_with(dir.path(), config);
+    let engine = engine.clock(Arc::clone(&clock) as Arc<dyn Clock>).open().unwrap();
+    engine.set_backlog(&task(0), true).unwrap();
+    let told = start(&engine);
+    let planned = next_completed(&engine, &told, &clock);
+    clock.advance(Duration::from_secs(60));
+    drop(engine.trigger(CheckpointType::Checkpoint));
+    let requested = next_completed(&engine, &told, &clock);
+    assert_eq!(requested.id, planned.id.next());
+    let while_backlogged = clock.wall_ms();
+    engine.set_backlog(&task(0), false).unwrap();
+    let periodic = next_completed(&engine, &told, &clock);
+    assert!(requested.timestamp_ms <= while_backlogged);
+    assert!(periodic.timestamp_ms > while_backlogged, "none started in between");
 }
