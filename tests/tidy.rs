@@ -217,6 +217,26 @@ fn nothing_speaks_of_the_place_where_it_was_written() {
     assert_none(&wrong);
 }
 
+#[test]
+fn every_scenario_of_flink_names_a_test_or_says_why_it_cannot_apply() {
+    let files = tree();
+    let document = files.iter().find(|file| file.path == "docs/flink.md").unwrap();
+    let sources = files.iter().filter(|file| file.is_rust());
+    let tests: BTreeSet<String> = sources.flat_map(|file| tests_in(&file.code())).collect();
+    let rows = scenarios(&document.text);
+    assert!(rows.len() > 100, "{} scenarios were found", rows.len());
+    let mut wrong = Vec::new();
+    for (flink, here) in rows {
+        let named = function_names(&here);
+        if named.is_empty() && !here.starts_with("does not apply: ") {
+            wrong.push(format!("{flink}: no test and no reason"));
+        }
+        let missing = named.into_iter().filter(|name| !tests.contains(name));
+        wrong.extend(missing.map(|name| format!("{flink}: there is no test {name}")));
+    }
+    assert_none(&wrong);
+}
+
 /// File, module and names below the root, for each source of the library outside its tests.
 fn imports_of_the_library() -> Vec<(String, String, BTreeSet<String>)> {
     let mut all = Vec::new();
@@ -272,6 +292,32 @@ fn functions(code: &str) -> Vec<(String, usize)> {
     functions
 }
 
+/// The rows of the tables that compare Flink's tests with those here, without their heads.
+fn scenarios(document: &str) -> Vec<(String, String)> {
+    let section = document.split("\n## Flink's own tests\n").nth(1).unwrap_or_default();
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    let rows = rows.filter_map(|row| row.split_once(" | "));
+    let rows = rows.filter(|row| *row != ("Flink", "tidegate"));
+    rows.map(|(flink, here)| (flink.to_owned(), here.to_owned())).collect()
+}
+
+/// Names of functions between backticks: lower case, of several words.
+fn function_names(text: &str) -> Vec<String> {
+    let is_name = |name: &&str| {
+        let of_a_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        name.contains('_') && name.chars().all(of_a_name)
+    };
+    text.split('`').skip(1).step_by(2).filter(is_name).map(str::to_owned).collect()
+}
+
+/// Names of the tests in code.
+fn tests_in(code: &str) -> Vec<String> {
+    let behind = code.split("#[test]").skip(1).filter_map(|test| test.split("fn ").nth(1));
+    let is_word = |c: &char| c.is_alphanumeric() || *c == '_';
+    behind.map(|test| test.chars().take_while(is_word).collect()).collect()
+}
+
 /// True for a number sign with a number behind it that starts a word.
 fn names_an_issue(line: &str) -> bool {
     line.split(|c: char| c.is_whitespace() || c == '(').any(|word| {
@@ -325,4 +371,19 @@ fn a_path_in_a_text_is_found_and_looked_for() {
     assert_eq!(quoted_paths("see `src/lib.rs`, `src/*` and `a/b`"), ["src/lib.rs", "src/"]);
     assert!(exists("src/lib.rs") && exists("src/") && !exists("src/nowhere.rs"));
     assert!(names_an_issue("as (#12) says") && !names_an_issue("{:#02x} #[test] # 1"));
+}
+
+#[test]
+fn a_scenario_is_found_with_the_tests_that_it_names() {
+    let document = concat!(
+        "## A\n| a | `b_c` |\n## Flink's own tests\n\n### B\n\n| Flink | tidegate |\n|---|---|\n",
+        "| `A.testB` | `a_b`, `c_d`; `E` |\n| e | does not apply: `f` |\n## C\n| a | b |\n",
+    );
+    let rows = scenarios(document);
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert_eq!(function_names(&rows[0].1), ["a_b", "c_d"]);
+    assert_eq!(rows[1], ("e".to_owned(), "does not apply: `f`".to_owned()));
+    assert!(function_names(&rows[1].1).is_empty());
+    let code = "#[test]\nfn a_b() {}\nfn c_d() {}\n#[test]\n#[cold]\nfn e_f() {}";
+    assert_eq!(tests_in(code), ["a_b", "e_f"]);
 }

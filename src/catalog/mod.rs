@@ -44,3 +44,6 @@ pub use retention::JobStatus;
 pub(crate) use retention::{Retained, plan_end, plan_retention};
 
 pub use crate::chunk::{SnapshotReader, SnapshotWriter, TaskSnapshot};
+
+#[cfg(test)]
+mod tests;

@@ -164,11 +164,12 @@ impl Scheduler {
             self.desk.take_reports(self.clock.wall_ms());
             self.coordinator.step(self.clock.now(), self.clock.wall_ms());
             self.take_events();
-            for id in self.subsumed.try_iter() {
-                self.desk.discarded(id);
+            let given_up: Vec<_> = self.subsumed.try_iter().collect();
+            given_up.iter().for_each(|&id| self.desk.discarded(id));
+            self.desk.publish();
+            for id in given_up {
                 self.host.notify(Notification::Subsumed { id });
             }
-            self.desk.publish();
             if self.coordinator.is_shut_down() && self.coordinator.in_flight() == 0 {
                 return;
             }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use super::*;
-use crate::config::CheckpointConfig;
+use crate::catalog::CheckpointPlan;
+use crate::clock::{Clock, ManualClock};
+use crate::config::{CheckpointConfig, CheckpointConfigBuilder};
 use crate::error::ErrorKind;
 use crate::ids::{JobId, OperatorUid};
 use crate::message::CheckpointFailureReason as Reason;
@@ -40,9 +42,12 @@ impl Host for Channel {
 }
 
 fn builder(dir: &std::path::Path) -> EngineBuilder {
-    let config = CheckpointConfig::builder().tolerable_failures(0).build().unwrap();
+    builder_with(dir, CheckpointConfig::builder().tolerable_failures(0))
+}
+
+fn builder_with(dir: &std::path::Path, config: CheckpointConfigBuilder) -> EngineBuilder {
     let storage = Arc::new(SledCheckpointStorage::new(dir));
-    Engine::builder(JobId::new("job").unwrap(), config, storage)
+    Engine::builder(JobId::new("job").unwrap(), config.build().unwrap(), storage)
         .operator(OperatorSpec::new(OperatorUid::new("op").unwrap(), 2))
 }
 
@@ -64,6 +69,14 @@ fn next_barrier(told: &Receiver<Told>) -> Barrier {
     loop {
         if let Told::Barrier(barrier) = told.recv_timeout(PATIENCE).unwrap() {
             return barrier;
+        }
+    }
+}
+
+fn failure(told: &Receiver<Told>) -> Error {
+    loop {
+        if let Told::Failed(error) = told.recv_timeout(PATIENCE).unwrap() {
+            return error;
         }
     }
 }
@@ -116,12 +129,8 @@ fn a_triggered_checkpoint_is_restored_by_the_next_start() {
 #[test]
 fn a_failing_snapshot_declines_and_a_panic_does_too() {
     let dir = tempfile::tempdir().unwrap();
-    let config = CheckpointConfig::builder().unlimited_failures().build().unwrap();
-    let storage = Arc::new(SledCheckpointStorage::new(dir.path()));
-    let engine = Engine::builder(JobId::new("job").unwrap(), config, storage)
-        .operator(OperatorSpec::new(OperatorUid::new("op").unwrap(), 2))
-        .open()
-        .unwrap();
+    let config = CheckpointConfig::builder().unlimited_failures();
+    let engine = builder_with(dir.path(), config).open().unwrap();
     let told = start(&engine);
     for panics in [false, true] {
         let handle = engine.trigger(CheckpointType::Checkpoint);
@@ -151,12 +160,116 @@ fn a_job_beyond_its_tolerance_is_told_so() {
     let barrier = next_barrier(&told);
     let reason = Reason::CheckpointDeclined;
     engine.task(&task(1)).unwrap().decline(barrier.id, reason);
-    let error = loop {
-        if let Told::Failed(error) = told.recv_timeout(PATIENCE).unwrap() {
-            break error;
+    let error = failure(&told);
+    assert!(error.to_string().contains("CHECKPOINT_DECLINED"), "{error}");
+}
+
+/// Flink: CheckpointFailureManagerITCase, a sink whose asynchronous part fails
+#[test]
+fn a_snapshot_that_fails_in_the_background_fails_a_job_without_tolerance() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = builder(dir.path()).open().unwrap();
+    let told = start(&engine);
+    let _handle = engine.trigger(CheckpointType::Checkpoint);
+    let barrier = next_barrier(&told);
+    let handle = engine.task(&task(1)).unwrap();
+    let snapshot = handle.snapshot(barrier, &mut |_| Err(Error::invalid("on purpose")));
+    assert!(snapshot.is_err());
+    let error = failure(&told);
+    assert!(error.to_string().contains("CHECKPOINT_ASYNC_EXCEPTION"), "{error}");
+}
+
+/// Flink: CheckpointFailureManagerITCase, metadata that cannot be finalised
+#[test]
+fn a_commit_that_fails_fails_a_job_without_tolerance_and_keeps_what_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = builder(dir.path()).open().unwrap();
+    let told = start(&engine);
+    let handle = engine.trigger(CheckpointType::Checkpoint);
+    let barrier = next_barrier(&told);
+    // The storage refuses a commit behind a newer one.
+    let newer = barrier.id.next();
+    let operator = OperatorSpec::new(OperatorUid::new("op").unwrap(), 1);
+    let other = engine.checkpoints().begin(newer, CheckpointPlan::new(vec![operator])).unwrap();
+    let snapshot = other.writer(&task(0)).unwrap().finish().unwrap();
+    other.commit(&[(task(0), snapshot)]).unwrap();
+    acknowledge_all(&engine, barrier);
+    let reason = Reason::FinalizeCheckpointFailure;
+    let expected = CheckpointOutcome::Failed { id: Some(barrier.id), reason };
+    assert_eq!(handle.wait(PATIENCE), Some(expected));
+    let error = failure(&told);
+    assert!(error.to_string().contains("FINALIZE_CHECKPOINT_FAILURE"), "{error}");
+    assert_eq!(engine.checkpoints().ids(), [newer]);
+}
+
+/// Flink: CheckpointCoordinatorTest.testTriggerAndConfirmSimpleCheckpoint,
+/// PendingCheckpointTest.testNullSubtaskStateLeadsToStatelessTask
+#[test]
+fn a_checkpoint_without_state_takes_the_place_of_one_with_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = CheckpointConfig::builder().num_retained(1);
+    let engine = builder_with(dir.path(), config).open().unwrap();
+    let told = start(&engine);
+    let _first = engine.trigger(CheckpointType::Checkpoint);
+    let first = next_barrier(&told);
+    acknowledge_all(&engine, first);
+    let asked = engine.trigger(CheckpointType::Checkpoint);
+    let second = next_barrier(&told);
+    for subtask in 0..2 {
+        let handle = engine.task(&task(subtask)).unwrap();
+        handle.snapshot(second, &mut |_| Ok(())).unwrap();
+    }
+    assert_eq!(asked.wait(PATIENCE), Some(CheckpointOutcome::Completed(second.id)));
+    let subsumed = loop {
+        if let Told::News(Notification::Subsumed { id }) = told.recv_timeout(PATIENCE).unwrap() {
+            break id;
         }
     };
-    assert!(error.to_string().contains("CHECKPOINT_DECLINED"), "{error}");
+    assert_eq!(subsumed, first.id);
+    assert_eq!(engine.checkpoints().ids(), [second.id]);
+    drop(engine);
+    let engine = builder(dir.path()).open().unwrap();
+    assert_eq!(engine.restored(), Some(second.id));
+    assert_eq!([state(&engine, 0), state(&engine, 1)], [None, None]);
+}
+
+/// Flink: CompletedCheckpointTest.testCompletedCheckpointStatsCallbacks
+#[test]
+fn what_retention_gave_up_is_marked_before_the_host_hears_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = builder_with(dir.path(), CheckpointConfig::builder().num_retained(1));
+    let engine = engine.open().unwrap();
+    let told = start(&engine);
+    for _ in 0..3 {
+        let handle = engine.trigger(CheckpointType::Checkpoint);
+        let barrier = next_barrier(&told);
+        acknowledge_all(&engine, barrier);
+        assert_eq!(handle.wait(PATIENCE), Some(CheckpointOutcome::Completed(barrier.id)));
+        let entry = engine.statistics().checkpoint(barrier.id).cloned();
+        assert!(entry.is_none_or(|entry| !entry.is_discarded));
+        let Some(before) = barrier.id.0.checked_sub(1).filter(|&id| id > 0) else { continue };
+        let given_up = loop {
+            if let Told::News(Notification::Subsumed { id }) = told.recv_timeout(PATIENCE).unwrap()
+            {
+                break id;
+            }
+        };
+        assert_eq!(given_up.0, before);
+        let statistics = engine.statistics();
+        assert!(statistics.checkpoint(given_up).unwrap().is_discarded);
+    }
+}
+
+/// Flink: CheckpointCoordinatorMasterHooksTest.testDeduplicateOnRegister
+#[test]
+fn two_operators_of_one_name_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let again = OperatorSpec::new(OperatorUid::new("op").unwrap(), 1);
+    let refused = builder(dir.path()).operator(again).open().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    for nothing in ["", "\n"] {
+        assert!(OperatorUid::new(nothing).is_err());
+    }
 }
 
 #[test]
@@ -275,15 +388,11 @@ fn a_start_from_a_damaged_checkpoint_fails_and_names_it() {
 }
 
 #[test]
-fn a_task_that_does_not_run_holds_checkpoints_back_and_a_finished_one_does_not() {
+fn checkpoints_go_on_without_a_finished_task_and_say_that_it_had_finished() {
     let dir = tempfile::tempdir().unwrap();
     let engine = builder(dir.path()).open().unwrap();
-    let told = start(&engine);
-    let refused = |reason| Some(CheckpointOutcome::Failed { id: None, reason });
-    engine.set_task_state(&task(1), TaskState::NotRunning).unwrap();
-    let asked = engine.trigger_checkpoint(CheckpointRequest::Configured);
-    assert_eq!(asked.wait(PATIENCE), refused(Reason::NotAllRequiredTasksRunning));
     engine.set_task_state(&task(1), TaskState::Finished).unwrap();
+    let told = start(&engine);
     let asked = engine.trigger_checkpoint(CheckpointRequest::Full);
     let barrier = next_barrier(&told);
     assert_eq!(barrier.options.kind, CheckpointType::FullCheckpoint);
@@ -299,4 +408,76 @@ fn a_task_that_does_not_run_holds_checkpoints_back_and_a_finished_one_does_not()
     };
     assert_eq!(sections(0), [key()]);
     assert_eq!(sections(1), [SectionKey::new(SectionKind::Finished, "finished")]);
+}
+
+/// The outcome of a request, whose barrier is acknowledged if one comes.
+fn answer(engine: &Engine, told: &Receiver<Told>) -> CheckpointOutcome {
+    let asked = engine.trigger(CheckpointType::Checkpoint);
+    loop {
+        if let Ok(Told::Barrier(barrier)) = told.try_recv() {
+            acknowledge_all(engine, barrier);
+        }
+        if let Some(outcome) = asked.wait(Duration::from_millis(1)) {
+            return outcome;
+        }
+    }
+}
+
+#[test]
+fn a_task_that_does_not_run_holds_checkpoints_back_until_it_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = CheckpointConfig::builder().checkpoints_after_tasks_finish(false);
+    let engine = builder_with(dir.path(), config).open().unwrap();
+    let told = start(&engine);
+    let reason = Reason::NotAllRequiredTasksRunning;
+    let refused = CheckpointOutcome::Failed { id: None, reason };
+    for state in [TaskState::NotRunning, TaskState::Finished] {
+        engine.set_task_state(&task(1), state).unwrap();
+        // Requests may overtake a change that was made just before them.
+        assert!((0..10_000).any(|_| answer(&engine, &told) == refused), "{state:?}");
+    }
+    engine.set_task_state(&task(1), TaskState::Running).unwrap();
+    assert!((0..10_000).any(|_| answer(&engine, &told) != refused));
+    let unknown = engine.set_task_state(&task(2), TaskState::Running).unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::NotFound);
+}
+
+/// The next barrier, and all of it acknowledged; the clock goes on by seconds until it comes.
+fn next_completed(engine: &Engine, told: &Receiver<Told>, clock: &ManualClock) -> Barrier {
+    loop {
+        clock.advance(Duration::from_secs(1));
+        // Lets the scheduler look at the time.
+        drop(engine.statistics());
+        if let Ok(Told::Barrier(barrier)) = told.recv_timeout(Duration::from_millis(5)) {
+            acknowledge_all(engine, barrier);
+            // The next one may be on its way by the time that this one is complete.
+            while engine.counts().last_completed.is_none_or(|last| last.id < barrier.id) {
+                std::thread::yield_now();
+            }
+            return barrier;
+        }
+    }
+}
+
+#[test]
+fn while_a_source_has_a_backlog_only_requested_checkpoints_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = CheckpointConfig::builder()
+        .interval(Duration::from_secs(1))
+        .interval_during_backlog(Duration::ZERO);
+    let clock = Arc::new(ManualClock::new(0));
+    let engine = builder_with(dir.path(), config);
+    let engine = engine.clock(Arc::clone(&clock) as Arc<dyn Clock>).open().unwrap();
+    engine.set_backlog(&task(0), true).unwrap();
+    let told = start(&engine);
+    let planned = next_completed(&engine, &told, &clock);
+    clock.advance(Duration::from_secs(60));
+    drop(engine.trigger(CheckpointType::Checkpoint));
+    let requested = next_completed(&engine, &told, &clock);
+    assert_eq!(requested.id, planned.id.next());
+    let while_backlogged = clock.wall_ms();
+    engine.set_backlog(&task(0), false).unwrap();
+    let periodic = next_completed(&engine, &told, &clock);
+    assert!(requested.timestamp_ms <= while_backlogged);
+    assert!(periodic.timestamp_ms > while_backlogged, "none started in between");
 }

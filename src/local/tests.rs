@@ -7,6 +7,7 @@
 mod ends;
 mod exactly_once;
 mod refusals;
+mod savepoints;
 mod statistics;
 mod support;
 mod wishes;

@@ -6,9 +6,13 @@
 
 #![cfg(not(tidegate_loom))]
 
+mod deciding;
+mod endings;
+mod large;
 mod life;
 mod model;
 mod outcomes;
+mod scheduling;
 mod starts;
 mod tasks;
 mod threads;
