@@ -86,8 +86,8 @@ fn a_commit_that_is_refused_leaves_what_was_there() {
     }
 }
 
-/// Flink: DefaultCompletedCheckpointStoreTest
-/// .testShutdownShouldNotDiscardStateHandleWhenJobIsNotGloballyTerminalState
+/// Flink: `DefaultCompletedCheckpointStoreTest`,
+/// testShutdownShouldNotDiscardStateHandleWhenJobIsNotGloballyTerminalState
 #[test]
 fn a_suspended_job_keeps_everything_and_can_be_opened_again() {
     for cleanup in [

@@ -165,7 +165,9 @@ impl Scheduler {
             self.coordinator.step(self.clock.now(), self.clock.wall_ms());
             self.take_events();
             let given_up: Vec<_> = self.subsumed.try_iter().collect();
-            given_up.iter().for_each(|&id| self.desk.discarded(id));
+            for &id in &given_up {
+                self.desk.discarded(id);
+            }
             self.desk.publish();
             for id in given_up {
                 self.host.notify(Notification::Subsumed { id });

@@ -164,7 +164,7 @@ fn a_job_beyond_its_tolerance_is_told_so() {
     assert!(error.to_string().contains("CHECKPOINT_DECLINED"), "{error}");
 }
 
-/// Flink: CheckpointFailureManagerITCase, a sink whose asynchronous part fails
+/// Flink: `CheckpointFailureManagerITCase`, a sink whose asynchronous part fails
 #[test]
 fn a_snapshot_that_fails_in_the_background_fails_a_job_without_tolerance() {
     let dir = tempfile::tempdir().unwrap();
@@ -179,7 +179,7 @@ fn a_snapshot_that_fails_in_the_background_fails_a_job_without_tolerance() {
     assert!(error.to_string().contains("CHECKPOINT_ASYNC_EXCEPTION"), "{error}");
 }
 
-/// Flink: CheckpointFailureManagerITCase, metadata that cannot be finalised
+/// Flink: `CheckpointFailureManagerITCase`, metadata that cannot be finalised
 #[test]
 fn a_commit_that_fails_fails_a_job_without_tolerance_and_keeps_what_was_there() {
     let dir = tempfile::tempdir().unwrap();

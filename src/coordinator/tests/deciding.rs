@@ -47,7 +47,7 @@ fn savepoints_wait_neither_for_the_pause_nor_for_each_other() {
     }
 }
 
-/// Flink: CheckpointIDCounterTestBase
+/// Flink: `CheckpointIDCounterTestBase`
 #[test]
 fn ids_go_on_one_by_one_from_where_the_coordinator_was_told() {
     let wake: WakeHook = Arc::new(|| {});

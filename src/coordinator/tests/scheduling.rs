@@ -152,7 +152,7 @@ fn tasks_that_acknowledge_before_the_barrier_is_sent_complete_the_checkpoint_onc
     assert_eq!(bench.step_at(60_000), [""; 0]);
 }
 
-/// Flink: FailoverStrategyCheckpointCoordinatorTest
+/// Flink: `FailoverStrategyCheckpointCoordinatorTest`
 #[test]
 fn a_failover_gives_up_what_is_pending_and_leaves_the_timer_armed() {
     let mut bench = Bench::new(periodic(400, 2));
