@@ -156,7 +156,7 @@ struct Slot {
 /// All slots of a coordinator.
 #[derive(Debug)]
 pub(super) struct Slots {
-    slots: Box<[Slot]>,
+    all: Box<[Slot]>,
     tasks: u32,
     /// One less than the largest power of two that is no more than there are slots: a division would
     /// cost as much as an atomic addition.
@@ -174,7 +174,7 @@ impl Slots {
         };
         let home_mask = u32::try_from(count).unwrap_or(u32::MAX).checked_ilog2();
         let home_mask = home_mask.map_or(0, |log| (1 << log) - 1);
-        Self { slots: (0..count).map(|_| slot()).collect(), tasks, home_mask }
+        Self { all: (0..count).map(|_| slot()).collect(), tasks, home_mask }
     }
 
     pub(super) fn tasks(&self) -> u32 {
@@ -182,7 +182,7 @@ impl Slots {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.slots.len()
+        self.all.len()
     }
 
     /// Where an id lies best; the driver opens it there or in the next closed slot, so that
@@ -199,7 +199,7 @@ impl Slots {
         id: CheckpointId,
         finished: &impl Fn(u32) -> bool,
     ) -> bool {
-        let (Some(slot), Some(tag)) = (self.slots.get(index), tag(id)) else {
+        let (Some(slot), Some(tag)) = (self.all.get(index), tag(id)) else {
             return false;
         };
         let open = |word: &AtomicU64, payload| {
@@ -242,7 +242,7 @@ impl Slots {
     /// Counts one acknowledgement. True when the driver has something to do: it was the last one,
     /// or the checkpoint ended before it.
     pub(super) fn count_down(&self, index: usize, id: CheckpointId, task: u32) -> bool {
-        let Some(slot) = self.slots.get(index) else {
+        let Some(slot) = self.all.get(index) else {
             return true;
         };
         let Some(group) = slot.groups.get(group_of(task)) else {
@@ -278,14 +278,14 @@ impl Slots {
     /// How far the checkpoint in a slot is. Driver only, between open and close.
     pub(super) fn status(&self, index: usize) -> Status {
         // ORDERING: pairs with the release of the last count down; all states are in the queue.
-        let word = self.slots.get(index).map(|slot| slot.outcome.load(Ordering::Acquire));
+        let word = self.all.get(index).map(|slot| slot.outcome.load(Ordering::Acquire));
         word.map_or(Status::Pending, |word| Status::of(Word::unpack(word).payload))
     }
 
     /// Closes a slot for good and tells how many bits were set in it, those of finished tasks
     /// included. Driver only.
     pub(super) fn close(&self, index: usize) -> u32 {
-        let Some(slot) = self.slots.get(index) else {
+        let Some(slot) = self.all.get(index) else {
             return 0;
         };
         let close = |word: &AtomicU64| change(word, |_| Some(Word::CLOSED));
@@ -304,13 +304,13 @@ impl Slots {
     fn find(&self, id: CheckpointId) -> Option<(usize, &Slot, Word)> {
         let tag = tag(id)?;
         let read = |index: usize| {
-            let slot = self.slots.get(index)?;
+            let slot = self.all.get(index)?;
             // ORDERING: pairs with the release in `open`.
             let word = Word::unpack(slot.outcome.load(Ordering::Acquire));
             (word.tag == tag).then_some((index, slot, word))
         };
         let home = self.home(id);
-        let others = || (home + 1..self.slots.len()).chain(0..home);
+        let others = || (home + 1..self.all.len()).chain(0..home);
         read(home).or_else(|| others().find_map(read))
     }
 }
