@@ -100,13 +100,13 @@ pub(super) fn compose(
     let mut file = 0_u32;
     for task in tasks {
         file += u32::from(task.file.is_some());
-        let filed = task.filed.iter().map(|(id, offset, len)| Entry {
+        let in_its_file = task.filed.iter().map(|(id, offset, len)| Entry {
             id: *id,
             file,
             offset: *offset,
             len: *len,
         });
-        entries.extend(filed);
+        entries.extend(in_its_file);
         for (id, frame) in &task.inline {
             entries.push(Entry { id: *id, file: 0, offset, len: length(frame.len())? });
             offset = offset.saturating_add(to_u64(frame.len()));

@@ -90,8 +90,7 @@ impl Drop for Parts {
 
 impl FilePending {
     pub(super) fn new(open: Arc<OpenJob>, id: CheckpointId) -> Self {
-        let [a, b, c, d, e, f, g, h, ..] = layout::random();
-        let incarnation = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let incarnation = DataName(layout::random()).incarnation();
         let place = Place { store: open.store, incarnation };
         Self { parts: Arc::new(Parts { open, id, place, state: Mutex::default() }) }
     }

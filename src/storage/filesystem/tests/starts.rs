@@ -10,6 +10,7 @@ use crate::storage::tests::{assert_whole, begin, commit, ids, task};
 use std::io;
 
 /// A directory as another host sees it: the same files, and no word of who has it open here.
+#[cfg(unix)]
 fn other_host(dir: &Path) -> PathBuf {
     let other = dir.join("mounted");
     std::fs::create_dir(&other).unwrap();
@@ -18,6 +19,7 @@ fn other_host(dir: &Path) -> PathBuf {
     other
 }
 
+#[cfg(unix)]
 #[test]
 fn a_start_on_another_host_takes_the_job_over() {
     let dir = tempfile::tempdir().unwrap();
