@@ -69,7 +69,10 @@ fn layout(dir: &Path) -> Vec<String> {
         Some((dir, file)) if file.len() == 32 => format!("{dir}/NAME"),
         _ => name,
     };
-    listing(dir).into_iter().map(mask).collect()
+    let mut names: Vec<String> = listing(dir).into_iter().map(mask).collect();
+    // A random name may come before or behind `_metadata`.
+    names.sort();
+    names
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
