@@ -18,6 +18,15 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes one directory, for the owner alone on Unix; it must not be there.
+pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "permissions are set on Unix only"))]
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
 /// Makes a directory and its missing parents, for the owner alone on Unix, and makes each durable.
 pub(crate) fn create_private_dir_all(path: &Path) -> io::Result<()> {
     if path.is_dir() {
@@ -28,11 +37,7 @@ pub(crate) fn create_private_dir_all(path: &Path) -> io::Result<()> {
         _ => Path::new("."),
     };
     create_private_dir_all(parent)?;
-    #[cfg_attr(not(unix), expect(unused_mut, reason = "permissions are set on Unix only"))]
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    match builder.create(path) {
+    match create_private_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         other => other,
     }?;

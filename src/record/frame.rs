@@ -72,6 +72,8 @@ kinds! {
     Live = 12,
     /// The sequence number up to which the index is complete (in sled only).
     Applied = 13,
+    /// Where the records of a checkpoint lie (in the file system storage only).
+    Table = 14,
 }
 
 /// Where a record comes from.

@@ -162,6 +162,7 @@ fn frozen(kind: FrameKind) -> (u8, Option<String>) {
         FrameKind::Job => (11, None),
         FrameKind::Live => (12, None),
         FrameKind::Applied => (13, None),
+        FrameKind::Table => (14, None),
     }
 }
 

@@ -21,8 +21,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::StoreId;
 use crate::platform;
 use crate::record::{FORMAT_VERSION, Frame, FrameHeader, FrameKind, Origin, codec};
+use crate::storage::disk::Disk;
 use crate::storage::sled::Placement;
-use crate::storage::sled::disk::Disk;
 
 const FORMAT_MAGIC: &str = "tidegate store";
 
@@ -274,7 +274,7 @@ fn parse_current(text: &str) -> Option<Current> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::sled::disk::RealDisk;
+    use crate::storage::disk::RealDisk;
 
     fn dir() -> (tempfile::TempDir, StoreDir) {
         let temporary = tempfile::tempdir().unwrap();

@@ -6,7 +6,6 @@
 
 mod backend;
 mod directory;
-mod disk;
 mod image;
 mod index;
 mod kv;

@@ -13,10 +13,10 @@ use crate::record::{Node, RecordRef};
 use crate::storage::access::{
     JobAccess, JobStorage, PendingRecords, RecordSource, StoredCheckpoint,
 };
+use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::sled::Placement;
 use crate::storage::sled::backend::{Actor, Backend, Change};
 use crate::storage::sled::directory::{Format, StoreDir, StoreLock};
-use crate::storage::sled::disk::{Disk, RealDisk};
 use crate::storage::sled::image::chain;
 use crate::storage::sled::placed::PlacedStore;
 use crate::storage::sled::split::{SplitStore, lock};

@@ -1,7 +1,10 @@
 //! Goal: every storage keeps the same promises. Method: whole checkpoints through the catalog, over
 //! each storage in turn; what needs the files or the memory of one storage is tested beside it.
 
+mod cut_disk;
 mod life;
+
+pub(in crate::storage) use cut_disk::CutDisk;
 
 use tempfile::TempDir;
 
@@ -10,7 +13,8 @@ use crate::error::Result;
 use crate::ids::{CheckpointId, JobId, OperatorUid, TaskId};
 use crate::state::{SectionKey, SectionKind, SnapshotSink, SnapshotSource};
 use crate::storage::{
-    CheckpointStorage, JobManagerCheckpointStorage, Placement, SledCheckpointStorage,
+    CheckpointStorage, FileSystemCheckpointStorage, JobManagerCheckpointStorage, Placement,
+    SledCheckpointStorage,
 };
 
 pub(in crate::storage) const SUBTASKS: u32 = 2;
@@ -33,6 +37,13 @@ impl Place {
         Self { _directory: Some(directory), ..Self::new(name, storage) }
     }
 
+    fn file() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = format!("file://{}/checkpoints", directory.path().to_str().unwrap());
+        let storage = FileSystemCheckpointStorage::new(path).unwrap();
+        Self { _directory: Some(directory), ..Self::new("file", storage) }
+    }
+
     fn open_job(&self, job: &str) -> Result<Checkpoints> {
         Ok(Checkpoints::new(self.storage.open(&JobId::new(job)?)?))
     }
@@ -43,11 +54,12 @@ impl Place {
 }
 
 /// Every storage, empty.
-fn places() -> [Place; 3] {
+fn places() -> [Place; 4] {
     [
         Place::sled("split", Placement::Split),
         Place::sled("sled", Placement::Sled),
         Place::new("memory", JobManagerCheckpointStorage::new()),
+        Place::file(),
     ]
 }
 

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::ids::StoreId;
 use crate::record::frame::{HEADER_BYTES_MAX, MAGIC};
 use crate::record::{FrameFault, FrameHeader, FrameKind};
-use crate::storage::sled::disk::DiskFile;
+use crate::storage::disk::DiskFile;
 use crate::storage::sled::log::Place;
 
 /// What one read fetches at least.

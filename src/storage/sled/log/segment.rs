@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::sled::disk::DiskFile;
+use crate::storage::disk::DiskFile;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Where a frame lies in the log.

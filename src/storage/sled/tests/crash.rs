@@ -1,7 +1,7 @@
 //! Cuts a run of the store at every operation of its disk, then opens what is left.
 
-use super::cut_disk::CutDisk;
 use super::*;
+use crate::storage::tests::CutDisk;
 
 /// What a run announced before its disk was cut off.
 #[derive(Debug, Default)]

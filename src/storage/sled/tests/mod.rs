@@ -4,7 +4,6 @@
 //! chosen operation.
 
 mod crash;
-mod cut_disk;
 mod damage;
 mod golden;
 mod life;
@@ -16,8 +15,8 @@ use crate::catalog::Checkpoints;
 use crate::error::Result;
 use crate::ids::{CheckpointId, JobId};
 use crate::storage::access::JobStorage;
+use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::sled::Placement;
-use crate::storage::sled::disk::{Disk, RealDisk};
 use crate::storage::sled::owner::{OpenStore, SledJob};
 use crate::storage::tests::{assert_whole, begin, body, commit, ids, key, task};
 

@@ -1,4 +1,5 @@
-//! The file layer under the log and the small files: every call that can fail or be cut short.
+//! The file layer under the sled store's log and under the file system storage: every call that can
+//! fail or be cut short.
 //!
 //! The real one is std; tests put others in its place. sled does its own I/O and is not under it.
 
@@ -16,6 +17,9 @@ const SMALL_FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Directories and whole small files.
 pub(crate) trait Disk: Debug + Send + Sync {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+    /// Makes one directory, which must not be there.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes a file, which must not be there.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// The names in a directory, sorted.
@@ -24,7 +28,11 @@ pub(crate) trait Disk: Debug + Send + Sync {
     fn read_small(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
     /// Puts `bytes` in the place of a small file, durably: all of them or none.
     fn replace_small(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Gives a file its final name, in the place of one that has it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Removes an empty directory.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
@@ -49,6 +57,10 @@ pub(crate) struct RealDisk;
 impl Disk for RealDisk {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         platform::create_private_dir_all(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        platform::create_private_dir(dir)
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -90,8 +102,16 @@ impl Disk for RealDisk {
         path.parent().map_or(Ok(()), platform::sync_dir)
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {

@@ -5,11 +5,11 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::storage::sled::disk::{Disk, DiskFile, RealDisk};
+use crate::storage::disk::{Disk, DiskFile, RealDisk};
 use crate::sync::{AtomicU64, Ordering};
 
 #[derive(Debug, Clone)]
-pub(super) struct CutDisk {
+pub(in crate::storage) struct CutDisk {
     /// Operations done so far.
     done: Arc<AtomicU64>,
     /// The operation that is cut; those after it fail.
@@ -29,12 +29,12 @@ enum Turn {
 }
 
 impl CutDisk {
-    pub(super) fn new(cut: u64) -> Self {
+    pub(in crate::storage) fn new(cut: u64) -> Self {
         Self { done: Arc::new(AtomicU64::new(0)), cut }
     }
 
     /// How many operations were asked for.
-    pub(super) fn operations(&self) -> u64 {
+    pub(in crate::storage) fn operations(&self) -> u64 {
         self.done.load(Ordering::SeqCst)
     }
 
@@ -65,6 +65,11 @@ impl Disk for CutDisk {
         RealDisk.create_dir_all(dir)
     }
 
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.whole()?;
+        RealDisk.create_dir(dir)
+    }
+
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         self.whole()?;
         Ok(self.file(RealDisk.create(path)?))
@@ -91,9 +96,19 @@ impl Disk for CutDisk {
         RealDisk.replace_small(path, bytes)
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.whole()?;
+        RealDisk.rename(from, to)
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.whole()?;
         RealDisk.remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.whole()?;
+        RealDisk.remove_dir(path)
     }
 
     fn remove_dir_all(&self, path: &Path) -> io::Result<()> {

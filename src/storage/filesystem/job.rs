@@ -1,0 +1,411 @@
+//! One open job: what it has completed, and the changes of it.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
+use crate::record::{FrameKind, Node, Origin, RecordRef};
+use crate::storage::access::{JobAccess, PendingRecords, RecordSource, StoredCheckpoint};
+use crate::storage::disk::Disk;
+use crate::storage::filesystem::claim::{self, OpenDir};
+use crate::storage::filesystem::facts::{Content, Facts, Live};
+use crate::storage::filesystem::frames::FrameFile;
+use crate::storage::filesystem::layout::{self, FINISHED, JobPaths, METADATA};
+use crate::storage::filesystem::metadata::{self, Place};
+use crate::storage::filesystem::output::{Unpublished, failed, publish};
+use crate::storage::filesystem::pending::FilePending;
+use crate::storage::filesystem::survey::{self, Directories};
+use crate::sync::{AtomicU64, Ordering};
+
+/// Sizes that the description sets, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    /// State of at most so many bytes has no file.
+    pub(super) threshold: usize,
+    /// The write buffer, at least the threshold.
+    pub(super) buffer: usize,
+}
+
+/// Which start of which job acts, and all that it knows.
+#[derive(Debug)]
+pub(super) struct OpenJob {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) paths: JobPaths,
+    pub(super) job: JobId,
+    pub(super) attempt: Attempt,
+    pub(super) store: StoreId,
+    pub(super) sizes: Sizes,
+    /// The ids of records; above those of every checkpoint that is there.
+    sequence: AtomicU64,
+    facts: Mutex<Facts>,
+    /// Changes of the directory one after the other.
+    order: Mutex<()>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl OpenJob {
+    /// Looks, claims, looks again, and removes what earlier starts left behind.
+    fn open(disk: Arc<dyn Disk>, paths: JobPaths, job: &JobId, sizes: Sizes) -> Result<Self> {
+        let attempt = claim::take(&*disk, &paths)?;
+        let past = claim::past(&*disk, &paths, job, attempt)?;
+        survey::fence(&*disk, &paths, &survey::directories(&*disk, &paths)?, attempt)?;
+        // An earlier start completes nothing any more: what is found now is all there is.
+        let found = survey::directories(&*disk, &paths)?;
+        let complete = |names: &Vec<String>| names.iter().any(|name| name == METADATA);
+        let store = match past.store {
+            Some(store) => store,
+            None if found.values().any(complete) => {
+                let (dir, found) = (paths.attempts(), "no claim that says anything");
+                return Err(Error::corrupt(&dir, 0, "the store's id", "a claim", found));
+            }
+            None => StoreId(layout::random()),
+        };
+        let seen = found.keys().next_back().copied().unwrap_or_default().max(past.floor);
+        // CRASH: before this is durable the claim is empty, and all that was found is still there.
+        claim::write(&*disk, &paths, job, attempt, (store, seen))?;
+        let mut facts = Facts { seen, floor: seen, ..Facts::default() };
+        let mut sequence = 0;
+        for (id, _) in found.iter().filter(|(_, names)| complete(names)) {
+            let path = paths.metadata(*id);
+            let live = match metadata::load(&*disk, &path, store, job, *id) {
+                Ok(loaded) => {
+                    let newest = loaded.table.entries.last().map_or(0, |entry| entry.id);
+                    sequence = newest.max(sequence);
+                    let metadata::Loaded { record, incarnation, table } = loaded;
+                    Live { record, content: Some(Arc::new(Content { incarnation, table })) }
+                }
+                Err(error) if is_damage(&error) => {
+                    tracing::warn!(%error, %id, "a completed checkpoint cannot be read");
+                    Live { record: RecordRef::unreadable(0, *id), content: None }
+                }
+                Err(error) => return Err(error),
+            };
+            facts.live.insert(*id, live);
+        }
+        facts.finish = read_finish(&*disk, &paths, job, store)?;
+        let this = Self {
+            disk,
+            paths,
+            job: job.clone(),
+            attempt,
+            store,
+            sizes,
+            sequence: AtomicU64::new(sequence),
+            facts: Mutex::new(facts),
+            order: Mutex::default(),
+        };
+        this.check_newest()?;
+        this.clean_up(&found);
+        Ok(this)
+    }
+
+    /// Removes what is certainly this job's and certainly in no completed checkpoint.
+    fn clean_up(&self, found: &Directories) {
+        let mut plan = survey::Garbage::new();
+        for (id, names) in found {
+            let garbage = match self.facts().live.get(id) {
+                None => survey::garbage_of(names, self.store, *id, None),
+                Some(Live { content: Some(content), .. }) => {
+                    survey::garbage_of(names, self.store, *id, Some(&content.table))
+                }
+                // Nobody can tell what a damaged table refers to.
+                Some(Live { content: None, .. }) => continue,
+            };
+            plan.insert(*id, garbage);
+        }
+        for (id, names) in &plan {
+            let all = !self.facts().live.contains_key(id);
+            let removed = survey::remove_all(&*self.disk, &self.paths, *id, names, all);
+            survey::warn(removed);
+        }
+        survey::remove_past_claims(&*self.disk, &self.paths, self.attempt);
+    }
+
+    pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
+        lock(&self.facts)
+    }
+
+    pub(super) fn order(&self) -> MutexGuard<'_, ()> {
+        lock(&self.order)
+    }
+
+    pub(super) fn next_record(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    pub(super) fn check_newest(&self) -> Result<()> {
+        claim::check_newest(&*self.disk, &self.paths, self.attempt)
+    }
+
+    /// Says in the claim that every id up to now was seen. The caller holds the order.
+    fn raise_floor(&self) -> Result<()> {
+        let seen = self.facts().seen;
+        claim::write(&*self.disk, &self.paths, &self.job, self.attempt, (self.store, seen))?;
+        self.facts().floor = seen;
+        Ok(())
+    }
+
+    /// Makes the directory of a new checkpoint, durably: from here on its number counts.
+    pub(super) fn make_dir(&self, id: CheckpointId) -> Result<()> {
+        let _order = self.order();
+        self.check_newest()?;
+        let dir = self.paths.checkpoint(id);
+        self.disk.create_dir(&dir).map_err(|error| {
+            if super::output::is_taken(&error) {
+                let message = format!("checkpoint {id} was begun before: {}", dir.display());
+                return Error::new(ErrorKind::Conflict, message).with_source(error);
+            }
+            failed("make", &dir, error)
+        })?;
+        {
+            let mut facts = self.facts();
+            facts.seen = facts.seen.max(id);
+            facts.kept.insert(id);
+        }
+        // CRASH: the directory may be lost, and with it everything that lies in it.
+        let root = self.paths.root();
+        self.disk.sync_dir(root).map_err(|error| failed("sync", root, error))?;
+        let unneeded = {
+            let mut facts = self.facts();
+            facts.kept.remove(&id);
+            facts.anchor = facts.anchor.max(id);
+            facts.take_unneeded()
+        };
+        for id in unneeded {
+            survey::warn(survey::remove_dir(&*self.disk, &self.paths, id));
+        }
+        Ok(())
+    }
+
+    /// Removes files of a checkpoint that is not complete and never will be.
+    pub(super) fn abandon(&self, id: CheckpointId, names: &[String]) {
+        let _order = self.order();
+        let may_go = {
+            let mut facts = self.facts();
+            let may_go = facts.may_go(id);
+            if !may_go {
+                facts.kept.insert(id);
+            }
+            may_go
+        };
+        survey::warn(survey::remove_all(&*self.disk, &self.paths, id, names, may_go));
+    }
+
+    /// Takes back one completed checkpoint: its name first, so that it is not found any more.
+    fn discard(&self, id: CheckpointId) -> Result<()> {
+        let dir = self.paths.checkpoint(id);
+        let path = self.paths.metadata(id);
+        match self.disk.remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed("remove", &path, error));
+            }
+            _ => {}
+        }
+        // CRASH: before this is durable the checkpoint may come back whole, for none of its files
+        // is touched; after it they are removed by the next start.
+        let outcome = self.disk.sync_dir(&dir).map_err(|error| failed("sync", &dir, error));
+        self.facts().live.remove(&id);
+        outcome?;
+        let names = self.disk.list(&dir).map_err(|error| failed("list", &dir, error))?;
+        let garbage = survey::garbage_of(&names, self.store, id, None);
+        survey::remove_all(&*self.disk, &self.paths, id, &garbage, true)
+    }
+
+    /// Reads and checks a record into `buffer`; its payload starts at the returned offset.
+    fn read(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
+        let id = record.checkpoint;
+        let path = self.paths.metadata(id);
+        let missing = |found: &str| {
+            let expected = format!("record {} of checkpoint {id}", record.id);
+            Error::corrupt(&path, 0, "a record", expected, found)
+        };
+        let live = self.facts().live.get(&id).cloned();
+        let live = live.ok_or_else(|| missing("no such checkpoint"))?;
+        let Some(content) = live.content else {
+            // Says again what is wrong, and where.
+            metadata::load(&*self.disk, &path, self.store, &self.job, id)?;
+            return Err(missing("a file that was damaged when the job was opened"));
+        };
+        let entry = content.table.find(record.id).ok_or_else(|| missing("no such record"))?;
+        let name = content.table.file(&entry);
+        let incarnation = name.map_or(content.incarnation, |name| name.incarnation());
+        let path = name.map(|name| self.paths.checkpoint(id).join(name.to_string()));
+        let path = path.unwrap_or_else(|| self.paths.metadata(id));
+        let file = FrameFile::open(&*self.disk, &path)?
+            .ok_or_else(|| Error::corrupt(&path, entry.offset, "a record", "a file", "none"))?;
+        let header = file.frame(entry.offset, "a record", buffer)?.header;
+        let same = header.store == self.store
+            && header.incarnation == incarnation
+            && header.frame_len() == u64::from(entry.len)
+            && record.matches(&header);
+        if !same {
+            let found = format!("record {} of {:?}", header.id, header.origin);
+            return Err(file.corrupt(entry.offset, "a record", format!("{record:?}"), found));
+        }
+        Ok(header.header_len())
+    }
+
+    fn write_finish(&self, body: &[u8]) -> Result<()> {
+        let origin = Origin { job: self.job.as_str(), attempt: self.attempt, ..Origin::default() };
+        let place = Place { store: self.store, incarnation: 0 };
+        let frame = place.header(FrameKind::Finish, 0, origin, body)?.frame(body);
+        let staging = layout::staging(FINISHED, self.attempt);
+        let check = || self.check_newest();
+        publish(&*self.disk, self.paths.root(), [&staging, FINISHED], &[&frame], check)
+            .map_err(Unpublished::into_error)
+    }
+}
+
+fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Incompatible)
+}
+
+/// Reads the record of the job's end; `None` when there is none.
+fn read_finish(
+    disk: &dyn Disk,
+    paths: &JobPaths,
+    job: &JobId,
+    store: StoreId,
+) -> Result<Option<Vec<u8>>> {
+    let Some(file) = FrameFile::open(disk, &paths.finished())? else { return Ok(None) };
+    let mut buffer = Vec::new();
+    let frame = file.frame(0, "the end of the job", &mut buffer)?;
+    let header = frame.header;
+    let whole = header.kind == FrameKind::Finish
+        && header.store == store
+        && header.origin.job == job.as_str()
+        && header.frame_len() == file.len();
+    if !whole {
+        let found = format!("a {:?} of {:?}", header.kind, header.origin);
+        let expected = format!("the end of job {job} in store {store}");
+        return Err(file.corrupt(0, "the end of the job", expected, found));
+    }
+    Ok(Some(frame.payload.to_vec()))
+}
+
+/// The claim on a job; dropping it gives the job back to this process.
+#[derive(Debug)]
+pub(super) struct FileJob {
+    open: Arc<OpenJob>,
+    _dir: OpenDir,
+}
+
+impl FileJob {
+    /// Makes the job's directories if they are missing, and claims a new attempt.
+    ///
+    /// # Errors
+    /// `Conflict` when this process has the job open; `Corrupt` when a claim is damaged.
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        root: &Path,
+        job: &JobId,
+        sizes: Sizes,
+    ) -> Result<Self> {
+        let paths = JobPaths::new(root);
+        let [shared, taskowned] = paths.reserved();
+        // CRASH: directories without a claim hold nothing.
+        for dir in [paths.attempts(), shared, taskowned] {
+            disk.create_dir_all(&dir).map_err(|error| failed("make", &dir, error))?;
+        }
+        let dir = OpenDir::take(root, job)?;
+        let open = OpenJob::open(disk, paths, job, sizes)?;
+        Ok(Self { open: Arc::new(open), _dir: dir })
+    }
+}
+
+impl RecordSource for FileJob {
+    fn node(&self, record: &RecordRef) -> Result<Node> {
+        let mut buffer = Vec::new();
+        let at = self.open.read(record, &mut buffer)?;
+        Node::decode(buffer.get(at..).unwrap_or_default()).ok_or_else(|| {
+            let path = self.open.paths.metadata(record.checkpoint);
+            Error::corrupt(&path, 0, "a node", "references", "fewer bytes than they need")
+        })
+    }
+
+    fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
+        self.open.read(record, buffer)
+    }
+}
+
+impl JobAccess for FileJob {
+    fn owner(&self) -> String {
+        let name = format!("{}/{}", self.open.store, self.open.job);
+        format!("{:08x}", crc32fast::hash(name.as_bytes()))
+    }
+
+    fn attempt(&self) -> Attempt {
+        self.open.attempt
+    }
+
+    fn next_checkpoint_id(&self) -> CheckpointId {
+        self.open.facts().seen.next()
+    }
+
+    fn stored(&self) -> Vec<StoredCheckpoint> {
+        self.open.facts().stored()
+    }
+
+    fn begin(&self, id: CheckpointId) -> Result<Arc<dyn PendingRecords>> {
+        self.open.make_dir(id)?;
+        Ok(Arc::new(FilePending::new(Arc::clone(&self.open), id)))
+    }
+
+    fn drop_checkpoints(&self, ids: &[CheckpointId]) -> Result<()> {
+        let open = &self.open;
+        let _order = open.order();
+        let (known, forgets) = {
+            let facts = open.facts();
+            let known: Vec<_> =
+                ids.iter().copied().filter(|id| facts.live.contains_key(id)).collect();
+            let forgets = known.iter().any(|id| !facts.may_go(*id));
+            (known, forgets)
+        };
+        if known.is_empty() {
+            return Ok(());
+        }
+        open.check_newest()?;
+        if forgets {
+            // CRASH: the highest number is durable before its directory goes.
+            open.raise_floor()?;
+        }
+        let mut outcome = Ok(());
+        for id in known {
+            outcome = outcome.and(open.discard(id));
+        }
+        outcome
+    }
+
+    fn record_finish(&self, body: &[u8]) -> Result<()> {
+        let _order = self.open.order();
+        self.open.write_finish(body)?;
+        self.open.facts().finish = Some(body.to_vec());
+        Ok(())
+    }
+
+    fn clear_finish(&self) -> Result<()> {
+        let open = &self.open;
+        let _order = open.order();
+        open.check_newest()?;
+        let path = open.paths.finished();
+        match open.disk.remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed("remove", &path, error));
+            }
+            _ => {}
+        }
+        // CRASH: before this the end may be found again, and whoever opens the job sees it.
+        let root = open.paths.root();
+        open.disk.sync_dir(root).map_err(|error| failed("sync", root, error))?;
+        open.facts().finish = None;
+        Ok(())
+    }
+
+    fn finish(&self) -> Option<Vec<u8>> {
+        self.open.facts().finish.clone()
+    }
+}

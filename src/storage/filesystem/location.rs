@@ -1,0 +1,52 @@
+//! `file:` locations: checked, in one spelling, and as a path.
+
+use std::path::PathBuf;
+
+use crate::config::split_scheme;
+use crate::error::{Error, Result};
+
+/// Checks a location and gives it as `file:///path`.
+///
+/// # Errors
+/// `Invalid` without a scheme, with another one than `file`, with a host, without an absolute path,
+/// for a root directory, and for a path with `.` or `..`.
+pub(super) fn check(what: &str, text: &str) -> Result<String> {
+    let refuse = |why: &str| Error::invalid(format!("the {what} {text:?} {why}"));
+    if text.contains('\0') {
+        return Err(refuse("has a zero byte"));
+    }
+    let (scheme, rest) = split_scheme(text)
+        .ok_or_else(|| refuse("has no scheme; a local directory is file:///and/its/path"))?;
+    if !scheme.eq_ignore_ascii_case("file") {
+        return Err(refuse("is of a file system that this release does not know; file: is there"));
+    }
+    let path = match rest.strip_prefix("//") {
+        None => rest,
+        Some(after) => {
+            let (host, _) = after.split_at(after.find('/').unwrap_or(after.len()));
+            if !matches!(host, "" | "localhost") {
+                return Err(refuse("names another host; mount its files and give their path"));
+            }
+            after.get(host.len()..).unwrap_or_default()
+        }
+    };
+    if path.is_empty() {
+        return Err(refuse("has no path"));
+    }
+    if !path.starts_with('/') {
+        return Err(refuse("has a path that does not begin at the root"));
+    }
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() {
+        return Err(refuse("is a root directory"));
+    }
+    if parts.iter().any(|part| matches!(*part, "." | "..")) {
+        return Err(refuse("has . or .. in its path"));
+    }
+    Ok(format!("file:///{}", parts.join("/")))
+}
+
+/// The path of a location that [`check`] made.
+pub(super) fn path(location: &str) -> PathBuf {
+    PathBuf::from(location.strip_prefix("file://").unwrap_or(location))
+}

@@ -1,0 +1,40 @@
+//! The file system storage: each checkpoint a directory of checksummed files, by std alone.
+//!
+//! Owns the description, the layout under its path and the files of each job there. A checkpoint is
+//! complete once its `_metadata` has that name. No promise rests on a file lock: each start of a job
+//! claims a number by making a file, and what an earlier start has under way is refused or fenced.
+//! Never deletes a file that is not certainly its own.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `description` | what a user sets |
+//! | `location` | `file:` locations as paths |
+//! | `layout` | names and paths of a job's files |
+//! | `frames` | reading one checked frame of a file |
+//! | `output` | a file that is written through a buffer, and its publication |
+//! | `table` | which record lies where |
+//! | `metadata` | `_metadata`: composed and read |
+//! | `claim` | the numbers of a job's starts |
+//! | `survey` | what lies in a job's directory, and what of it may go |
+//! | `facts` | what an open job knows, as values |
+//! | `job` | one open job |
+//! | `pending`, `writer` | a checkpoint in progress, and one task's part of it |
+
+mod claim;
+mod description;
+mod facts;
+mod frames;
+mod job;
+mod layout;
+mod location;
+mod metadata;
+mod output;
+mod pending;
+mod survey;
+mod table;
+mod writer;
+
+pub use description::FileSystemCheckpointStorage;
+
+#[cfg(test)]
+mod tests;
