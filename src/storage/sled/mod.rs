@@ -26,7 +26,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::storage::access::{CheckpointStorage, JobStorage};
+use crate::storage::{StorageCapabilities, StorageUri};
 
+pub(crate) use owner::new_store_id;
 pub(crate) use view::{JobListing, StoreView, read_finish};
 
 /// Where chunk bodies lie; chosen when a store is made and recorded in it.
@@ -67,8 +69,12 @@ impl FromStr for Placement {
 ///
 /// let storage = SledCheckpointStorage::new("state").with_placement(Placement::Sled);
 /// assert_eq!(storage.directory().to_str(), Some("state"));
+/// assert_eq!(storage.to_uri().to_string(), "sled://./state?placement=sled");
 /// ```
+///
+/// Serialised, it is the text of its [`StorageUri`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "StorageUri", into = "StorageUri")]
 pub struct SledCheckpointStorage {
     directory: PathBuf,
     placement: Option<Placement>,
@@ -92,6 +98,28 @@ impl SledCheckpointStorage {
     pub fn directory(&self) -> &Path {
         &self.directory
     }
+
+    /// The description as text.
+    pub fn to_uri(&self) -> StorageUri {
+        StorageUri::Sled { directory: self.directory.clone(), placement: self.placement }
+    }
+}
+
+impl From<SledCheckpointStorage> for StorageUri {
+    fn from(storage: SledCheckpointStorage) -> Self {
+        storage.to_uri()
+    }
+}
+
+impl TryFrom<StorageUri> for SledCheckpointStorage {
+    type Error = Error;
+
+    fn try_from(uri: StorageUri) -> Result<Self> {
+        match uri {
+            StorageUri::Sled { directory, placement } => Ok(Self { directory, placement }),
+            other => Err(Error::invalid(format!("{other} is no sled store"))),
+        }
+    }
 }
 
 impl CheckpointStorage for SledCheckpointStorage {
@@ -101,6 +129,19 @@ impl CheckpointStorage for SledCheckpointStorage {
 
     fn open(&self, job: &JobId) -> Result<JobStorage> {
         owner::open_job(&self.directory, self.placement, job)
+    }
+
+    fn to_uri(&self) -> Option<StorageUri> {
+        Some(Self::to_uri(self))
+    }
+
+    fn capabilities(&self) -> StorageCapabilities {
+        // sled keeps what it was given in memory up to the bound of its cache.
+        let settings = match self.placement {
+            Some(Placement::Sled) => kv::SledSettings::BODIES,
+            _ => kv::SledSettings::INDEX,
+        };
+        StorageCapabilities::new().with_cache_bytes(settings.cache_bytes)
     }
 }
 
