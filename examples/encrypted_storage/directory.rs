@@ -13,7 +13,7 @@ use tidegate::{Error, Result};
 static TEMPORARY: AtomicU64 = AtomicU64::new(0);
 
 /// The factory: `custom:encrypted?directory=DIR&key=NUMBER`.
-pub fn open(parameters: &StorageParameters) -> Result<Arc<dyn CustomAccess>> {
+pub(crate) fn open(parameters: &StorageParameters) -> Result<Arc<dyn CustomAccess>> {
     let wanted = |name| move || Error::invalid(format!("the storage needs {name}"));
     let directory = parameters.get("directory").ok_or_else(wanted("directory"))?.into();
     let key = parameters.get("key").and_then(|key| key.parse().ok());

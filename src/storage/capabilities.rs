@@ -13,13 +13,13 @@
 pub struct StorageCapabilities {
     max_state_size: Option<u64>,
     is_durable: bool,
-    cache_bytes: u64,
+    is_memory_bounded: bool,
 }
 
 impl StorageCapabilities {
-    /// States of any size, durable beyond the process, no cache.
+    /// States of any size, durable beyond the process, in memory that does not grow with them.
     pub fn new() -> Self {
-        Self { max_state_size: None, is_durable: true, cache_bytes: 0 }
+        Self { max_state_size: None, is_durable: true, is_memory_bounded: true }
     }
 
     /// Sets the most bytes of one state of one task.
@@ -36,10 +36,10 @@ impl StorageCapabilities {
         self
     }
 
-    /// Sets the bytes of memory that the storage may keep for itself, however large the state is.
+    /// Says that the storage takes the more memory the larger a state is.
     #[must_use]
-    pub fn with_cache_bytes(mut self, bytes: u64) -> Self {
-        self.cache_bytes = bytes;
+    pub fn without_bounded_memory(mut self) -> Self {
+        self.is_memory_bounded = false;
         self
     }
 
@@ -53,9 +53,9 @@ impl StorageCapabilities {
         self.is_durable
     }
 
-    /// The bytes of memory that the storage may keep for itself.
-    pub fn cache_bytes(&self) -> u64 {
-        self.cache_bytes
+    /// True when a state of any size is written and read in at most 32 MiB of memory.
+    pub fn is_memory_bounded(&self) -> bool {
+        self.is_memory_bounded
     }
 }
 

@@ -101,9 +101,9 @@ mod tests {
     use super::*;
     use crate::config::CheckpointConfig;
 
-    fn chosen(set: impl FnOnce(&mut CheckpointConfig)) -> Result<String> {
+    fn chosen(set: impl FnOnce(&mut CheckpointConfig) -> Result<()>) -> Result<String> {
         let mut config = CheckpointConfig::new();
-        set(&mut config);
+        set(&mut config)?;
         let config = config.build().unwrap();
         storage_of(&config, None).map(|storage| storage.to_uri().unwrap().to_string())
     }
@@ -118,17 +118,17 @@ mod tests {
 
     #[test]
     fn a_directory_without_a_scheme_is_a_sled_store_and_memory_is_said_aloud() {
-        let dir = chosen(|config| drop(config.set_checkpoint_storage_dir("/a//b/").unwrap()));
+        let dir = chosen(|config| config.set_checkpoint_storage_dir("/a//b/").map(|_| ()));
         assert_eq!(dir.unwrap(), "sled:///a/b");
-        let memory = chosen(|config| drop(config.set_checkpoint_storage("memory:").unwrap()));
+        let memory = chosen(|config| config.set_checkpoint_storage("memory:").map(|_| ()));
         assert_eq!(memory.unwrap(), "memory:");
-        let file = chosen(|config| drop(config.set_checkpoint_storage_dir("file:///a").unwrap()));
+        let file = chosen(|config| config.set_checkpoint_storage_dir("file:///a").map(|_| ()));
         assert!(file.unwrap_err().to_string().contains("threshold=20480&write_buffer=20480"));
     }
 
     #[test]
     fn with_nothing_set_both_ways_out_are_named() {
-        let message = chosen(|_| ()).unwrap_err().to_string();
+        let message = chosen(|_| Ok(())).unwrap_err().to_string();
         assert!(message.contains("a directory") && message.contains("memory:"), "{message}");
     }
 }

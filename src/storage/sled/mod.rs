@@ -37,7 +37,8 @@ pub enum Placement {
     /// In the store's own log, their records in sled. Near the disk's speed.
     #[default]
     Split,
-    /// In sled, like everything else. Slower, and larger on disk: see the README's table.
+    /// In sled, like everything else. Slower, larger on disk, and in memory that grows with what is
+    /// written: see the README's table.
     Sled,
 }
 
@@ -135,13 +136,14 @@ impl CheckpointStorage for SledCheckpointStorage {
         Some(Self::to_uri(self))
     }
 
+    /// A store of which the description does not say the placement is taken for `Split`.
     fn capabilities(&self) -> StorageCapabilities {
-        // sled keeps what it was given in memory up to the bound of its cache.
-        let settings = match self.placement {
-            Some(Placement::Sled) => kv::SledSettings::BODIES,
-            _ => kv::SledSettings::INDEX,
-        };
-        StorageCapabilities::new().with_cache_bytes(settings.cache_bytes)
+        let capabilities = StorageCapabilities::new();
+        match self.placement {
+            // sled keeps what it was given beyond the bound of its cache.
+            Some(Placement::Sled) => capabilities.without_bounded_memory(),
+            _ => capabilities,
+        }
     }
 }
 
