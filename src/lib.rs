@@ -88,7 +88,7 @@
 //! |---|---|
 //! | none | the library |
 //! | `cli` | what the command line and the examples need; nothing in the library |
-//! | `test-util` | `sim`: whole jobs on one thread with a seed, every kind of failure, checked at every step |
+//! | `test-util` | `sim`: whole jobs on one thread with a seed, every kind of failure, checked at every step; `storage::conformance`: the promises of a storage |
 
 pub mod barrier;
 pub mod catalog;

@@ -1,12 +1,15 @@
 //! What differs by platform, in one file: space ahead of a file, free space, private permissions,
-//! directory syncs and positioned I/O.
+//! directory syncs, positioned I/O and the bytes of
+//! paths.
 //!
 //! Linux carries every promise of the crate. Elsewhere a call that the system lacks does nothing
 //! and says so in its documentation.
 
+use std::borrow::Cow;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Makes a rename, creation or removal in `path` durable. Does nothing on Windows, which has no
 /// such call.
@@ -83,6 +86,23 @@ pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
         let _ = path;
         Ok(u64::MAX)
     }
+}
+
+/// The bytes of a path: its own on Unix, elsewhere its text with what is no Unicode replaced.
+pub(crate) fn path_bytes(path: &Path) -> Cow<'_, [u8]> {
+    #[cfg(unix)]
+    return Cow::Borrowed(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+    #[cfg(not(unix))]
+    return Cow::Owned(path.to_string_lossy().into_owned().into_bytes());
+}
+
+/// The path of such bytes; `None` when this system has no such path.
+pub(crate) fn path_of_bytes(bytes: Vec<u8>) -> Option<PathBuf> {
+    #[cfg(unix)]
+    let path = Some(<OsString as std::os::unix::ffi::OsStringExt>::from_vec(bytes));
+    #[cfg(not(unix))]
+    let path = String::from_utf8(bytes).ok().map(OsString::from);
+    path.map(PathBuf::from)
 }
 
 /// Writes all of `bytes` at `offset`.

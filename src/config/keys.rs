@@ -210,7 +210,7 @@ fn nearest(name: &str) -> Option<&'static str> {
 }
 
 /// How many letters to put in, take out or replace (Levenshtein).
-fn edit_distance(from: &str, to: &str) -> usize {
+pub(crate) fn edit_distance(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.chars().count()).collect();
     for (above_left, a) in from.chars().enumerate() {
         let mut diagonal = above_left;

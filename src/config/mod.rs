@@ -24,7 +24,7 @@ mod tests;
 pub use builder::CheckpointConfigBuilder;
 pub use effective::{ConfigWarning, EffectiveConfig};
 pub use file::{FileReport, FileValue, FileWarning};
-pub(crate) use keys::{KEYS, PREFIX};
+pub(crate) use keys::{KEYS, PREFIX, edit_distance};
 pub use live::PolicyUpdate;
 pub(crate) use location::split_scheme;
 pub use names::{CheckpointingMode, ExternalizedCheckpointCleanup};

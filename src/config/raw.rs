@@ -365,8 +365,9 @@ impl CheckpointConfig {
         self.options.force_unaligned
     }
 
-    /// Sets where checkpoints go, as a storage's text form, for example a directory or `memory:`.
-    /// Has no effect in this version yet: jobs are given their storage as an object.
+    /// Sets where checkpoints go, as a storage's text form, for example a directory or `memory:`:
+    /// see [`StorageUri`](crate::storage::StorageUri). Jobs are given their storage as an object;
+    /// [`storage_of`](crate::storage::storage_of) makes it of a configuration.
     ///
     /// # Errors
     /// `Invalid` when it is empty.
@@ -384,8 +385,8 @@ impl CheckpointConfig {
     }
 
     /// Sets the directory that checkpoints go to: with a scheme a file system, as in Flink; without
-    /// one the embedded store. Sets the checkpoint storage too. Has no effect in this version yet:
-    /// jobs are given their storage as an object.
+    /// one the embedded store. Sets the checkpoint storage too, for
+    /// [`storage_of`](crate::storage::storage_of).
     ///
     /// # Errors
     /// `Invalid` when it is empty, has a scheme but no path, or is a root directory.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::ids::{Attempt, CheckpointId, JobId, TaskId};
 use crate::record::{Node, RecordRef};
+use crate::storage::{StorageCapabilities, StorageUri};
 
 /// A description of where checkpoints are kept (Flink: `CheckpointStorage`): cheap to clone and
 /// share; nothing is opened before [`open`](Self::open).
@@ -19,6 +20,17 @@ pub trait CheckpointStorage: fmt::Debug + Send + Sync {
     /// `Conflict` when another process holds the storage, or this one the same job; `Corrupt`,
     /// `Incompatible`, `Full` or `Unavailable` as the place answers.
     fn open(&self, job: &JobId) -> Result<JobStorage>;
+
+    /// The description as text, from which another process can make it again; `None` when it has
+    /// none.
+    fn to_uri(&self) -> Option<StorageUri> {
+        None
+    }
+
+    /// What the storage can hold and for how long; it is judged by that.
+    fn capabilities(&self) -> StorageCapabilities {
+        StorageCapabilities::new()
+    }
 }
 
 /// A storage opened for one job (Flink: `CheckpointStorageAccess`). The job is free again once the

@@ -4,17 +4,31 @@
 //! A storage frames bytes and follows references; what checkpoint metadata means it does not know.
 
 mod access;
+mod capabilities;
+mod choose;
+#[cfg(any(test, feature = "test-util"))]
+pub mod conformance;
+mod custom;
 mod disk;
 mod filesystem;
 mod memory;
+mod sizes;
 pub mod sled;
+mod uri;
 
 pub use access::{CheckpointStorage, JobStorage};
 pub(crate) use access::{PendingRecords, RecordSource, RecordWriter, StoredCheckpoint};
+pub use capabilities::StorageCapabilities;
+pub use choose::{open_uri, storage_of};
+pub use custom::{
+    BlobReader, BlobWriter, CustomAccess, CustomCheckpointStorage, CustomStorageFactory,
+    StorageParameters, register_storage,
+};
 pub use filesystem::FileSystemCheckpointStorage;
 pub use memory::JobManagerCheckpointStorage;
 pub(crate) use sled::{JobListing, StoreView, read_finish};
 pub use sled::{Placement, SledCheckpointStorage};
+pub use uri::StorageUri;
 
 #[cfg(test)]
 mod tests;

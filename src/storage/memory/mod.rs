@@ -11,9 +11,12 @@ mod store;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::storage::access::{CheckpointStorage, JobStorage};
+use crate::storage::{StorageCapabilities, StorageUri};
 
 use job::MemoryJob;
 use store::MemoryStore;
@@ -41,7 +44,11 @@ use store::MemoryStore;
 /// assert_eq!(Checkpoints::new(storage.open(&job)?).ids(), [id]);
 /// # Ok::<_, tidegate::Error>(())
 /// ```
-#[derive(Clone)]
+///
+/// Serialised, it is the text of its [`StorageUri`]: what is made of that text is a new, empty store
+/// with the same maximum.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "StorageUri", into = "StorageUri")]
 pub struct JobManagerCheckpointStorage {
     store: Arc<MemoryStore>,
     max_state_size: u64,
@@ -78,6 +85,32 @@ impl JobManagerCheckpointStorage {
     pub fn max_state_size(&self) -> u64 {
         self.max_state_size
     }
+
+    /// The description as text; the maximum is left out where it is the default.
+    pub fn to_uri(&self) -> StorageUri {
+        let differs = self.max_state_size != Self::DEFAULT_MAX_STATE_SIZE;
+        StorageUri::Memory { max_state_size: differs.then_some(self.max_state_size) }
+    }
+}
+
+impl From<JobManagerCheckpointStorage> for StorageUri {
+    fn from(storage: JobManagerCheckpointStorage) -> Self {
+        storage.to_uri()
+    }
+}
+
+impl TryFrom<StorageUri> for JobManagerCheckpointStorage {
+    type Error = Error;
+
+    fn try_from(uri: StorageUri) -> Result<Self> {
+        match uri {
+            StorageUri::Memory { max_state_size: None } => Ok(Self::new()),
+            StorageUri::Memory { max_state_size: Some(bytes) } => {
+                Self::new().with_max_state_size(bytes)
+            }
+            other => Err(Error::invalid(format!("{other} is no storage in memory"))),
+        }
+    }
 }
 
 impl Default for JobManagerCheckpointStorage {
@@ -94,6 +127,14 @@ impl CheckpointStorage for JobManagerCheckpointStorage {
     fn open(&self, job: &JobId) -> Result<JobStorage> {
         let job = MemoryJob::claim(Arc::clone(&self.store), job, self.max_state_size)?;
         Ok(JobStorage::new(job))
+    }
+
+    fn to_uri(&self) -> Option<StorageUri> {
+        Some(Self::to_uri(self))
+    }
+
+    fn capabilities(&self) -> StorageCapabilities {
+        StorageCapabilities::new().with_max_state_size(self.max_state_size).without_durability()
     }
 }
 

@@ -10,6 +10,7 @@ use crate::record::{FrameKind, Node, Origin, RecordRef};
 use crate::storage::access::{PendingRecords, RecordWriter};
 use crate::storage::memory::job::Actor;
 use crate::storage::memory::store::{FrameBytes, TaskRecords};
+use crate::storage::sizes::StateSizes;
 
 /// What finished tasks wrote, by manifest.
 type Finished = BTreeMap<u64, TaskRecords>;
@@ -55,7 +56,7 @@ impl PendingRecords for MemoryPending {
             pending: Arc::clone(&self.shared),
             task: task.clone(),
             frames: BTreeMap::new(),
-            sizes: BTreeMap::new(),
+            sizes: StateSizes::new(Some(self.shared.actor.max_state_size)),
         }))
     }
 
@@ -79,8 +80,7 @@ struct MemoryWriter {
     pending: Arc<Shared>,
     task: TaskId,
     frames: BTreeMap<u64, FrameBytes>,
-    /// Bytes of the chunks so far, by state.
-    sizes: BTreeMap<String, u64>,
+    sizes: StateSizes,
 }
 
 impl MemoryWriter {
@@ -100,26 +100,6 @@ impl MemoryWriter {
         };
         self.pending.actor.store.frame(kind, origin, payload)
     }
-
-    /// Adds to what a state has written, or refuses.
-    fn count(&mut self, state: &str, bytes: usize) -> Result<()> {
-        let so_far = self.sizes.get(state).copied().unwrap_or_default();
-        let size = so_far.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
-        let most = self.pending.actor.max_state_size;
-        if size > most {
-            return Err(Error::invalid(format!(
-                "state {state:?} of {} has {size} bytes or more, in memory the most is {most}; \
-                 raise the maximum or keep checkpoints in another storage",
-                self.task
-            )));
-        }
-        if so_far == 0 {
-            self.sizes.insert(state.to_owned(), size);
-        } else if let Some(counted) = self.sizes.get_mut(state) {
-            *counted = size;
-        }
-        Ok(())
-    }
 }
 
 impl RecordWriter for MemoryWriter {
@@ -128,7 +108,7 @@ impl RecordWriter for MemoryWriter {
     }
 
     fn chunk(&mut self, state: &str, index: u32, body: &[u8]) -> Result<RecordRef> {
-        self.count(state, body.len())?;
+        self.sizes.count(&self.task, state, body.len())?;
         let (record, frame) = self.frame(FrameKind::Chunk, state, index, body)?;
         self.frames.insert(record.id, frame);
         Ok(record)

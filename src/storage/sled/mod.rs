@@ -25,7 +25,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::storage::access::{CheckpointStorage, JobStorage};
+use crate::storage::{StorageCapabilities, StorageUri};
 
+pub(crate) use owner::new_store_id;
 pub(crate) use view::{JobListing, StoreView, read_finish};
 
 /// Where chunk bodies lie; chosen when a store is made and recorded in it.
@@ -34,7 +36,8 @@ pub enum Placement {
     /// In the store's own log, their records in sled. Near the disk's speed.
     #[default]
     Split,
-    /// In sled, like everything else. Slower, and larger on disk: see the README's table.
+    /// In sled, like everything else. Slower, larger on disk, and in memory that grows with what is
+    /// written: see the README's table.
     Sled,
 }
 
@@ -66,8 +69,12 @@ impl FromStr for Placement {
 ///
 /// let storage = SledCheckpointStorage::new("state").with_placement(Placement::Sled);
 /// assert_eq!(storage.directory().to_str(), Some("state"));
+/// assert_eq!(storage.to_uri().to_string(), "sled://./state?placement=sled");
 /// ```
+///
+/// Serialised, it is the text of its [`StorageUri`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "StorageUri", into = "StorageUri")]
 pub struct SledCheckpointStorage {
     directory: PathBuf,
     placement: Option<Placement>,
@@ -91,6 +98,28 @@ impl SledCheckpointStorage {
     pub fn directory(&self) -> &Path {
         &self.directory
     }
+
+    /// The description as text.
+    pub fn to_uri(&self) -> StorageUri {
+        StorageUri::Sled { directory: self.directory.clone(), placement: self.placement }
+    }
+}
+
+impl From<SledCheckpointStorage> for StorageUri {
+    fn from(storage: SledCheckpointStorage) -> Self {
+        storage.to_uri()
+    }
+}
+
+impl TryFrom<StorageUri> for SledCheckpointStorage {
+    type Error = Error;
+
+    fn try_from(uri: StorageUri) -> Result<Self> {
+        match uri {
+            StorageUri::Sled { directory, placement } => Ok(Self { directory, placement }),
+            other => Err(Error::invalid(format!("{other} is no sled store"))),
+        }
+    }
 }
 
 impl CheckpointStorage for SledCheckpointStorage {
@@ -100,6 +129,20 @@ impl CheckpointStorage for SledCheckpointStorage {
 
     fn open(&self, job: &JobId) -> Result<JobStorage> {
         owner::open_job(&self.directory, self.placement, job)
+    }
+
+    fn to_uri(&self) -> Option<StorageUri> {
+        Some(Self::to_uri(self))
+    }
+
+    /// A store of which the description does not say the placement is taken for `Split`.
+    fn capabilities(&self) -> StorageCapabilities {
+        let capabilities = StorageCapabilities::new();
+        match self.placement {
+            // sled keeps what it was given beyond the bound of its cache.
+            Some(Placement::Sled) => capabilities.without_bounded_memory(),
+            _ => capabilities,
+        }
     }
 }
 

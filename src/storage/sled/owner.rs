@@ -113,7 +113,7 @@ impl OpenStore {
 }
 
 /// Sixteen bytes that no other store has.
-fn new_store_id() -> Result<StoreId> {
+pub(crate) fn new_store_id() -> Result<StoreId> {
     let mut id = [0; 16];
     if let Ok(mut random) = File::open("/dev/urandom") {
         random.read_exact(&mut id).map_err(|error| Error::io("read random bytes", error))?;

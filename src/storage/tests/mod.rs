@@ -1,5 +1,6 @@
-//! Goal: every storage keeps the same promises. Method: whole checkpoints through the catalog, over
-//! each storage in turn; what needs the files or the memory of one storage is tested beside it.
+//! Goal: the catalog finds the same over every storage. Method: whole checkpoints through it, over
+//! each storage in turn. The promises of a storage itself are judged by the suite in
+//! `src/storage/conformance`; what needs the files or the memory of one is tested beside it.
 
 mod cut_disk;
 mod life;

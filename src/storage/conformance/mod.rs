@@ -1,0 +1,150 @@
+//! The promises of a storage, as functions that judge any of them, a user's own included.
+//!
+//! Owns what is asked of every storage; what one of them promises beyond that is tested beside it.
+//! A promise that the storage's [capabilities](StorageCapabilities) exclude is skipped with the
+//! reason. Must never judge by how a storage works, only by what it gives back.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use tidegate::storage::conformance::{self, Verdict};
+//! use tidegate::storage::JobManagerCheckpointStorage;
+//!
+//! let storage = JobManagerCheckpointStorage::new();
+//! assert_eq!(conformance::discard_removes_exactly_its_own(&storage)?, Verdict::Kept);
+//!
+//! // Each promise gets a new, empty storage.
+//! let make = || Ok(Arc::new(JobManagerCheckpointStorage::new().with_max_state_size(1000)?) as _);
+//! let report = conformance::run_all(make);
+//! assert!(report.is_kept(), "{report}");
+//! # Ok::<_, tidegate::Error>(())
+//! ```
+
+mod life;
+mod names;
+mod size;
+mod visibility;
+mod work;
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::storage::CheckpointStorage;
+#[cfg(doc)]
+use crate::storage::StorageCapabilities;
+
+pub use life::{
+    an_older_attempt_cannot_publish, commits_go_up, discard_removes_exactly_its_own,
+    ids_and_attempts_rise, jobs_share_a_storage, the_finish_record_outlives_checkpoints,
+    uncommitted_leaves_nothing, what_is_durable_outlives_the_description,
+};
+pub use names::{
+    a_wrong_reference_is_refused, long_and_odd_names_are_told_apart, zero_bytes_are_a_checkpoint,
+};
+pub use size::{a_large_state_streams_in_little_memory, a_state_above_the_maximum_fails_cleanly};
+pub use visibility::{
+    a_checkpoint_becomes_visible_at_once, sixteen_writers_write_at_once,
+    what_is_committed_can_be_read,
+};
+
+/// What came of one promise that was not broken; a broken one is an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The storage did as it promises.
+    Kept,
+    /// The storage does not promise this, or it cannot be judged here: why.
+    Skipped(String),
+}
+
+type Promise = fn(&dyn CheckpointStorage) -> Result<Verdict>;
+
+/// Every promise by its name.
+const PROMISES: [(&str, Promise); 16] = [
+    ("what_is_committed_can_be_read", what_is_committed_can_be_read),
+    ("a_checkpoint_becomes_visible_at_once", a_checkpoint_becomes_visible_at_once),
+    ("sixteen_writers_write_at_once", sixteen_writers_write_at_once),
+    ("uncommitted_leaves_nothing", uncommitted_leaves_nothing),
+    ("discard_removes_exactly_its_own", discard_removes_exactly_its_own),
+    ("commits_go_up", commits_go_up),
+    ("ids_and_attempts_rise", ids_and_attempts_rise),
+    ("an_older_attempt_cannot_publish", an_older_attempt_cannot_publish),
+    ("the_finish_record_outlives_checkpoints", the_finish_record_outlives_checkpoints),
+    ("jobs_share_a_storage", jobs_share_a_storage),
+    ("what_is_durable_outlives_the_description", what_is_durable_outlives_the_description),
+    ("long_and_odd_names_are_told_apart", long_and_odd_names_are_told_apart),
+    ("zero_bytes_are_a_checkpoint", zero_bytes_are_a_checkpoint),
+    ("a_wrong_reference_is_refused", a_wrong_reference_is_refused),
+    ("a_state_above_the_maximum_fails_cleanly", a_state_above_the_maximum_fails_cleanly),
+    ("a_large_state_streams_in_little_memory", a_large_state_streams_in_little_memory),
+];
+
+/// What came of one promise.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Judged {
+    /// The name of its function.
+    pub promise: &'static str,
+    /// Kept or skipped; an error when it was broken.
+    pub verdict: Result<Verdict>,
+}
+
+/// What came of all promises. Its `Display` has a line for each.
+#[derive(Debug)]
+pub struct Report {
+    judged: Vec<Judged>,
+}
+
+impl Report {
+    /// True when none was broken.
+    pub fn is_kept(&self) -> bool {
+        self.judged.iter().all(|judged| judged.verdict.is_ok())
+    }
+
+    /// Each promise in the order in which they were judged.
+    pub fn judged(&self) -> &[Judged] {
+        &self.judged
+    }
+
+    /// The names of those that were skipped.
+    pub fn skipped(&self) -> Vec<&'static str> {
+        let is_skipped = |judged: &&Judged| matches!(judged.verdict, Ok(Verdict::Skipped(_)));
+        self.judged.iter().filter(is_skipped).map(|judged| judged.promise).collect()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Judged { promise, verdict } in &self.judged {
+            match verdict {
+                Ok(Verdict::Kept) => writeln!(f, "kept     {promise}")?,
+                Ok(Verdict::Skipped(why)) => writeln!(f, "skipped  {promise}: {why}")?,
+                Err(error) => {
+                    write!(f, "BROKEN   {promise}: {error}")?;
+                    let mut cause = std::error::Error::source(error);
+                    while let Some(error) = cause {
+                        write!(f, ": {error}")?;
+                        cause = error.source();
+                    }
+                    writeln!(f)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Judges every promise, each with a storage of its own: `make` gives a new, empty one.
+///
+/// A storage without a maximum state size gets a state of 256 MiB; 3 GiB with `TIDEGATE_LARGE=1` in
+/// the environment. Its memory is the whole process's: run nothing beside it.
+pub fn run_all(mut make: impl FnMut() -> Result<Arc<dyn CheckpointStorage>>) -> Report {
+    let judge = |(promise, keep): (&'static str, Promise)| {
+        let judged = make().and_then(|storage| {
+            let kept = catch_unwind(AssertUnwindSafe(|| keep(&*storage)));
+            kept.unwrap_or_else(|_| Err(Error::internal("the storage panicked")))
+        });
+        Judged { promise, verdict: judged }
+    };
+    Report { judged: PROMISES.into_iter().map(judge).collect() }
+}

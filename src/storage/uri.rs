@@ -1,0 +1,265 @@
+//! The text form of a storage: parsed and printed here, opened elsewhere.
+//!
+//! Owns the schemes and their parameters. What is printed reads back as the same value. Must never
+//! look at a file: a directory is text here.
+
+mod percent;
+mod query;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::split_scheme;
+use crate::error::{Error, Result};
+use crate::platform;
+use crate::storage::sled::Placement;
+
+use query::Query;
+
+/// The most bytes of an inline threshold, as in Flink.
+const THRESHOLD_MAX: u32 = 1024 * 1024;
+
+/// The schemes that can be read.
+const SCHEMES: [&str; 4] = ["memory", "sled", "file", "custom"];
+
+/// Schemes of remote places, and what each needs.
+const REMOTE: [(&str, &str); 4] = [
+    ("s3", "Amazon S3"),
+    ("gs", "Google Cloud Storage"),
+    ("az", "Azure Blob Storage"),
+    ("hdfs", "a Hadoop file system"),
+];
+
+/// A storage as text: `memory:?max_state_size=1000`, `sled:///path?placement=sled`,
+/// `file:///path?threshold=20480&write_buffer=20480`, `custom:NAME?key=value`, or a plain path,
+/// which is a sled store.
+///
+/// A relative directory is written behind a dot: `sled://./state`. A plain path is taken as it is:
+/// it has no parameters, and a percent sign in it is one. Everywhere else other bytes than letters,
+/// digits and `-._~` are percent-encoded. Serialised, it is this text.
+///
+/// ```
+/// use tidegate::storage::{Placement, StorageUri};
+///
+/// let uri: StorageUri = "sled:///var/my%20state?placement=sled".parse()?;
+/// let expected = ("/var/my state".into(), Some(Placement::Sled));
+/// assert_eq!(uri, StorageUri::Sled { directory: expected.0, placement: expected.1 });
+/// assert_eq!(uri.to_string(), "sled:///var/my%20state?placement=sled");
+///
+/// let unknown = "sled:///state?placment=sled".parse::<StorageUri>().unwrap_err();
+/// assert!(unknown.to_string().contains("its only one is placement"));
+/// # Ok::<_, tidegate::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+#[non_exhaustive]
+pub enum StorageUri {
+    /// `memory:`, the process's memory.
+    Memory {
+        /// The most bytes of one state of one task; the storage's default when not set.
+        max_state_size: Option<u64>,
+    },
+    /// `sled:` or a plain path, an embedded store in a directory.
+    Sled {
+        /// The directory of the store.
+        directory: PathBuf,
+        /// Where chunk bodies lie.
+        placement: Option<Placement>,
+    },
+    /// `file:`, plain files.
+    File {
+        /// The base directory.
+        directory: PathBuf,
+        /// The bytes up to which state lies in the metadata: at most 1 MiB; the configuration's
+        /// when not set.
+        threshold: Option<u32>,
+        /// The write buffer in bytes; the configuration's when not set.
+        write_buffer: Option<u32>,
+    },
+    /// `custom:`, a storage that was registered by name.
+    Custom {
+        /// The name.
+        name: String,
+        /// What its factory is told.
+        parameters: BTreeMap<String, String>,
+    },
+}
+
+impl FromStr for StorageUri {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        parse(text).map_err(|error| error.context(format!("the storage {text:?}")))
+    }
+}
+
+fn parse(text: &str) -> Result<StorageUri> {
+    if text.is_empty() {
+        return Err(Error::invalid("is empty"));
+    }
+    if text.contains('\0') {
+        return Err(Error::invalid("has a zero byte"));
+    }
+    let Some((scheme, rest)) = split_scheme(text) else {
+        return Ok(StorageUri::Sled { directory: text.into(), placement: None });
+    };
+    let scheme = scheme.to_ascii_lowercase();
+    if let Some((_, needs)) = REMOTE.iter().find(|(name, _)| *name == scheme) {
+        let message = format!("{scheme}: needs {needs}, which this version does not have");
+        return Err(Error::invalid(message));
+    }
+    if !SCHEMES.contains(&scheme.as_str()) {
+        let known = SCHEMES.map(|name| format!("{name}:")).join(", ");
+        let nearest = query::nearest(&scheme, &SCHEMES).unwrap_or_default();
+        let message = format!(
+            "there is no scheme {scheme:?}; the nearest is {nearest}:, there are {known} and plain \
+             paths"
+        );
+        return Err(Error::invalid(message));
+    }
+    if rest.contains('#') {
+        return Err(Error::invalid("a # stands for a checkpoint; write it as %23"));
+    }
+    let (place, query) = rest.split_once('?').map_or((rest, None), |(a, b)| (a, Some(b)));
+    let query = Query::parse(query)?;
+    match scheme.as_str() {
+        "memory" => memory(place, query),
+        "sled" => sled(place, query),
+        "file" => file(place, query),
+        _ => custom(place, query),
+    }
+}
+
+fn memory(place: &str, mut query: Query) -> Result<StorageUri> {
+    if !place.is_empty() {
+        return Err(Error::invalid(format!("memory: has no place, and this names {place:?}")));
+    }
+    let name = "max_state_size";
+    let wanted = "a number of bytes from 1";
+    let max_state_size = query.take::<u64>(name, wanted)?;
+    if max_state_size == Some(0) {
+        return Err(Error::invalid(format!("{name}=0 is wrong: {wanted} is needed")));
+    }
+    query.finish("memory", &[name])?;
+    Ok(StorageUri::Memory { max_state_size })
+}
+
+fn sled(place: &str, mut query: Query) -> Result<StorageUri> {
+    let directory = directory("sled", place)?;
+    let placement = query.take("placement", "split or sled")?;
+    query.finish("sled", &["placement"])?;
+    Ok(StorageUri::Sled { directory, placement })
+}
+
+fn file(place: &str, mut query: Query) -> Result<StorageUri> {
+    let is_path = place.starts_with('/') && !place.starts_with("//");
+    // Flink's other spelling.
+    let whole = if is_path { format!("//{place}") } else { place.to_owned() };
+    let directory = directory("file", &whole)?;
+    let wanted = "a number of bytes up to 1048576";
+    let threshold = query.take("threshold", wanted)?;
+    if threshold.is_some_and(|bytes| bytes > THRESHOLD_MAX) {
+        return Err(Error::invalid(format!("the threshold is too large: {wanted} is needed")));
+    }
+    let write_buffer = query.take("write_buffer", "a number of bytes")?;
+    query.finish("file", &["threshold", "write_buffer"])?;
+    Ok(StorageUri::File { directory, threshold, write_buffer })
+}
+
+fn custom(place: &str, query: Query) -> Result<StorageUri> {
+    let name = percent::decode(place).and_then(|name| String::from_utf8(name).ok());
+    let name = name.ok_or_else(|| Error::invalid("the name is not percent-encoded UTF-8"))?;
+    if name.is_empty() {
+        return Err(Error::invalid("custom: lacks the name of a registered storage: custom:NAME"));
+    }
+    if place.starts_with('/') {
+        return Err(Error::invalid("custom: is followed by a name, not by slashes: custom:NAME"));
+    }
+    Ok(StorageUri::Custom { name, parameters: query.into_parameters() })
+}
+
+/// The directory behind a scheme: `///path`, or `//./path` for one that is relative.
+fn directory(scheme: &str, place: &str) -> Result<PathBuf> {
+    let Some(rest) = place.strip_prefix("//") else {
+        let message = format!("{scheme}: lacks the slashes of {scheme}:///path");
+        return Err(Error::invalid(message));
+    };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let path = match host {
+        "" | "localhost" => path,
+        "." => path.trim_start_matches('/'),
+        _ => {
+            return Err(Error::invalid(format!(
+                "{scheme}: names the host {host:?}, but the place is a local directory: \
+                 {scheme}:///path, or {scheme}://./path below the working directory"
+            )));
+        }
+    };
+    if path.is_empty() {
+        return Err(Error::invalid(format!("{scheme}: names no directory: {scheme}:///path")));
+    }
+    let bytes = percent::decode(path);
+    let bytes = bytes.filter(|bytes| !bytes.contains(&0));
+    bytes
+        .and_then(platform::path_of_bytes)
+        .ok_or_else(|| Error::invalid(format!("{path:?} is not a percent-encoded path")))
+}
+
+fn print_directory(directory: &Path, out: &mut String) {
+    let bytes = platform::path_bytes(directory);
+    out.push_str(if bytes.starts_with(b"/") { "://" } else { "://./" });
+    percent::encode(&bytes, "/", out);
+}
+
+impl fmt::Display for StorageUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = String::new();
+        let number = |name, value: &Option<u32>| Some((name, value.as_ref()?.to_string()));
+        match self {
+            Self::Memory { max_state_size } => {
+                out.push_str("memory:");
+                let size = max_state_size.map(|bytes| ("max_state_size", bytes.to_string()));
+                query::print(size, &mut out);
+            }
+            Self::Sled { directory, placement } => {
+                out.push_str("sled");
+                print_directory(directory, &mut out);
+                query::print(placement.map(|place| ("placement", place.to_string())), &mut out);
+            }
+            Self::File { directory, threshold, write_buffer } => {
+                out.push_str("file");
+                print_directory(directory, &mut out);
+                let sizes = [number("threshold", threshold), number("write_buffer", write_buffer)];
+                query::print(sizes.into_iter().flatten(), &mut out);
+            }
+            Self::Custom { name, parameters } => {
+                out.push_str("custom:");
+                percent::encode(name.as_bytes(), "", &mut out);
+                let parameters = parameters.iter();
+                query::print(parameters.map(|(k, v)| (k.as_str(), v.clone())), &mut out);
+            }
+        }
+        f.write_str(&out)
+    }
+}
+
+impl TryFrom<String> for StorageUri {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<StorageUri> for String {
+    fn from(uri: StorageUri) -> Self {
+        uri.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests;
