@@ -35,7 +35,8 @@ pub struct EngineBuilder {
 }
 
 impl Engine {
-    /// An engine for `job`, without operators so far.
+    /// An engine for `job`, without operators so far. What the storage does not set is filled from
+    /// the configuration.
     pub fn builder(
         job: JobId,
         config: EffectiveConfig,
@@ -95,7 +96,8 @@ impl EngineBuilder {
     pub fn open(self) -> Result<Engine> {
         let opened_at = self.clock.now();
         let tasks = plan_tasks(&self.operators)?;
-        let checkpoints = Checkpoints::new(self.storage.open(&self.job)?);
+        let storage = self.storage.configured(&self.config).unwrap_or_else(|| self.storage.clone());
+        let checkpoints = Checkpoints::new(storage.open(&self.job)?);
         let completed = checkpoints.ids();
         let newest = match self.policy {
             RestorePolicy::Latest => checkpoints.newest()?,

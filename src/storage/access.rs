@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::config::EffectiveConfig;
 use crate::error::Result;
 use crate::ids::{Attempt, CheckpointId, JobId, TaskId};
 use crate::record::{Node, RecordRef};
@@ -20,6 +21,14 @@ pub trait CheckpointStorage: fmt::Debug + Send + Sync {
     /// `Conflict` when another process holds the storage, or this one the same job; `Corrupt`,
     /// `Incompatible`, `Full` or `Unavailable` as the place answers.
     fn open(&self, job: &JobId) -> Result<JobStorage>;
+
+    /// The same storage, with what it does not set filled from the configuration; what it sets
+    /// stays (Flink: `ConfigurableCheckpointStorage.configure`). `None` when there is nothing that a
+    /// configuration could fill.
+    fn configured(&self, config: &EffectiveConfig) -> Option<Arc<dyn CheckpointStorage>> {
+        let _ = config;
+        None
+    }
 
     /// The description as text, from which another process can make it again; `None` when it has
     /// none.

@@ -46,6 +46,18 @@ pub(super) fn check(what: &str, text: &str) -> Result<String> {
     Ok(format!("file:///{}", parts.join("/")))
 }
 
+/// The location of an absolute path.
+///
+/// # Errors
+/// `Invalid` for a path that does not begin at the root.
+pub(super) fn of_path(what: &str, path: &str) -> Result<String> {
+    if !path.starts_with('/') {
+        let why = "does not begin at the root; a file system is named by its whole path";
+        return Err(Error::invalid(format!("the {what} {path:?} {why}")));
+    }
+    Ok(format!("file://{path}"))
+}
+
 /// The path of a location that [`check`] made.
 pub(super) fn path(location: &str) -> PathBuf {
     PathBuf::from(location.strip_prefix("file://").unwrap_or(location))

@@ -89,7 +89,11 @@ impl JobManagerCheckpointStorage {
     /// The description as text; the maximum is left out where it is the default.
     pub fn to_uri(&self) -> StorageUri {
         let differs = self.max_state_size != Self::DEFAULT_MAX_STATE_SIZE;
-        StorageUri::Memory { max_state_size: differs.then_some(self.max_state_size) }
+        StorageUri::Memory {
+            max_state_size: differs.then_some(self.max_state_size),
+            checkpoint_path: None,
+            savepoint_path: None,
+        }
     }
 }
 
@@ -104,8 +108,8 @@ impl TryFrom<StorageUri> for JobManagerCheckpointStorage {
 
     fn try_from(uri: StorageUri) -> Result<Self> {
         match uri {
-            StorageUri::Memory { max_state_size: None } => Ok(Self::new()),
-            StorageUri::Memory { max_state_size: Some(bytes) } => {
+            StorageUri::Memory { max_state_size, .. } => {
+                let bytes = max_state_size.unwrap_or(Self::DEFAULT_MAX_STATE_SIZE);
                 Self::new().with_max_state_size(bytes)
             }
             other => Err(Error::invalid(format!("{other} is no storage in memory"))),
