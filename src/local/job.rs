@@ -101,7 +101,7 @@ impl Job {
     pub fn run(self) -> Result<JobEnd> {
         let job = &self.0;
         let mut failures = Failures::default();
-        let mut policy = job.restore_policy;
+        let mut policy = job.restore_policy.clone();
         loop {
             let start = job.clock.now();
             let end = run_attempt(job, &mut policy).and_then(|end| job.ended(end));

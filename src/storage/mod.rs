@@ -14,9 +14,10 @@ mod filesystem;
 mod memory;
 mod sizes;
 pub mod sled;
+mod tee;
 mod uri;
 
-pub use access::{CheckpointStorage, JobStorage};
+pub use access::{CheckpointStorage, CompletedCheckpointLocation, JobStorage};
 pub(crate) use access::{PendingRecords, RecordSource, RecordWriter, StoredCheckpoint};
 pub use capabilities::StorageCapabilities;
 pub use choose::{open_uri, storage_of};

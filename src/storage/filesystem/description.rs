@@ -10,11 +10,13 @@ use crate::config::EffectiveConfig;
 use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::storage::StorageUri;
-use crate::storage::access::{CheckpointStorage, JobStorage};
+use crate::storage::access::{CheckpointStorage, JobStorage, Savepoints};
 use crate::storage::disk::{Disk, RealDisk};
-use crate::storage::filesystem::job::{FileJob, Sizes};
+use crate::storage::filesystem::job::FileJob;
 use crate::storage::filesystem::layout;
 use crate::storage::filesystem::location;
+use crate::storage::filesystem::savepoint::SavepointDir;
+use crate::storage::filesystem::site::Sizes;
 
 /// Checkpoints as files under a directory, local or mounted (Flink: `FileSystemCheckpointStorage`,
 /// before it `FsStateBackend`).
@@ -205,8 +207,14 @@ impl FileSystemCheckpointStorage {
         let size = |bytes: u32| usize::try_from(bytes).unwrap_or(usize::MAX);
         let threshold = size(self.min_file_size_threshold());
         let buffer = size(self.write_buffer_size()).max(threshold);
-        let job = FileJob::open(disk, &self.job_dir(job), job, Sizes { threshold, buffer })?;
-        Ok(JobStorage::new(Arc::new(job)))
+        let sizes = Sizes { threshold, buffer, all_inline: None };
+        let savepoints = self.fields.savepoint_path.as_deref();
+        let savepoints = savepoints.map(|path| SavepointDir::new(path, sizes)).transpose()?;
+        let access = Arc::new(FileJob::open(disk, &self.job_dir(job), job, sizes)?);
+        Ok(JobStorage::new(access).with_savepoints(match savepoints {
+            Some(dir) => Savepoints::Beside(job.clone(), dir),
+            None => Savepoints::Within,
+        }))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// `Invalid` without a scheme, with another one than `file`, with a host, without an absolute path,
 /// for a root directory, and for a path with `.` or `..`.
-pub(super) fn check(what: &str, text: &str) -> Result<String> {
+pub(in crate::storage) fn check(what: &str, text: &str) -> Result<String> {
     let refuse = |why: &str| Error::invalid(format!("the {what} {text:?} {why}"));
     if text.contains('\0') {
         return Err(refuse("has a zero byte"));

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
+use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
 use crate::storage::access::{
     JobAccess, JobStorage, PendingRecords, RecordSource, StoredCheckpoint,
@@ -186,7 +187,7 @@ impl JobAccess for SledJob {
         self.store.backend.job(self.actor.job.as_str()).stored
     }
 
-    fn begin(&self, id: CheckpointId) -> Result<Arc<dyn PendingRecords>> {
+    fn begin(&self, id: CheckpointId, _: CheckpointType) -> Result<Arc<dyn PendingRecords>> {
         Arc::clone(&self.store.backend).begin(&self.actor, id)
     }
 
