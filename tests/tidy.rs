@@ -311,11 +311,15 @@ fn function_names(text: &str) -> Vec<String> {
     text.split('`').skip(1).step_by(2).filter(is_name).map(str::to_owned).collect()
 }
 
-/// Names of the tests in code.
+/// Names of the tests in code, and of the promises that every storage is judged by.
 fn tests_in(code: &str) -> Vec<String> {
+    let promises = code.split("const PROMISES").nth(1).and_then(|rest| rest.split("];").next());
+    let promises = promises.unwrap_or_default().split("),").map(|pair| pair.rsplit(' ').next());
     let behind = code.split("#[test]").skip(1).filter_map(|test| test.split("fn ").nth(1));
     let is_word = |c: &char| c.is_alphanumeric() || *c == '_';
-    behind.map(|test| test.chars().take_while(is_word).collect()).collect()
+    let all = promises.flatten().chain(behind);
+    let names = all.map(|test| test.chars().take_while(is_word).collect::<String>());
+    names.filter(|name| !name.is_empty()).collect()
 }
 
 /// True for a number sign with a number behind it that starts a word.
@@ -386,4 +390,7 @@ fn a_scenario_is_found_with_the_tests_that_it_names() {
     assert!(function_names(&rows[1].1).is_empty());
     let code = "#[test]\nfn a_b() {}\nfn c_d() {}\n#[test]\n#[cold]\nfn e_f() {}";
     assert_eq!(tests_in(code), ["a_b", "e_f"]);
+    let promises =
+        "const PROMISES: [P; 2] = [(\"g_h\", g_h), (\"i_j\", i_j)];\nfn k() { f(\"l\") }";
+    assert_eq!(tests_in(promises), ["g_h", "i_j"]);
 }

@@ -110,7 +110,7 @@ impl CheckpointConfigBuilder {
         self.try_set(|config| config.set_checkpoint_storage_dir(dir).map(drop))
     }
 
-    /// The directory of savepoints that name none. Has no effect in this version yet.
+    /// The directory of savepoints that name none, for storages in a file system and in memory.
     pub fn savepoint_dir(self, dir: &str) -> Self {
         self.try_set(|config| config.set_savepoint_dir(dir).map(drop))
     }
@@ -126,8 +126,8 @@ impl CheckpointConfigBuilder {
         self.set(|config| config.set_num_retained(count))
     }
 
-    /// Whether a checkpoint may refer to what earlier ones wrote. Has no effect in this version
-    /// yet.
+    /// Whether a checkpoint may refer to what earlier ones wrote, where the storage can: in this version
+    /// the file system storage.
     pub fn incremental(self, enabled: bool) -> Self {
         self.set(|config| config.enable_incremental_checkpoints(enabled))
     }

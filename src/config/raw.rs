@@ -401,7 +401,7 @@ impl CheckpointConfig {
         self.options.storage_dir.as_deref()
     }
 
-    /// Sets the directory of savepoints that name none. Has no effect in this version yet.
+    /// Sets the directory of savepoints that name none, for storages in a file system and in memory.
     ///
     /// # Errors
     /// `Invalid` when it is empty, has a scheme but no path, or is a root directory.
@@ -438,8 +438,8 @@ impl CheckpointConfig {
         self.options.num_retained
     }
 
-    /// Sets whether a checkpoint may refer to what earlier ones wrote; on unless switched off, while
-    /// Flink's default is off. Has no effect in this version yet.
+    /// Sets whether a checkpoint may refer to what earlier ones wrote, where the storage can (in this
+    /// version the file system storage); on unless switched off, while Flink's default is off.
     pub fn enable_incremental_checkpoints(&mut self, enabled: bool) -> &mut Self {
         self.options.incremental = enabled;
         self
