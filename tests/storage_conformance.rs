@@ -20,8 +20,9 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use tidegate::catalog::{CheckpointPlan, Checkpoints, OperatorSpec};
 use tidegate::state::{SectionKey, SectionKind, SnapshotSink, SnapshotSource};
 use tidegate::storage::{
-    CheckpointStorage, CustomCheckpointStorage, JobManagerCheckpointStorage, Placement,
-    SledCheckpointStorage, StorageCapabilities, conformance, open_uri, register_storage,
+    CheckpointStorage, CustomCheckpointStorage, FileSystemCheckpointStorage,
+    JobManagerCheckpointStorage, Placement, SledCheckpointStorage, StorageCapabilities,
+    conformance, open_uri, register_storage,
 };
 use tidegate::{ErrorKind, JobId, OperatorUid, TaskId};
 
@@ -38,6 +39,10 @@ fn alone() -> MutexGuard<'static, ()> {
 
 fn sled(dir: &Path, placement: Placement) -> Shared {
     Arc::new(SledCheckpointStorage::new(dir).with_placement(placement))
+}
+
+fn file(dir: &Path) -> FileSystemCheckpointStorage {
+    FileSystemCheckpointStorage::new(format!("file://{}", dir.display())).unwrap()
 }
 
 fn encrypted(dir: &Path) -> Shared {
@@ -73,6 +78,26 @@ fn the_sled_store_with_sled_placement_keeps_every_promise_but_that_of_little_mem
     let skipped =
         ["a_state_above_the_maximum_fails_cleanly", "a_large_state_streams_in_little_memory"];
     judge("sled", |dir| sled(dir, Placement::Sled), &skipped);
+}
+
+#[test]
+fn the_file_system_storage_keeps_every_promise() {
+    judge("file", |dir| Arc::new(file(dir)), &UNBOUNDED);
+}
+
+#[test]
+fn the_file_system_storage_keeps_every_promise_with_every_state_in_a_file_of_its_own() {
+    let make =
+        |dir: &Path| -> Shared { Arc::new(file(dir).with_file_state_size_threshold(0).unwrap()) };
+    judge("file, threshold 0", make, &UNBOUNDED);
+}
+
+#[test]
+fn the_file_system_storage_keeps_every_promise_with_states_of_a_mebibyte_in_the_metadata() {
+    let make = |dir: &Path| -> Shared {
+        Arc::new(file(dir).with_file_state_size_threshold(1 << 20).unwrap())
+    };
+    judge("file, threshold 1 MiB", make, &UNBOUNDED);
 }
 
 #[test]
@@ -205,6 +230,28 @@ fn another_process_opens_the_text_and_one_that_does_not_know_the_name_says_what_
 }
 
 #[test]
+fn another_process_opens_the_text_of_a_file_system_storage_and_adds_to_it() {
+    if let Ok(uri) = std::env::var(URI) {
+        add_to(&*open_uri(&uri).unwrap(), 1);
+        println!("\nadded");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let storage = file(&dir.path().join("of 100%")).with_file_state_size_threshold(0).unwrap();
+    add_to(&storage, 0);
+    let name = "another_process_opens_the_text_of_a_file_system_storage_and_adds_to_it";
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env(URI, storage.to_uri().to_string())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.lines().any(|line| line == "added"), "{said}");
+    add_to(&storage, 2);
+}
+
+#[test]
 fn an_earlier_start_in_another_process_commits_nothing_once_there_is_a_later_one() {
     let dir = tempfile::tempdir().unwrap();
     let storage = encrypted(dir.path());
@@ -249,6 +296,7 @@ fn every_storage_can_be_called_from_within_tokio() {
             sled(&dir.path().join("split"), Placement::Split),
             sled(&dir.path().join("sled"), Placement::Sled),
             Arc::new(JobManagerCheckpointStorage::new()),
+            Arc::new(file(&dir.path().join("file"))),
             encrypted(&dir.path().join("encrypted")),
         ];
         for storage in storages {
