@@ -20,8 +20,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
 
-    /// Where the checkpoints are instead of --state: file:///DIR, sled:///DIR?placement=sled,
-    /// memory: (gone with the process), or custom:encrypted?directory=DIR&key=NUMBER
+    /// Where the checkpoints are instead of --state: `file:///DIR`,
+    /// `sled:///DIR?placement=sled`, `memory:` (gone with the process), or
+    /// `custom:encrypted?directory=DIR&key=NUMBER`
     #[arg(long, value_name = "URI")]
     pub(crate) storage: Option<String>,
 
