@@ -3,7 +3,8 @@
 //! `store_write/raw_log` is a new file per iteration: one thread, 256 KiB chunks each with a crc32,
 //! 1 MiB writes, no preallocation, one `sync_data` at the end. `store_write/tidegate` is a checkpoint
 //! of 4 subtasks through the public API until its commit returned, every iteration with bytes that the
-//! store never saw. `store_restore` reads warm. Files lie under the target directory, on a real disk.
+//! store never saw. `store_restore` reads warm. `storage_write` and `storage_read` do the same with
+//! 64 MiB for each kind of storage. Files lie under the target directory, on a real disk.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -13,6 +14,7 @@
 )]
 
 use std::fs::{self, File};
+use std::hint::black_box;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,11 +23,16 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use tidegate::catalog::{CheckpointPlan, Checkpoints, OperatorSpec};
 use tidegate::clock::{Clock, SystemClock};
 use tidegate::state::{SectionKey, SectionKind, SnapshotSink, SnapshotSource};
-use tidegate::storage::{CheckpointStorage, Placement, SledCheckpointStorage};
+use tidegate::storage::{
+    CheckpointStorage, FileSystemCheckpointStorage, JobManagerCheckpointStorage, Placement,
+    SledCheckpointStorage,
+};
 use tidegate::{CheckpointId, JobId, OperatorUid, TaskId};
 
 const MIB: usize = 1 << 20;
 const TOTAL: usize = 256 * MIB;
+/// What each kind of storage writes and reads.
+const STORAGE_TOTAL: usize = 64 * MIB;
 const SUBTASKS: u32 = 4;
 const CHUNK: usize = 256 * 1024;
 const PAGE: usize = 4096;
@@ -112,6 +119,38 @@ fn write_checkpoint(checkpoints: &Checkpoints, parts: &[&[u8]]) -> CheckpointId 
     id
 }
 
+/// Two threads stream every section back and give every byte to a sink.
+fn read_checkpoint(checkpoints: &Checkpoints, id: CheckpointId) -> usize {
+    let read_half = |half: u32| {
+        let mut buffer = vec![0; MIB];
+        let mut read = 0;
+        for subtask in (half..SUBTASKS).step_by(2) {
+            let mut reader = checkpoints.read_task(id, &task(subtask)).unwrap();
+            while reader.next_section().unwrap().is_some() {
+                read += drain(&mut buffer, |buffer| reader.body().read(buffer).unwrap());
+            }
+        }
+        read
+    };
+    std::thread::scope(|scope| {
+        let threads = [0, 1].map(|half| scope.spawn(move || read_half(half)));
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    })
+}
+
+/// Reads to the end; the sink takes every byte and keeps none.
+fn drain(buffer: &mut [u8], mut read: impl FnMut(&mut [u8]) -> usize) -> usize {
+    let mut total = 0;
+    loop {
+        let len = read(buffer);
+        if len == 0 {
+            return total;
+        }
+        std::io::sink().write_all(black_box(&buffer[..len])).unwrap();
+        total += len;
+    }
+}
+
 /// Bytes that this process handed to the system so far, as Linux counts them. The log's length
 /// would not do: it has space reserved ahead, and freed segments leave it.
 fn written_bytes() -> u64 {
@@ -189,25 +228,91 @@ fn restore(c: &mut Criterion) {
         });
     });
     group.bench_function(BenchmarkId::new("tidegate", "256MiB"), |b| {
-        b.iter(|| {
-            std::thread::scope(|scope| {
-                for half in 0..2 {
-                    let store = &store;
-                    scope.spawn(move || {
-                        let mut buffer = vec![0; MIB];
-                        for subtask in (half..SUBTASKS).step_by(2) {
-                            let mut reader = store.read_task(id, &task(subtask)).unwrap();
-                            while reader.next_section().unwrap().is_some() {
-                                while reader.body().read(&mut buffer).unwrap() > 0 {}
-                            }
-                        }
-                    });
-                }
-            });
-        });
+        b.iter(|| assert_eq!(read_checkpoint(&store, id), TOTAL));
     });
     group.finish();
 }
 
-criterion_group!(benches, write, restore);
+/// Each kind of storage by its name, and whether it writes to the disk.
+fn storages(dir: &Path) -> [(&'static str, Checkpoints, bool); 3] {
+    let memory = JobManagerCheckpointStorage::new().with_max_state_size(1 << 30).unwrap();
+    let file = format!("file://{}", dir.join("file").display());
+    let file = FileSystemCheckpointStorage::new(file).unwrap();
+    let job = JobId::new("bench").unwrap();
+    [
+        ("memory", Checkpoints::new(memory.open(&job).unwrap()), false),
+        ("sled", checkpoints(&dir.join("sled"), Placement::Split), true),
+        ("file", Checkpoints::new(file.open(&job).unwrap()), true),
+    ]
+}
+
+fn storage_write(c: &mut Criterion) {
+    let clock = SystemClock::new();
+    let mut group = c.benchmark_group("storage_write");
+    group.throughput(Throughput::Bytes(STORAGE_TOTAL as u64)).sample_size(10);
+    let mut bytes = noise(STORAGE_TOTAL);
+    let mut round = 0;
+    let scratch = Scratch::new("storage-write");
+    group.bench_function(BenchmarkId::new("raw_log", "64MiB"), |b| {
+        b.iter_custom(|rounds| {
+            let mut total = Duration::ZERO;
+            for _ in 0..rounds {
+                round += 1;
+                stamp(&mut bytes, round);
+                let path = scratch.0.join(format!("{round}.log"));
+                let start = clock.now();
+                raw_log(&path, &bytes);
+                total += clock.now().saturating_sub(start);
+                fs::remove_file(&path).unwrap();
+            }
+            total
+        });
+    });
+    for (name, store, is_on_disk) in storages(&scratch.0) {
+        group.bench_function(BenchmarkId::new(name, "64MiB"), |b| {
+            b.iter_custom(|rounds| {
+                let mut total = Duration::ZERO;
+                for _ in 0..rounds {
+                    round += 1;
+                    stamp(&mut bytes, round);
+                    let parts: Vec<_> = bytes.chunks(STORAGE_TOTAL / SUBTASKS as usize).collect();
+                    let (before, start) = (written_bytes(), clock.now());
+                    write_checkpoint(&store, &parts);
+                    total += clock.now().saturating_sub(start);
+                    let written = written_bytes() - before;
+                    assert!(!is_on_disk || written >= STORAGE_TOTAL as u64, "bytes were saved");
+                    store.subsume(1).unwrap();
+                }
+                total
+            });
+        });
+    }
+    group.finish();
+}
+
+fn storage_read(c: &mut Criterion) {
+    let mut group = c.benchmark_group("storage_read");
+    group.throughput(Throughput::Bytes(STORAGE_TOTAL as u64)).sample_size(10);
+    let bytes = noise(STORAGE_TOTAL);
+    let scratch = Scratch::new("storage-read");
+    let raw = scratch.0.join("raw.log");
+    raw_log(&raw, &bytes);
+    group.bench_function(BenchmarkId::new("raw_read", "64MiB"), |b| {
+        let mut buffer = vec![0; MIB];
+        b.iter(|| {
+            let mut file = File::open(&raw).unwrap();
+            assert!(drain(&mut buffer, |buffer| file.read(buffer).unwrap()) >= STORAGE_TOTAL);
+        });
+    });
+    let parts: Vec<_> = bytes.chunks(STORAGE_TOTAL / SUBTASKS as usize).collect();
+    for (name, store, _) in storages(&scratch.0) {
+        let id = write_checkpoint(&store, &parts);
+        group.bench_function(BenchmarkId::new(name, "64MiB"), |b| {
+            b.iter(|| assert_eq!(read_checkpoint(&store, id), STORAGE_TOTAL));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, write, restore, storage_write, storage_read);
 criterion_main!(benches);

@@ -1,6 +1,7 @@
 //! Goal: every storage keeps every promise, from any thread, in a process that knows only its text.
 //! Method: the suite over each storage with its report printed; a second process that is this test;
-//! whole checkpoints within tokio's runtimes. `TIDEGATE_LARGE=1` streams 3 GiB instead of 256 MiB.
+//! crashes of that process; whole checkpoints within tokio's runtimes. `TIDEGATE_LARGE=1` streams
+//! 3 GiB instead of 256 MiB.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,14 +20,19 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use tidegate::catalog::{CheckpointPlan, Checkpoints, OperatorSpec};
 use tidegate::state::{SectionKey, SectionKind, SnapshotSink, SnapshotSource};
+use tidegate::storage::conformance::Verdict;
 use tidegate::storage::{
-    CheckpointStorage, CustomCheckpointStorage, JobManagerCheckpointStorage, Placement,
-    SledCheckpointStorage, StorageCapabilities, conformance, open_uri, register_storage,
+    CheckpointStorage, CustomCheckpointStorage, FileSystemCheckpointStorage,
+    JobManagerCheckpointStorage, Placement, SledCheckpointStorage, StorageCapabilities,
+    conformance, open_uri, register_storage,
 };
-use tidegate::{ErrorKind, JobId, OperatorUid, TaskId};
+use tidegate::{Error, ErrorKind, JobId, OperatorUid, TaskId};
 
 /// Where a second process finds the text of its storage.
 const URI: &str = "TIDEGATE_CONFORMANCE_URI";
+
+/// After how many operations a second process crashes.
+const OPERATIONS: &str = "TIDEGATE_CONFORMANCE_OPERATIONS";
 
 type Shared = Arc<dyn CheckpointStorage>;
 
@@ -38,6 +44,10 @@ fn alone() -> MutexGuard<'static, ()> {
 
 fn sled(dir: &Path, placement: Placement) -> Shared {
     Arc::new(SledCheckpointStorage::new(dir).with_placement(placement))
+}
+
+fn file(dir: &Path) -> FileSystemCheckpointStorage {
+    FileSystemCheckpointStorage::new(format!("file://{}", dir.display())).unwrap()
 }
 
 fn encrypted(dir: &Path) -> Shared {
@@ -73,6 +83,26 @@ fn the_sled_store_with_sled_placement_keeps_every_promise_but_that_of_little_mem
     let skipped =
         ["a_state_above_the_maximum_fails_cleanly", "a_large_state_streams_in_little_memory"];
     judge("sled", |dir| sled(dir, Placement::Sled), &skipped);
+}
+
+#[test]
+fn the_file_system_storage_keeps_every_promise() {
+    judge("file", |dir| Arc::new(file(dir)), &UNBOUNDED);
+}
+
+#[test]
+fn the_file_system_storage_keeps_every_promise_with_every_state_in_a_file_of_its_own() {
+    let make =
+        |dir: &Path| -> Shared { Arc::new(file(dir).with_file_state_size_threshold(0).unwrap()) };
+    judge("file, threshold 0", make, &UNBOUNDED);
+}
+
+#[test]
+fn the_file_system_storage_keeps_every_promise_with_states_of_a_mebibyte_in_the_metadata() {
+    let make = |dir: &Path| -> Shared {
+        Arc::new(file(dir).with_file_state_size_threshold(1 << 20).unwrap())
+    };
+    judge("file, threshold 1 MiB", make, &UNBOUNDED);
 }
 
 #[test]
@@ -115,6 +145,92 @@ fn a_storage_of_the_users_own_keeps_the_maximum_that_it_declares() {
         Arc::new(CustomCheckpointStorage::new("bounded", parameters))
     };
     judge("bounded", make, &["a_large_state_streams_in_little_memory"]);
+}
+
+/// Runs this test as the second process that ends after so many operations.
+fn crash(text: &str, operations: u32) -> tidegate::Result<String> {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["a_crash_between_any_two_operations_loses_nothing", "--exact", "--nocapture"])
+        .env(URI, text)
+        .env(OPERATIONS, operations.to_string())
+        .output()
+        .map_err(|error| Error::io("run a second process", error))?;
+    let [said, why] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(!why.contains("panicked"), "after {operations} operations: {why}");
+    assert!(output.status.code().is_none_or(|code| code != 0), "it did not crash: {said}");
+    Ok(said)
+}
+
+#[test]
+fn a_crash_between_any_two_operations_loses_nothing() {
+    if let (Ok(text), Ok(operations)) = (std::env::var(URI), std::env::var(OPERATIONS)) {
+        // The second process.
+        if text.starts_with("custom:") {
+            register_storage("encrypted", encrypted::open).unwrap();
+        }
+        let storage = open_uri(&text).unwrap();
+        let ended = conformance::crash_after(&*storage, operations.parse().unwrap());
+        panic!("it did not crash: {ended:?}");
+    }
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let in_dir = |name: &str| dir.path().join(name);
+    let storages: [(&str, Shared); 5] = [
+        ("split", sled(&in_dir("split"), Placement::Split)),
+        ("sled", sled(&in_dir("sled"), Placement::Sled)),
+        ("file", Arc::new(file(&in_dir("file")))),
+        (
+            "file, threshold 1 MiB",
+            Arc::new(file(&in_dir("inline")).with_file_state_size_threshold(1 << 20).unwrap()),
+        ),
+        ("encrypted", encrypted(&in_dir("encrypted"))),
+    ];
+    for (name, storage) in storages {
+        let verdict = conformance::a_crash_between_any_two_operations_loses_nothing_announced(
+            &*storage, &mut crash,
+        );
+        assert_eq!(verdict.unwrap(), Verdict::Kept, "{name}");
+    }
+}
+
+#[test]
+fn a_crash_of_what_does_not_outlive_the_process_is_skipped_with_the_reason() {
+    let verdict = conformance::a_crash_between_any_two_operations_loses_nothing_announced(
+        &JobManagerCheckpointStorage::new(),
+        &mut |_, _| panic!("there is nothing to crash"),
+    );
+    assert!(matches!(verdict.unwrap(), Verdict::Skipped(why) if why.contains("the process")));
+}
+
+#[test]
+fn what_a_crash_took_back_is_found() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let mut crash_and_lose = |text: &str, operations: u32| {
+        let said = crash(text, operations)?;
+        let completed = dir.path().join(format!("crash-{operations}/chk-1/_metadata"));
+        if completed.exists() {
+            std::fs::remove_file(completed).unwrap();
+        }
+        Ok(said)
+    };
+    let verdict = conformance::a_crash_between_any_two_operations_loses_nothing_announced(
+        &file(dir.path()),
+        &mut crash_and_lose,
+    );
+    let message = verdict.unwrap_err().to_string();
+    assert!(message.contains("after 7 operations: not kept: the checkpoints are [1]"), "{message}");
+}
+
+#[test]
+fn a_second_process_that_does_not_do_its_operations_is_no_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let verdict = conformance::a_crash_between_any_two_operations_loses_nothing_announced(
+        &file(dir.path()),
+        &mut |_, _| Ok("tidegate-crash\n".to_owned()),
+    );
+    let message = verdict.unwrap_err().to_string();
+    assert!(message.contains("did not do its operations"), "{message}");
 }
 
 #[test]
@@ -205,6 +321,28 @@ fn another_process_opens_the_text_and_one_that_does_not_know_the_name_says_what_
 }
 
 #[test]
+fn another_process_opens_the_text_of_a_file_system_storage_and_adds_to_it() {
+    if let Ok(uri) = std::env::var(URI) {
+        add_to(&*open_uri(&uri).unwrap(), 1);
+        println!("\nadded");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let storage = file(&dir.path().join("of 100%")).with_file_state_size_threshold(0).unwrap();
+    add_to(&storage, 0);
+    let name = "another_process_opens_the_text_of_a_file_system_storage_and_adds_to_it";
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env(URI, storage.to_uri().to_string())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.lines().any(|line| line == "added"), "{said}");
+    add_to(&storage, 2);
+}
+
+#[test]
 fn an_earlier_start_in_another_process_commits_nothing_once_there_is_a_later_one() {
     let dir = tempfile::tempdir().unwrap();
     let storage = encrypted(dir.path());
@@ -249,6 +387,7 @@ fn every_storage_can_be_called_from_within_tokio() {
             sled(&dir.path().join("split"), Placement::Split),
             sled(&dir.path().join("sled"), Placement::Sled),
             Arc::new(JobManagerCheckpointStorage::new()),
+            Arc::new(file(&dir.path().join("file"))),
             encrypted(&dir.path().join("encrypted")),
         ];
         for storage in storages {

@@ -2,7 +2,7 @@
 //! kill it at random moments, start it again, and compare the outputs byte for byte with a count
 //! made apart from it; then give it every wrong input that a user may.
 //!
-//! `TIDEGATE_KILLS=100` makes the rounds longer: that many kills for each placement, over several
+//! `TIDEGATE_KILLS=100` makes the rounds longer: that many kills for each storage, over several
 //! megabytes. `TIDEGATE_SEED` repeats a run's random choices as far as the machine's timing allows.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what goes wrong here fails the test")]
@@ -19,6 +19,8 @@ use tidegate::config::CheckpointConfig;
 use tidegate::local::{Flow, Job, JobEnd, Next, Output, Source};
 use tidegate::storage::SledCheckpointStorage;
 
+#[path = "word_count/storages.rs"]
+mod storages;
 mod support;
 
 use support::child::{self, Run};
@@ -26,7 +28,7 @@ use support::corpus;
 use support::count::{self, assert_same};
 use support::random::Random;
 
-/// Kills for each placement unless the environment asks for more; there are two placements.
+/// Kills for each storage unless the environment asks for more; there are three.
 const KILLS: u64 = 14;
 
 /// Kills of one run before it is left to finish.
@@ -34,15 +36,15 @@ const KILLS_OF_A_RUN: u64 = 5;
 
 #[test]
 fn outputs_are_exact_after_any_number_of_kills_in_the_log() {
-    outputs_are_exact_after_kills("split");
+    outputs_are_exact_after_kills("split", |_| ["--placement".into(), "split".into()]);
 }
 
 #[test]
 fn outputs_are_exact_after_any_number_of_kills_in_sled() {
-    outputs_are_exact_after_kills("sled");
+    outputs_are_exact_after_kills("sled", |_| ["--placement".into(), "sled".into()]);
 }
 
-fn outputs_are_exact_after_kills(placement: &str) {
+fn outputs_are_exact_after_kills(name: &str, place: impl Fn(&Path) -> [String; 2]) {
     let asked = number_from("TIDEGATE_KILLS");
     let target = asked.unwrap_or(KILLS);
     let bytes = if asked.is_some() { 4_000_000 } else { 600_000 };
@@ -51,20 +53,15 @@ fn outputs_are_exact_after_kills(placement: &str) {
     let expected = count::expected(&inputs);
     let rate = expected.lines.len() / 4;
     let seed = number_from("TIDEGATE_SEED").unwrap_or(7);
-    let mut random = Random::new(seed ^ placement.len() as u64);
+    let mut random = Random::new(seed ^ name.len() as u64);
 
     let (mut kills, mut restores, mut rounds) = (0, 0, 0);
     while kills < target {
         let round = dir.path().join(format!("round-{rounds}"));
         fs::create_dir(&round).unwrap();
-        let run = Run::new(&round, &inputs).with(&[
-            "--placement",
-            placement,
-            "--interval",
-            "20ms",
-            "--rate",
-            &rate.to_string(),
-        ]);
+        let [option, value] = place(&round);
+        let paced = ["--interval", "20ms", "--rate", &rate.to_string()];
+        let run = Run::new(&round, &inputs).with(&[&option, &value]).with(&paced);
         let (killed, found) = kill_and_resume(&run, &round, &mut random, target - kills);
         kills += killed;
         restores += found;
@@ -73,7 +70,7 @@ fn outputs_are_exact_after_kills(placement: &str) {
         fs::remove_dir_all(&round).unwrap();
         assert!(rounds < 20 + target, "runs end before they are killed");
     }
-    println!("{placement}: {kills} kills over {rounds} runs, {restores} restores (seed {seed})");
+    println!("{name}: {kills} kills over {rounds} runs, {restores} restores (seed {seed})");
     assert!(restores > kills / 4, "few starts found a checkpoint");
 }
 
@@ -213,16 +210,20 @@ fn another_rate_and_interval_may_go_on_with_a_saved_run() {
 #[test]
 fn other_input_or_another_parallelism_is_refused_and_loses_nothing() {
     let (dir, inputs) = small_corpus();
-    let first = inputs.first().unwrap();
-    let run = stopped_run(&dir, &inputs);
-    let expected = count::expected(&inputs);
+    changes_are_refused(&dir, &inputs, &[]);
+}
 
-    let fewer = Run::new(dir.path(), inputs.get(1..).unwrap()).finish();
+fn changes_are_refused(dir: &TempDir, inputs: &[PathBuf], place: &[&str]) {
+    let first = inputs.first().unwrap();
+    let run = stopped_run_in(dir, inputs, place);
+    let expected = count::expected(inputs);
+
+    let fewer = Run::new(dir.path(), inputs.get(1..).unwrap()).with(place).finish();
     refused(&fewer, 1, "files");
-    let mut swapped = inputs.clone();
+    let mut swapped = inputs.to_vec();
     swapped.swap(0, 1);
-    refused(&Run::new(dir.path(), &swapped).finish(), 1, "file 0");
-    let other = Run::new(dir.path(), &inputs).with(&["--parallelism", "3"]).finish();
+    refused(&Run::new(dir.path(), &swapped).with(place).finish(), 1, "file 0");
+    let other = Run::new(dir.path(), inputs).with(place).with(&["--parallelism", "3"]).finish();
     refused(&other, 1, "parallelism");
     let kept = fs::read(first).unwrap();
     fs::write(first, b"something else\n").unwrap();
@@ -438,10 +439,15 @@ fn a_state_directory_in_use_is_refused() {
 
 /// A run that was killed after its first checkpoints.
 fn stopped_run(dir: &TempDir, inputs: &[PathBuf]) -> Run {
+    stopped_run_in(dir, inputs, &[])
+}
+
+fn stopped_run_in(dir: &TempDir, inputs: &[PathBuf], place: &[&str]) -> Run {
     let log = dir.path().join("log");
-    let slow = Run::new(dir.path(), inputs).with(&["--rate", "2000", "--interval", "20ms"]);
+    let run = || Run::new(dir.path(), inputs).with(place);
+    let slow = run().with(&["--rate", "2000", "--interval", "20ms"]);
     kill_after(&slow, &log, Duration::from_millis(700));
-    Run::new(dir.path(), inputs)
+    run()
 }
 
 fn kill_after(run: &Run, log: &Path, delay: Duration) {

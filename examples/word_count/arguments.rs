@@ -20,6 +20,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
 
+    /// Where the checkpoints are instead of --state: `file:///DIR`,
+    /// `sled:///DIR?placement=sled`, `memory:` (gone with the process), or
+    /// `custom:encrypted?directory=DIR&key=NUMBER`
+    #[arg(long, value_name = "URI")]
+    pub(crate) storage: Option<String>,
+
     /// Where the results go [default: `target/word_count/output`]
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
@@ -39,8 +45,8 @@ pub(crate) struct Arguments {
     #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub(crate) rate: Option<u64>,
 
-    /// Where the bytes of a new state lie: beside sled in the store's log, or all in sled
-    /// [default: split]
+    /// Where the bytes of a new --state lie: beside sled in the store's log, or all in sled; with
+    /// --storage it is written into the URI [default: split]
     #[arg(long, value_enum)]
     pub(crate) placement: Option<Place>,
 
@@ -70,8 +76,8 @@ impl Arguments {
     }
 }
 
-/// What to type to go on after a kill.
-pub(crate) fn command_to_resume() -> String {
+/// What to type after a kill: to go on, or to start over.
+pub(crate) fn command_to_start_again(fresh: bool) -> String {
     let mut command = Vec::new();
     let mut words = std::env::args_os().map(|word| quoted(&word.to_string_lossy()));
     let program = words.next().unwrap_or_default();
@@ -82,6 +88,7 @@ pub(crate) fn command_to_resume() -> String {
         command.push(program);
     }
     command.extend(words.filter(|word| word != "--fresh"));
+    command.extend(fresh.then(|| "--fresh".to_owned()));
     command.join(" ")
 }
 

@@ -6,6 +6,8 @@
 //! undisturbed run.
 
 mod arguments;
+#[path = "../encrypted_storage/directory.rs"]
+mod encrypted;
 mod flow;
 mod input;
 mod output;

@@ -1,11 +1,9 @@
-//! What an earlier run in the state directory means for this one.
-
-use std::path::Path;
+//! What an earlier run means for this one.
 
 use tidegate::{Error, ErrorKind, Result};
 
 use crate::input::Input;
-use crate::state::Saved;
+use crate::state::{Saved, State};
 
 /// What to do about it.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,7 +17,7 @@ pub(crate) enum Plan {
 }
 
 /// Decides between going on, starting over and refusing.
-pub(crate) fn plan(saved: &Saved, input: &Input, parallelism: u32, state: &Path) -> Result<Plan> {
+pub(crate) fn plan(saved: &Saved, input: &Input, parallelism: u32, state: &State) -> Result<Plan> {
     let difference = match input.difference(&saved.input) {
         Some(change) if input.is_default => {
             return Ok(Plan::StartOver(format!("the files of this crate changed: {change}")));
@@ -36,9 +34,8 @@ pub(crate) fn plan(saved: &Saved, input: &Input, parallelism: u32, state: &Path)
     Err(Error::new(
         ErrorKind::Incompatible,
         format!(
-            "{} holds another run: {difference}; give it the arguments of that run, another \
-             --state and --output, or --fresh to start over",
-            state.display()
+            "{state} holds another run: {difference}; give it the arguments of that run, another \
+             --state or --storage and --output, or --fresh to start over"
         ),
     ))
 }

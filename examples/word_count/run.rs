@@ -12,7 +12,7 @@ use tidegate::restore::{RestorePolicy, RestoreReport};
 use tidegate::{CheckpointId, Error, ErrorKind, Result};
 
 use crate::Failure;
-use crate::arguments::{Arguments, command_to_resume};
+use crate::arguments::{Arguments, command_to_start_again};
 use crate::flow::{COUNT, flow};
 use crate::input::Input;
 use crate::output;
@@ -21,7 +21,7 @@ use crate::progress::{Watch, Watcher, say};
 use crate::rate::RateLimit;
 use crate::signals::StopSignal;
 use crate::source::{FileSource, ReadSoFar};
-use crate::state::{INPUT, JOB, look, storage};
+use crate::state::{INPUT, JOB, State};
 use crate::words::Bytes;
 
 /// How long a run over the default files takes.
@@ -38,14 +38,15 @@ pub(crate) enum Ended {
 /// Does what the arguments ask for.
 pub(crate) fn run(arguments: &Arguments) -> Result<Ended, Failure> {
     let config = config(arguments).map_err(Failure::Usage)?;
+    let state = State::of(arguments, &config).map_err(Failure::Usage)?;
     let input = Input::open(&arguments.input).map_err(Failure::Usage)?;
-    let (state, output) = (arguments.state_dir(), arguments.output_dir());
+    let output = arguments.output_dir();
     let policy = match decide(arguments, &input, &state)? {
         Plan::Nothing => return finished_before(&state, &output),
         Plan::GoOn => RestorePolicy::Latest,
         Plan::StartOver(reason) => {
             say(&format!("starting over: {reason}"));
-            if look(&state)?.is_none() {
+            if state.look()?.is_none() {
                 // No state refers to what lies there, so no start could ever need it.
                 output::remove_lines(&output)?;
             }
@@ -53,15 +54,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Ended, Failure> {
         }
     };
     introduce(&input, &state, &output);
-    Ok(count(arguments, config, &input, policy)?)
+    Ok(count(arguments, config, &input, &state, policy)?)
 }
 
-fn decide(arguments: &Arguments, input: &Input, state: &Path) -> Result<Plan> {
+fn decide(arguments: &Arguments, input: &Input, state: &State) -> Result<Plan, Failure> {
     if arguments.fresh {
         return Ok(Plan::StartOver("--fresh was given".into()));
     }
-    match look(state)? {
-        Some(saved) => plan(&saved, input, arguments.parallelism, state),
+    match state.look()? {
+        Some(saved) => Ok(plan(&saved, input, arguments.parallelism, state)?),
         None => Ok(Plan::GoOn),
     }
 }
@@ -75,16 +76,16 @@ fn count(
     arguments: &Arguments,
     config: EffectiveConfig,
     input: &Input,
+    state: &State,
     policy: RestorePolicy,
 ) -> Result<Ended> {
     let output = arguments.output_dir();
-    let storage = storage(arguments.state_dir(), arguments.placement);
     let stop = StopSignal::listen()?;
     let rate = Arc::new(RateLimit::new(rate(arguments, input)));
     let read: Vec<_> = (0..arguments.parallelism).map(|_| Arc::new(ReadSoFar::default())).collect();
     let sources = FileSource::all(input, &rate, &read);
     let flow = flow(sources, arguments.parallelism, output::lines_dir(&output))?;
-    let job = Job::builder(JOB, flow, config, storage)
+    let job = Job::builder(JOB, flow, config, state.storage())
         .restore_policy(policy)
         .expect_property(INPUT, input.identity())
         .listener(Arc::new(Narrator::new(&output)))
@@ -133,17 +134,16 @@ fn finish(finished: Finished, input: &Input, output: &Path) -> Result<()> {
     Ok(())
 }
 
-fn finished_before(state: &Path, output: &Path) -> Result<Ended, Failure> {
+fn finished_before(state: &State, output: &Path) -> Result<Ended, Failure> {
     let counts = output::counts_path(output);
     if !counts.is_file() {
         let message = format!(
-            "the run in {} has finished, but {} is not there; --fresh counts again",
-            state.display(),
+            "the run in {state} has finished, but {} is not there; --fresh counts again",
             counts.display()
         );
         return Err(Failure::Run(Error::new(ErrorKind::NotFound, message)));
     }
-    say(&format!("the run in {} has finished already: {}", state.display(), counts.display()));
+    say(&format!("the run in {state} has finished already: {}", counts.display()));
     Ok(Ended::Finished)
 }
 
@@ -153,16 +153,20 @@ fn rate(arguments: &Arguments, input: &Input) -> Option<u64> {
     arguments.rate.or_else(paced)
 }
 
-fn introduce(input: &Input, state: &Path, output: &Path) {
+fn introduce(input: &Input, state: &State, output: &Path) {
     say(&format!(
-        "reading {} lines of {} files; checkpoints in {}, results in {}",
+        "reading {} lines of {} files; checkpoints in {state}, results in {}",
         input.lines(),
         input.files.len(),
-        state.display(),
         output.display()
     ));
     say(&format!("  kill it:  kill -9 {}", std::process::id()));
-    say(&format!("  go on:    {}", command_to_resume()));
+    if state.is_durable() {
+        say(&format!("  go on:    {}", command_to_start_again(false)));
+    } else {
+        // Nobody will know the lines of this run as theirs.
+        say(&format!("  again:    {}", command_to_start_again(true)));
+    }
 }
 
 /// Says what happens to the job.

@@ -1,16 +1,24 @@
-//! The state directory, and what it holds of an earlier run.
+//! Where the checkpoints are, and what lies there of an earlier run.
 
+use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tidegate::inspect::{SavedJob, finish_word, saved_jobs};
-use tidegate::storage::{CheckpointStorage, Placement, SledCheckpointStorage};
+use tidegate::catalog::{CheckpointInfo, Checkpoints};
+use tidegate::config::EffectiveConfig;
+use tidegate::inspect::{finish_word, saved_jobs};
+use tidegate::storage::{
+    CheckpointStorage, Placement, SledCheckpointStorage, StorageUri, register_storage, storage_of,
+};
 use tidegate::{Error, ErrorKind, JobId, Result};
 
-use crate::arguments::Place;
+use crate::Failure;
+use crate::arguments::{Arguments, Place};
+use crate::encrypted;
 use crate::flow::COUNT;
 
-/// The fixed name of the job in its store.
+/// The fixed name of the job in its storage.
 pub(crate) const JOB: &str = "word_count";
 
 /// The property under which checkpoints carry the identity of the input.
@@ -27,25 +35,108 @@ pub(crate) struct Saved {
     pub(crate) parallelism: Option<u32>,
 }
 
-/// The storage in the state directory.
-pub(crate) fn storage(dir: PathBuf, placement: Option<Place>) -> Arc<dyn CheckpointStorage> {
-    let storage = SledCheckpointStorage::new(dir);
-    Arc::new(match placement {
-        None => storage,
-        Some(Place::Split) => storage.with_placement(Placement::Split),
-        Some(Place::Sled) => storage.with_placement(Placement::Sled),
-    })
+/// Where the checkpoints are.
+#[derive(Debug)]
+pub(crate) struct State {
+    storage: Arc<dyn CheckpointStorage>,
+    /// The directory of a sled store, which is looked at without being opened.
+    store: Option<PathBuf>,
 }
 
-/// Looks at the state directory without touching it.
-pub(crate) fn look(dir: &Path) -> Result<Option<Saved>> {
+impl State {
+    /// What `--storage` names, or the store under `--state`.
+    ///
+    /// # Errors
+    /// `Invalid` when the text is wrong, or arguments contradict each other.
+    pub(crate) fn of(arguments: &Arguments, config: &EffectiveConfig) -> Result<Self> {
+        let Some(text) = &arguments.storage else {
+            let dir = arguments.state_dir();
+            let storage = Arc::new(sled(&dir, arguments.placement));
+            return Ok(Self { storage, store: Some(dir) });
+        };
+        if let Some(place) = arguments.placement {
+            return Err(Error::invalid(format!(
+                "--placement is for the store under --state; with --storage write it into the URI: \
+                 sled:///DIR?placement={}",
+                placement(place)
+            )));
+        }
+        if let Some(dir) = arguments.state.as_ref().filter(|dir| !is_free(dir)) {
+            return Err(Error::invalid(format!(
+                "--storage is used instead of --state, but {} is no empty directory: leave one of \
+                 them out",
+                dir.display()
+            )));
+        }
+        register_storage("encrypted", encrypted::open)?;
+        let uri: StorageUri = text.parse()?;
+        let store = match &uri {
+            StorageUri::Sled { directory, .. } => Some(directory.clone()),
+            _ => None,
+        };
+        Ok(Self { storage: storage_of(config, Some(uri.storage()?))?, store })
+    }
+
+    pub(crate) fn storage(&self) -> Arc<dyn CheckpointStorage> {
+        Arc::clone(&self.storage)
+    }
+
+    /// True when a later process can go on from what lies here.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.storage.capabilities().is_durable()
+    }
+
+    /// Looks at what an earlier run left: at a sled store without touching it, into any other storage
+    /// by opening it, which is a start of the job.
+    pub(crate) fn look(&self) -> Result<Option<Saved>, Failure> {
+        match &self.store {
+            Some(dir) => Ok(look_at_store(dir)?),
+            None => look_into(&*self.storage),
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.store {
+            Some(dir) => dir.display().fmt(f),
+            None => f.write_str(&self.storage.location()),
+        }
+    }
+}
+
+/// The storage in the state directory.
+fn sled(dir: &Path, place: Option<Place>) -> SledCheckpointStorage {
+    let storage = SledCheckpointStorage::new(dir);
+    match place {
+        None => storage,
+        Some(place) => storage.with_placement(placement(place)),
+    }
+}
+
+fn placement(place: Place) -> Placement {
+    match place {
+        Place::Split => Placement::Split,
+        Place::Sled => Placement::Sled,
+    }
+}
+
+/// True for a directory that is empty or not there.
+fn is_free(dir: &Path) -> bool {
+    match fs::read_dir(dir) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
+fn look_at_store(dir: &Path) -> Result<Option<Saved>> {
     if let Some(input) = finish_word(dir, &JobId::new(JOB)?)? {
         return Ok(Some(Saved { finished: true, input, parallelism: None }));
     }
     let (mine, others): (Vec<_>, Vec<_>) =
         saved_jobs(dir)?.into_iter().partition(|saved| saved.job == JOB);
     if let Some(saved) = mine.first() {
-        return Ok(understand(saved));
+        return Ok(saved.newest.as_ref().and_then(understand));
     }
     let others: Vec<_> = others.into_iter().map(|other| other.job).collect();
     if others.is_empty() {
@@ -59,14 +150,26 @@ pub(crate) fn look(dir: &Path) -> Result<Option<Saved>> {
     Err(Error::new(ErrorKind::Conflict, message))
 }
 
-fn understand(saved: &SavedJob) -> Option<Saved> {
-    let newest = saved.newest.as_ref();
-    let input = newest.and_then(|newest| newest.properties.get(INPUT)).cloned();
-    let count = newest
-        .and_then(|newest| newest.operators.iter().find(|operator| operator.uid.as_str() == COUNT));
+fn look_into(storage: &dyn CheckpointStorage) -> Result<Option<Saved>, Failure> {
+    // What the text names is asked for here for the first time.
+    let opened = storage.open(&JobId::new(JOB)?).map_err(|error| match error.kind() {
+        ErrorKind::Invalid | ErrorKind::NotFound => Failure::Usage(error),
+        _ => Failure::Run(error),
+    })?;
+    let checkpoints = Checkpoints::new(opened);
+    if let Some(input) = checkpoints.finish() {
+        return Ok(Some(Saved { finished: true, input, parallelism: None }));
+    }
+    let newest = checkpoints.newest()?;
+    let newest = newest.map(|id| checkpoints.info(id)).transpose()?;
+    Ok(newest.as_ref().and_then(understand))
+}
+
+fn understand(newest: &CheckpointInfo) -> Option<Saved> {
+    let count = newest.operators.iter().find(|operator| operator.uid.as_str() == COUNT);
     Some(Saved {
         finished: false,
-        input: input?,
+        input: newest.properties.get(INPUT)?.clone(),
         parallelism: count.map(|count| count.parallelism),
     })
 }

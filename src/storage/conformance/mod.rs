@@ -19,6 +19,7 @@
 //! # Ok::<_, tidegate::Error>(())
 //! ```
 
+mod crash;
 mod life;
 mod names;
 mod size;
@@ -34,6 +35,7 @@ use crate::storage::CheckpointStorage;
 #[cfg(doc)]
 use crate::storage::StorageCapabilities;
 
+pub use crash::{a_crash_between_any_two_operations_loses_nothing_announced, crash_after};
 pub use life::{
     an_older_attempt_cannot_publish, commits_go_up, discard_removes_exactly_its_own,
     ids_and_attempts_rise, jobs_share_a_storage, the_finish_record_outlives_checkpoints,
@@ -135,6 +137,9 @@ impl fmt::Display for Report {
 }
 
 /// Judges every promise, each with a storage of its own: `make` gives a new, empty one.
+///
+/// What needs a second process is judged apart:
+/// [`a_crash_between_any_two_operations_loses_nothing_announced`].
 ///
 /// A storage without a maximum state size gets a state of 256 MiB; 3 GiB with `TIDEGATE_LARGE=1` in
 /// the environment. Its memory is the whole process's: run nothing beside it.

@@ -7,11 +7,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, JobId, OperatorUid, TaskId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
-use crate::storage::access::{PendingRecords, RecordSource};
+use crate::storage::access::{PendingRecords, RecordSource, RecordWriter};
 use crate::storage::{CheckpointStorage, JobStorage};
 
 /// The tasks of an ordinary checkpoint.
-const SUBTASKS: u32 = 2;
+pub(super) const SUBTASKS: u32 = 2;
 
 /// What the commit record says.
 const COMMIT_BODY: &[u8] = b"commit";
@@ -70,6 +70,11 @@ impl Work {
         Ok(Self { job, most: storage.capabilities().max_state_size() })
     }
 
+    /// The same job, with smaller states.
+    pub(super) fn with_states_of_at_most(self, bytes: u64) -> Self {
+        Self { most: Some(self.most.map_or(bytes, |most| most.min(bytes))), ..self }
+    }
+
     /// The sizes of the states of a task, none above the maximum: a few bytes, several kilobytes,
     /// more than a chunk.
     fn lengths(&self, id: CheckpointId, subtask: u32) -> Vec<usize> {
@@ -98,8 +103,19 @@ impl Work {
         id: u64,
         task: &TaskId,
     ) -> Result<RecordRef> {
-        let id = CheckpointId(id);
         let mut writer = pending.writer(task)?;
+        let manifest = self.write_chunks(&mut *writer, id, task)?;
+        writer.finish(&manifest)
+    }
+
+    /// Writes the chunks of one task's part, and gives the manifest over them.
+    pub(super) fn write_chunks(
+        &self,
+        writer: &mut dyn RecordWriter,
+        id: u64,
+        task: &TaskId,
+    ) -> Result<Node> {
+        let id = CheckpointId(id);
         let mut node = Node { refs: Vec::new(), body: task.to_string().into_bytes() };
         for (section, len) in (0..).zip(self.lengths(id, task.subtask)) {
             let mut pattern = Pattern::new(id, task.subtask, section);
@@ -111,7 +127,7 @@ impl Work {
                 node.refs.push(writer.chunk(&format!("state-{section}"), section, &chunk)?);
             }
         }
-        writer.finish(&node)
+        Ok(node)
     }
 
     /// Completes a checkpoint of two tasks.
