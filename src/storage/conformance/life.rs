@@ -30,6 +30,32 @@ pub fn discard_removes_exactly_its_own(storage: &dyn CheckpointStorage) -> Resul
     Ok(Verdict::Kept)
 }
 
+/// What several checkpoints have in common is there as long as one of them, whichever wrote it.
+///
+/// # Errors
+/// The first thing that does not hold, or what the storage answers.
+pub fn what_checkpoints_share_outlives_the_one_that_wrote_it(
+    storage: &dyn CheckpointStorage,
+) -> Result<Verdict> {
+    let open = || Ok::<_, Error>(Work::open(storage, "job")?.with_the_content_of(1));
+    let work = open()?;
+    (1..=3).try_for_each(|id| work.commit(id))?;
+    work.discard(&[1])?;
+    work.check_all(&[2, 3])?;
+    let given_up = work.begin(4)?;
+    work.write(&*given_up, 4, &task(0)?)?;
+    work.discard(&[2])?;
+    drop(given_up);
+    work.check_all(&[3])?;
+    drop(work);
+    let work = open()?;
+    work.check_all(&[3])?;
+    work.commit(5)?;
+    work.discard(&[3])?;
+    work.check_all(&[5])?;
+    Ok(Verdict::Kept)
+}
+
 /// What was not committed is not listed, and disturbs nothing that is.
 ///
 /// # Errors

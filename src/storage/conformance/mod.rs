@@ -39,7 +39,8 @@ pub use crash::{a_crash_between_any_two_operations_loses_nothing_announced, cras
 pub use life::{
     an_older_attempt_cannot_publish, commits_go_up, discard_removes_exactly_its_own,
     ids_and_attempts_rise, jobs_share_a_storage, the_finish_record_outlives_checkpoints,
-    uncommitted_leaves_nothing, what_is_durable_outlives_the_description,
+    uncommitted_leaves_nothing, what_checkpoints_share_outlives_the_one_that_wrote_it,
+    what_is_durable_outlives_the_description,
 };
 pub use names::{
     a_wrong_reference_is_refused, long_and_odd_names_are_told_apart, zero_bytes_are_a_checkpoint,
@@ -62,12 +63,16 @@ pub enum Verdict {
 type Promise = fn(&dyn CheckpointStorage) -> Result<Verdict>;
 
 /// Every promise by its name.
-const PROMISES: [(&str, Promise); 16] = [
+const PROMISES: [(&str, Promise); 17] = [
     ("what_is_committed_can_be_read", what_is_committed_can_be_read),
     ("a_checkpoint_becomes_visible_at_once", a_checkpoint_becomes_visible_at_once),
     ("sixteen_writers_write_at_once", sixteen_writers_write_at_once),
     ("uncommitted_leaves_nothing", uncommitted_leaves_nothing),
     ("discard_removes_exactly_its_own", discard_removes_exactly_its_own),
+    (
+        "what_checkpoints_share_outlives_the_one_that_wrote_it",
+        what_checkpoints_share_outlives_the_one_that_wrote_it,
+    ),
     ("commits_go_up", commits_go_up),
     ("ids_and_attempts_rise", ids_and_attempts_rise),
     ("an_older_attempt_cannot_publish", an_older_attempt_cannot_publish),

@@ -62,17 +62,28 @@ impl Pattern {
 pub(super) struct Work {
     pub(super) job: JobStorage,
     most: Option<u64>,
+    /// All checkpoints hold what this one would.
+    content: Option<u64>,
 }
 
 impl Work {
     pub(super) fn open(storage: &dyn CheckpointStorage, job: &str) -> Result<Self> {
         let job = storage.open(&JobId::new(job)?)?;
-        Ok(Self { job, most: storage.capabilities().max_state_size() })
+        Ok(Self { job, most: storage.capabilities().max_state_size(), content: None })
     }
 
     /// The same job, with smaller states.
     pub(super) fn with_states_of_at_most(self, bytes: u64) -> Self {
         Self { most: Some(self.most.map_or(bytes, |most| most.min(bytes))), ..self }
+    }
+
+    /// The same job, whose state stays what it is at this checkpoint.
+    pub(super) fn with_the_content_of(self, id: u64) -> Self {
+        Self { content: Some(id), ..self }
+    }
+
+    fn content(&self, id: u64) -> CheckpointId {
+        CheckpointId(self.content.unwrap_or(id))
     }
 
     /// The sizes of the states of a task, none above the maximum: a few bytes, several kilobytes,
@@ -115,7 +126,7 @@ impl Work {
         id: u64,
         task: &TaskId,
     ) -> Result<Node> {
-        let id = CheckpointId(id);
+        let id = self.content(id);
         let mut node = Node { refs: Vec::new(), body: task.to_string().into_bytes() };
         for (section, len) in (0..).zip(self.lengths(id, task.subtask)) {
             let mut pattern = Pattern::new(id, task.subtask, section);
@@ -165,7 +176,7 @@ impl Work {
             let node = source.node(manifest)?;
             expect(node.body == task.to_string().as_bytes(), "a manifest reads back")?;
             let mut chunks = node.refs.iter();
-            let id = CheckpointId(id);
+            let id = self.content(id);
             for (section, len) in (0..).zip(self.lengths(id, task.subtask)) {
                 let mut pattern = Pattern::new(id, task.subtask, section);
                 let mut left = len;
