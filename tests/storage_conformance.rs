@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use tidegate::catalog::{CheckpointPlan, Checkpoints, OperatorSpec};
 use tidegate::state::{SectionKey, SectionKind, SnapshotSink, SnapshotSource};
 use tidegate::storage::{
-    CheckpointStorage, CustomCheckpointStorage, JobManagerCheckpointStorage, Placement,
+    CheckpointStorage, CustomCheckpointStorage, FileSystemCheckpointStorage, JobManagerCheckpointStorage, Placement,
     SledCheckpointStorage, StorageCapabilities, conformance, open_uri, register_storage,
 };
 use tidegate::{ErrorKind, JobId, OperatorUid, TaskId};
@@ -70,9 +70,23 @@ fn the_sled_store_with_split_placement_keeps_every_promise() {
 
 #[test]
 fn the_sled_store_with_sled_placement_keeps_every_promise_but_that_of_little_memory() {
-    let skipped =
-        ["a_state_above_the_maximum_fails_cleanly", "a_large_state_streams_in_little_memory"];
+    let skipped = [
+        "a_state_above_the_maximum_fails_cleanly",
+        "a_large_state_streams_in_little_memory",
+        "a_large_stream_fits_or_fails_cleanly",
+    ];
     judge("sled", |dir| sled(dir, Placement::Sled), &skipped);
+}
+
+#[test]
+fn the_file_system_storage_keeps_every_promise() {
+    let skipped =
+        ["what_is_durable_outlives_the_description", "a_state_above_the_maximum_fails_cleanly"];
+    let file = |dir: &Path| -> Shared {
+        let path = format!("file://{}", dir.to_str().unwrap());
+        Arc::new(FileSystemCheckpointStorage::new(path).unwrap())
+    };
+    judge("file", file, &skipped);
 }
 
 #[test]

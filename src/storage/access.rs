@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::ids::{Attempt, CheckpointId, JobId, TaskId};
 use crate::record::{Node, RecordRef};
+use crate::storage::stream::StreamStore;
 use crate::storage::{StorageCapabilities, StorageUri};
 
 /// A description of where checkpoints are kept (Flink: `CheckpointStorage`): cheap to clone and
@@ -106,6 +107,9 @@ pub(crate) trait JobAccess: RecordSource {
 
     /// What [`record_finish`](Self::record_finish) recorded.
     fn finish(&self) -> Option<Vec<u8>>;
+
+    /// The raw streams beside the records.
+    fn streams(&self) -> Arc<dyn StreamStore>;
 }
 
 /// The records of one checkpoint on their way to becoming durable together. Dropped without a

@@ -19,6 +19,7 @@
 //! | `facts` | what an open job knows, as values |
 //! | `job` | one open job |
 //! | `pending`, `writer` | a checkpoint in progress, and one task's part of it |
+//! | `streams` | raw streams as files, here and for the sled store |
 
 mod claim;
 mod description;
@@ -30,11 +31,13 @@ mod location;
 mod metadata;
 mod output;
 mod pending;
+pub(in crate::storage) mod streams;
 mod survey;
 mod table;
 mod writer;
 
 pub use description::FileSystemCheckpointStorage;
+pub(in crate::storage) use layout::random;
 
 #[cfg(test)]
 mod tests;
