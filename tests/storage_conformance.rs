@@ -20,8 +20,9 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use tidegate::catalog::{CheckpointPlan, Checkpoints, OperatorSpec};
 use tidegate::state::{SectionKey, SectionKind, SnapshotSink, SnapshotSource};
 use tidegate::storage::{
-    CheckpointStorage, CustomCheckpointStorage, FileSystemCheckpointStorage, JobManagerCheckpointStorage, Placement,
-    SledCheckpointStorage, StorageCapabilities, conformance, open_uri, register_storage,
+    CheckpointStorage, CustomCheckpointStorage, FileSystemCheckpointStorage,
+    JobManagerCheckpointStorage, Placement, SledCheckpointStorage, StorageCapabilities,
+    conformance, open_uri, register_storage,
 };
 use tidegate::{ErrorKind, JobId, OperatorUid, TaskId};
 

@@ -96,3 +96,22 @@ impl BlockWriter {
         self.sink.append(&hasher.finalize().to_le_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! Goal: the bytes of blocks never change by accident. Method: figures taken from elsewhere.
+
+    use super::*;
+
+    #[test]
+    fn the_layout_of_blocks_is_frozen() {
+        assert_eq!(checksum(7, 3, b"block"), 0xd0104f22);
+        assert_eq!([0, 1, 65_536, 65_537].map(encoded_len), [0, 5, 65_540, 65_545]);
+        assert_eq!(
+            [0, 65_535, 65_536, 200_000].map(block_of),
+            [(0, 0), (0, 65_535), (1, 0), (3, 3392)]
+        );
+        assert_eq!([0, 1, 2].map(block_offset), [0, 65_540, 131_080]);
+        assert_eq!([0, 1, 2].map(|number| block_len(number, 65_540)), [65_536, 4, 0]);
+    }
+}

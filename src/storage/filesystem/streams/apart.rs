@@ -83,8 +83,12 @@ impl Apart {
     }
 
     pub(in crate::storage) fn streams(&self) -> Arc<dyn StreamStore> {
+        Arc::new(self.files())
+    }
+
+    pub(super) fn files(&self) -> StreamFiles {
         let home: Arc<dyn StreamHome> = Arc::<Home>::clone(&self.home);
-        Arc::new(StreamFiles::new(home))
+        StreamFiles::new(home)
     }
 
     /// The highest checkpoint that has or had a location.

@@ -9,16 +9,15 @@ use std::sync::Arc;
 
 use crate::catalog::Checkpoints;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{CheckpointId, JobId};
+use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 use crate::storage::CheckpointedStateScope::{Exclusive, Shared};
 use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::filesystem::FileSystemCheckpointStorage;
+use crate::storage::filesystem::streams::{Apart, RecordsElsewhere};
 use crate::storage::filesystem::tests::{files, image, layout, listing};
 use crate::storage::stream::Place;
 use crate::storage::tests::{CutDisk, assert_whole, commit};
-use crate::storage::{
-    CheckpointStorage, CheckpointedStateScope, JobStorage, StreamStateHandle,
-};
+use crate::storage::{CheckpointedStateScope, JobStorage, StreamStateHandle};
 
 const ONE: CheckpointId = CheckpointId(1);
 
@@ -99,7 +98,7 @@ fn a_stream_of_at_most_the_threshold_lies_in_its_handle() {
             }
         }
     }
-    assert_eq!(tree(dir.path()), ["attempts/", "chk-1/", "shared/", "taskowned/"]);
+    assert_eq!(tree(dir.path()), ["chk-1/", "shared/", "taskowned/"]);
 }
 
 /// N5, N8: what is closed or dropped is gone, and discarding every handle empties the directory.
@@ -127,15 +126,12 @@ fn streams_of_all_sizes_share_a_directory_and_leave_it_empty() {
         .into_iter()
         .map(|(mut stream, len)| (stream.close_and_get_handle().unwrap().unwrap(), len))
         .collect();
-    assert_eq!(
-        tree(dir.path()),
-        ["attempts/", "chk-1/", "chk-1/NAME.stream", "shared/", "taskowned/"]
-    );
+    assert_eq!(tree(dir.path()), ["chk-1/", "chk-1/NAME.stream", "shared/", "taskowned/"]);
     for (handle, len) in &handles {
         assert_eq!(read(&job, handle).unwrap(), bytes(*len));
         job.discard_state(handle).unwrap();
     }
-    assert_eq!(tree(dir.path()), ["attempts/", "chk-1/", "shared/", "taskowned/"]);
+    assert_eq!(tree(dir.path()), ["chk-1/", "shared/", "taskowned/"]);
 }
 
 /// N19, N20: each scope has its directory.
@@ -149,7 +145,6 @@ fn every_scope_has_a_directory_of_its_own() {
     stream.write_all(&bytes(500)).unwrap();
     let owned = stream.close_and_get_handle().unwrap().unwrap();
     let expected = [
-        "attempts/",
         "chk-1/",
         "chk-1/NAME.stream",
         "shared/",
@@ -162,7 +157,7 @@ fn every_scope_has_a_directory_of_its_own() {
         job.discard_state(&handle.unwrap()).unwrap();
     }
     job.worker().discard_task_owned(&owned).unwrap();
-    assert_eq!(tree(dir.path()), ["attempts/", "chk-1/", "shared/", "taskowned/"]);
+    assert_eq!(tree(dir.path()), ["chk-1/", "shared/", "taskowned/"]);
 }
 
 /// N10, N11: a host's `_metadata` has its name once it is committed, zero bytes included.
@@ -176,12 +171,9 @@ fn the_metadata_of_a_host_have_their_name_once_committed() {
     stream.sync().unwrap();
     assert!(tree(dir.path()).contains(&"chk-1/_metadata.1.tmp".to_owned()));
     stream.close();
-    assert_eq!(tree(dir.path()), ["attempts/", "chk-1/", "shared/", "taskowned/"]);
+    assert_eq!(tree(dir.path()), ["chk-1/", "shared/", "taskowned/"]);
     let handle = job.metadata_stream(ONE).unwrap().close_and_get_handle().unwrap();
-    assert_eq!(
-        tree(dir.path()),
-        ["attempts/", "chk-1/", "chk-1/_metadata", "shared/", "taskowned/"]
-    );
+    assert_eq!(tree(dir.path()), ["chk-1/", "chk-1/_metadata", "shared/", "taskowned/"]);
     assert_eq!((handle.state_size(), read(&job, &handle).unwrap()), (0, Vec::new()));
 }
 
@@ -218,7 +210,7 @@ fn workers_make_no_directory_and_a_failing_commit_removes_none() {
     let staged = files(&dir.path().join("base/job/chk-1")).pop().unwrap();
     std::fs::remove_file(staged).unwrap();
     assert_eq!(stream.close_and_get_handle().unwrap_err().kind(), ErrorKind::Conflict);
-    assert_eq!(tree(dir.path()), ["attempts/", "chk-1/", "shared/", "taskowned/"]);
+    assert_eq!(tree(dir.path()), ["chk-1/", "shared/", "taskowned/"]);
 }
 
 #[test]
@@ -256,7 +248,7 @@ fn a_disposed_location_keeps_what_is_not_the_storages() {
     std::fs::write(&foreign, "not ours").unwrap();
     job.dispose_location(CheckpointId(1)).unwrap();
     job.dispose_location(CheckpointId(2)).unwrap();
-    assert_eq!(tree(dir.path()), ["attempts/", "chk-1/", "chk-1/notes", "shared/", "taskowned/"]);
+    assert_eq!(tree(dir.path()), ["chk-1/", "chk-1/notes", "shared/", "taskowned/"]);
     drop(job);
     let job = open(dir.path());
     assert_eq!(job.access().next_checkpoint_id(), CheckpointId(3));
@@ -294,7 +286,6 @@ fn a_start_removes_partial_streams_and_no_finished_one_of_an_owner() {
     assert_eq!(left, 5);
     let job = open(copy.path());
     let expected = [
-        "attempts/",
         "chk-1/",
         "chk-1/NAME.stream",
         "chk-1/_metadata",
@@ -328,24 +319,36 @@ fn a_duplicate_is_independent_of_its_original() {
     assert_eq!(read(&job, &made[0]).unwrap(), bytes(70_000));
     let gone = factory.duplicate(&[made[0].clone(), original], Exclusive).unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::NotFound);
-    assert_eq!(
-        tree(dir.path()),
-        ["attempts/", "chk-1/", "shared/", "shared/NAME.stream", "taskowned/"]
-    );
+    assert_eq!(tree(dir.path()), ["chk-1/", "shared/", "shared/NAME.stream", "taskowned/"]);
+}
+
+#[derive(Debug)]
+struct NoRecords;
+
+impl RecordsElsewhere for NoRecords {
+    fn attempt_max(&self) -> Attempt {
+        Attempt(1)
+    }
+
+    fn is_live(&self, _: CheckpointId) -> bool {
+        false
+    }
 }
 
 #[test]
 fn a_copy_is_made_where_a_file_cannot_have_a_second_name() {
     let dir = tempfile::tempdir().unwrap();
-    let job = open(dir.path());
-    job.initialize_location(ONE).unwrap();
-    let original = write(&job, ONE, Exclusive, 200_000).unwrap();
-    let path = files(&dir.path().join("base/job/chk-1")).pop().unwrap();
-    let files = super::StreamFiles::new(crate::storage::filesystem::tests::home(dir.path()));
-    let name = files.copy(&path, Place::Shared).unwrap();
-    let copied = dir.path().join("base/job/shared").join(name.file());
-    assert_eq!(std::fs::read(copied).unwrap(), std::fs::read(&path).unwrap());
-    assert_eq!(read(&job, &original).unwrap(), bytes(200_000));
+    let job = JobId::new("job").unwrap();
+    let identity = (StoreId([7; 16]), &job, Attempt(1));
+    let sizes = [100, 100];
+    let apart =
+        Apart::open(Arc::new(RealDisk), dir.path(), identity, sizes, Arc::new(NoRecords)).unwrap();
+    assert!(listing(dir.path()).is_empty(), "nothing is made before it is needed");
+    let original = dir.path().join("original");
+    std::fs::write(&original, bytes(200_000)).unwrap();
+    let name = apart.files().copy(&original, Place::Shared).unwrap();
+    let copied = dir.path().join("job/shared").join(name.file());
+    assert_eq!(std::fs::read(copied).unwrap(), bytes(200_000));
 }
 
 #[test]
@@ -399,7 +402,7 @@ fn damaged_metadata_of_a_host_are_kept_and_not_listed() {
     assert!(Checkpoints::new(job.clone()).ids().is_empty());
     assert_eq!(read(&job, &stream).unwrap(), bytes(500));
     job.dispose_location(ONE).unwrap();
-    assert_eq!(tree(dir.path()), ["attempts/", "shared/", "taskowned/"]);
+    assert_eq!(tree(dir.path()), ["shared/", "taskowned/"]);
 }
 
 /// What a run announced before its disk was cut off.

@@ -88,8 +88,8 @@ fn frozen(kind: FrameKind) -> Option<(&'static str, &'static str)> {
             ),
         )),
         FrameKind::Applied => Some(("61", "0600000000000000")),
-        // Only the file system storage has it.
-        FrameKind::Table => None,
+        // Only files have them.
+        FrameKind::Table | FrameKind::HostMetadata => None,
     }
 }
 
