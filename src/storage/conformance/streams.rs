@@ -8,7 +8,8 @@ use crate::record::codec;
 use crate::storage::conformance::Verdict;
 use crate::storage::conformance::work::{Pattern, Work, expect, expect_error};
 use crate::storage::{
-    CheckpointStorage, CheckpointedStateScope, JobStorage, StateInputStream, StreamStateHandle,
+    CheckpointStorage, CheckpointedStateScope, JobStorage, StateInputStream, StreamCloser,
+    StreamStateHandle,
 };
 
 const EXCLUSIVE: CheckpointedStateScope = CheckpointedStateScope::Exclusive;
@@ -197,7 +198,7 @@ pub fn close_from_another_thread_wins(storage: &dyn CheckpointStorage) -> Result
         let (closed, [committed, handle]) = std::thread::scope(|scope| {
             let closing = scope.spawn(|| {
                 (0..round % 4).for_each(|_| std::thread::yield_now());
-                closers.each_ref().map(super::super::stream::StreamCloser::close)
+                closers.each_ref().map(StreamCloser::close)
             });
             let metadata = metadata.close_and_get_handle().map(Some);
             let ends = [metadata, state.close_and_get_handle()];

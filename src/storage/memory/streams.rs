@@ -64,7 +64,9 @@ impl StreamStore for MemoryStreams {
                 let message = format!("checkpoint {id} has no location; the coordinator makes it");
                 return Err(Error::new(ErrorKind::NotFound, message));
             }
-            let is_free = !facts.hosted.contains_key(&id) && facts.writing.insert(id);
+            let is_complete = facts.stored().iter().any(|stored| stored.id == id);
+            let is_free =
+                !is_complete && !facts.hosted.contains_key(&id) && facts.writing.insert(id);
             if is_free { Ok(()) } else { Err(taken(id)) }
         })?;
         let name = StreamName::draw(self.realm(), place);

@@ -160,7 +160,7 @@ fn the_bytes_of_a_stream_lie_in_its_handle() {
     let job = storage.open(&JobId::new("job").unwrap()).unwrap();
     job.initialize_location(CheckpointId(3)).unwrap();
     let mut stream = job.metadata_stream(CheckpointId(3)).unwrap();
-    stream.write_all(&[7; 100_000]).unwrap();
+    stream.write_all(&vec![7; 100_000]).unwrap();
     let handle = stream.close_and_get_handle().unwrap();
     assert!(handle.is_inline());
     drop((job, stream));

@@ -65,13 +65,13 @@ mod tests {
             let streams = dir.path().join("streams/job");
             let job = storage.open(&JobId::new("job").unwrap()).unwrap();
             let mut stream = job.worker().task_owned_stream().unwrap();
-            stream.write_all(&[1; 20_480]).unwrap();
+            stream.write_all(&vec![1; 20_480]).unwrap();
             assert!(stream.close_and_get_handle().unwrap().unwrap().is_inline());
             assert!(!streams.exists());
             job.initialize_location(CheckpointId(3)).unwrap();
             let factory = job.worker().streams(CheckpointId(3));
             let mut stream = factory.create(CheckpointedStateScope::Exclusive).unwrap();
-            stream.write_all(&[1; 20_481]).unwrap();
+            stream.write_all(&vec![1; 20_481]).unwrap();
             assert!(!stream.close_and_get_handle().unwrap().unwrap().is_inline());
             let names = std::fs::read_dir(streams.join("chk-3")).unwrap();
             let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();

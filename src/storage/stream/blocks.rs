@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_layout_of_blocks_is_frozen() {
-        assert_eq!(checksum(7, 3, b"block"), 0xd0104f22);
+        assert_eq!(checksum(7, 3, b"block"), 0xd010_4f22);
         assert_eq!([0, 1, 65_536, 65_537].map(encoded_len), [0, 5, 65_540, 65_545]);
         assert_eq!(
             [0, 65_535, 65_536, 200_000].map(block_of),

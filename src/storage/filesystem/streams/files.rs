@@ -200,6 +200,10 @@ impl StreamStore for StreamFiles {
         let home = &*self.home;
         let _order = home.order();
         home.check_newest()?;
+        if home.is_live(id) {
+            let message = format!("checkpoint {id} is the crate's; discard it there");
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
         home.release_location(id)?;
         let dir = home.paths().checkpoint(id);
         if home.hosted().completed.contains_key(&id) {

@@ -38,8 +38,9 @@ pub(in crate::storage::filesystem) trait StreamHome:
     fn check_newest(&self) -> Result<()>;
     /// Makes the directory of a checkpoint, durably; one that this start made is no error.
     fn make_location(&self, id: CheckpointId) -> Result<()>;
-    /// `Conflict` when the checkpoint is not the host's; else its number is made to outlive its
-    /// directory. The caller holds the order.
+    /// True for a completed checkpoint of the crate's.
+    fn is_live(&self, id: CheckpointId) -> bool;
+    /// Makes the number of a checkpoint outlive its directory. The caller holds the order.
     fn release_location(&self, id: CheckpointId) -> Result<()>;
     /// Removes the directory, unless something else is in it. The caller holds the order.
     fn remove_location(&self, id: CheckpointId) -> Result<()>;

@@ -139,6 +139,9 @@ impl FileSink {
 /// # Errors
 /// `Conflict` when the checkpoint has metadata.
 pub(super) fn check_free(home: &dyn StreamHome, id: CheckpointId, target: &Path) -> Result<()> {
+    if home.is_live(id) {
+        return Err(Error::new(ErrorKind::Conflict, format!("checkpoint {id} is complete")));
+    }
     match home.disk().open(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed("open", target, error)),

@@ -72,6 +72,10 @@ fn tree(dir: &Path) -> Vec<String> {
     names
 }
 
+fn is_staged(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|end| end == "tmp")
+}
+
 /// N2, N32: nothing, at most the threshold, and more; however it is written and flushed.
 #[test]
 fn a_stream_of_at_most_the_threshold_lies_in_its_handle() {
@@ -282,7 +286,7 @@ fn a_start_removes_partial_streams_and_no_finished_one_of_an_owner() {
     }
     let copy = tempfile::tempdir().unwrap();
     image(dir.path(), copy.path());
-    let left = tree(copy.path()).iter().filter(|name| name.ends_with(".tmp")).count();
+    let left = tree(copy.path()).iter().filter(|name| is_staged(name)).count();
     assert_eq!(left, 5);
     let job = open(copy.path());
     let expected = [
@@ -459,7 +463,7 @@ fn check(dir: &Path, said: &Announced, cut: u64) {
         assert_eq!(read(&job, handle).unwrap(), bytes(300), "cut {cut}");
     }
     for name in listing(&dir.join("base/job")) {
-        assert!(!name.ends_with(".tmp"), "cut {cut}: {name} is left: {said:?}");
+        assert!(!is_staged(&name), "cut {cut}: {name} is left: {said:?}");
         let id = name.strip_prefix("chk-").and_then(|rest| rest.split_once('/'));
         let id = id.map(|(id, _)| CheckpointId(id.parse().unwrap()));
         let is_complete = id.is_none_or(|id| found.iter().any(|(found, _)| *found == id));
