@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::catalog::{
-    CheckpointPlan, CompletedCheckpoint, JobStatus, OperatorSpec, PendingCheckpoint, Retained,
-    VerifyReport, plan_end, plan_retention, verify_checkpoint,
+    CheckpointPlan, CompletedCheckpoint, ExternalCheckpoint, JobStatus, OperatorSpec,
+    PendingCheckpoint, Retained, VerifyReport, plan_end, plan_retention, verify_checkpoint,
 };
 use crate::chunk::SnapshotReader;
 use crate::config::ExternalizedCheckpointCleanup;
@@ -34,6 +34,9 @@ pub struct CheckpointInfo {
     pub operators: Vec<OperatorSpec>,
     /// What the job said of itself.
     pub properties: BTreeMap<String, String>,
+    /// Where a savepoint was just written beside the checkpoints, or found; none for what lies with
+    /// the job's checkpoints.
+    pub external_pointer: Option<String>,
 }
 
 impl CheckpointInfo {
@@ -53,6 +56,7 @@ impl CheckpointInfo {
             state_bytes: metadata.state_bytes,
             operators: operators.collect(),
             properties: metadata.properties.clone(),
+            external_pointer: None,
         }
     }
 }
@@ -61,12 +65,20 @@ impl CheckpointInfo {
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     storage: JobStorage,
+    /// What the job goes on from, when it lies elsewhere.
+    adopted: Option<ExternalCheckpoint>,
 }
 
 impl Checkpoints {
     /// The checkpoints in an open storage.
     pub fn new(storage: JobStorage) -> Self {
-        Self { storage }
+        Self { storage, adopted: None }
+    }
+
+    /// The same, with one more to read, by its number, that lies elsewhere: from now on its number means
+    /// it. It is not listed, not retained and never given up; new ids are above its own.
+    pub(crate) fn adopting(self, external: ExternalCheckpoint) -> Self {
+        Self { adopted: Some(external), ..self }
     }
 
     /// The number of this start of the job.
@@ -81,7 +93,8 @@ impl Checkpoints {
 
     /// An id above every id that the storage ever saw for this job, unfinished ones included.
     pub fn next_id(&self) -> CheckpointId {
-        self.storage.access().next_checkpoint_id()
+        let adopted = self.adopted.as_ref().map(|external| external.id().next());
+        self.storage.access().next_checkpoint_id().max(adopted.unwrap_or_default())
     }
 
     /// Ids of the completed checkpoints, oldest first.
@@ -102,8 +115,8 @@ impl Checkpoints {
     /// # Errors
     /// `Full`, `Poisoned` or `Unavailable` as the storage answers.
     pub fn begin(&self, id: CheckpointId, plan: CheckpointPlan) -> Result<PendingCheckpoint> {
-        let records = self.storage.access().begin(id)?;
-        Ok(PendingCheckpoint::new(id, self.attempt(), plan, records))
+        let (records, pointer) = self.storage.begin(id, plan.kind)?;
+        Ok(PendingCheckpoint::new(id, self.attempt(), plan, records).with_pointer(pointer))
     }
 
     /// The sections of one task, streaming.
@@ -111,7 +124,7 @@ impl Checkpoints {
     /// # Errors
     /// `NotFound` when there is no such checkpoint or task, `Corrupt` when its records are damaged.
     pub fn read_task(&self, id: CheckpointId, task: &TaskId) -> Result<SnapshotReader> {
-        self.load(id)?.open_task(&self.source(), task)
+        self.load(id)?.open_task(&self.source(id), task)
     }
 
     /// Reads everything that a checkpoint depends on and checks it. `progress` is told the bytes
@@ -120,7 +133,7 @@ impl Checkpoints {
     /// # Errors
     /// The first damage found.
     pub fn verify(&self, id: CheckpointId, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport> {
-        verify_checkpoint(&*self.source(), &self.stored(id)?, progress, &mut Err)
+        verify_checkpoint(&*self.source(id), &self.stored(id)?, progress, &mut Err)
     }
 
     /// The checkpoint that a job goes on from: the newest one that tasks were told of. A plain
@@ -221,14 +234,25 @@ impl Checkpoints {
     }
 
     pub(crate) fn load(&self, id: CheckpointId) -> Result<CompletedCheckpoint> {
-        CompletedCheckpoint::load(&*self.source(), &self.stored(id)?)
+        CompletedCheckpoint::load(&*self.source(id), &self.stored(id)?)
     }
 
-    pub(crate) fn source(&self) -> Arc<dyn RecordSource> {
-        Arc::clone(self.storage.access()) as Arc<dyn RecordSource>
+    fn adopted(&self, id: CheckpointId) -> Option<&ExternalCheckpoint> {
+        self.adopted.as_ref().filter(|external| external.id() == id)
+    }
+
+    /// What the records of a checkpoint are read from.
+    pub(crate) fn source(&self, id: CheckpointId) -> Arc<dyn RecordSource> {
+        match self.adopted(id) {
+            Some(external) => Arc::clone(external.location().records()),
+            None => Arc::clone(self.storage.access()) as Arc<dyn RecordSource>,
+        }
     }
 
     fn stored(&self, id: CheckpointId) -> Result<StoredCheckpoint> {
+        if let Some(external) = self.adopted(id) {
+            return Ok(external.location().stored());
+        }
         let stored = self.storage.access().stored();
         stored.into_iter().find(|stored| stored.id == id).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("there is no completed checkpoint {id}"))

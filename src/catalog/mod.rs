@@ -33,12 +33,14 @@
 
 mod checkpoint;
 mod completed;
+mod external;
 mod pending;
 mod retention;
 
 pub use checkpoint::VerifyReport;
 pub(crate) use checkpoint::{CompletedCheckpoint, verify_checkpoint};
 pub use completed::{CheckpointInfo, Checkpoints};
+pub use external::ExternalCheckpoint;
 pub use pending::{CheckpointPlan, OperatorSpec, PendingCheckpoint};
 pub use retention::JobStatus;
 pub(crate) use retention::{Retained, plan_end, plan_retention};

@@ -60,6 +60,7 @@ pub struct PendingCheckpoint {
     attempt: Attempt,
     plan: CheckpointPlan,
     records: Arc<dyn PendingRecords>,
+    pointer: Option<String>,
 }
 
 impl PendingCheckpoint {
@@ -69,7 +70,17 @@ impl PendingCheckpoint {
         plan: CheckpointPlan,
         records: Arc<dyn PendingRecords>,
     ) -> Self {
-        Self { id, attempt, plan, records }
+        Self { id, attempt, plan, records, pointer: None }
+    }
+
+    pub(crate) fn with_pointer(self, pointer: Option<String>) -> Self {
+        Self { pointer, ..self }
+    }
+
+    /// Where a savepoint will be found that is written beside the job's checkpoints (Flink:
+    /// `getExternalPointer`); none for what is kept with them.
+    pub fn external_pointer(&self) -> Option<&str> {
+        self.pointer.as_deref()
     }
 
     /// The checkpoint's number.
@@ -131,6 +142,7 @@ impl PendingCheckpoint {
             state_bytes,
             operators: self.plan.operators.clone(),
             properties: self.plan.properties.clone(),
+            external_pointer: self.pointer.clone(),
         })
     }
 

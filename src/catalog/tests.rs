@@ -33,7 +33,7 @@ fn numbers(ids: &[CheckpointId]) -> Vec<u64> {
 /// CompletedCheckpointStoreTest.testGetAllCheckpoints
 #[test]
 fn checkpoints_are_listed_oldest_first_also_by_the_next_start() {
-    let storage = JobManagerCheckpointStorage::new();
+    let storage = JobManagerCheckpointStorage::new().keeping_savepoints();
     let checkpoints = open(&storage);
     for id in [2, 9, 10, 100] {
         add(&checkpoints, id);
@@ -49,7 +49,7 @@ fn checkpoints_are_listed_oldest_first_also_by_the_next_start() {
 /// DefaultCompletedCheckpointStoreTest.testAddCheckpointSuccessfullyShouldRemoveOldOnes
 #[test]
 fn each_checkpoint_more_than_are_retained_gives_up_the_one_before() {
-    let checkpoints = open(&JobManagerCheckpointStorage::new());
+    let checkpoints = open(&JobManagerCheckpointStorage::new().keeping_savepoints());
     add(&checkpoints, 1);
     assert_eq!(numbers(&checkpoints.subsume(1).unwrap()), [0; 0]);
     for id in 2..=4 {
@@ -64,7 +64,7 @@ fn each_checkpoint_more_than_are_retained_gives_up_the_one_before() {
 /// Flink: DefaultCompletedCheckpointStoreTest.testNotSubsumedIfNotNeeded
 #[test]
 fn nothing_is_given_up_while_there_is_room() {
-    let checkpoints = open(&JobManagerCheckpointStorage::new());
+    let checkpoints = open(&JobManagerCheckpointStorage::new().keeping_savepoints());
     for id in 1..=3 {
         add(&checkpoints, id);
         assert_eq!(numbers(&checkpoints.subsume(3).unwrap()), [0; 0]);
@@ -75,7 +75,7 @@ fn nothing_is_given_up_while_there_is_room() {
 /// Flink: DefaultCompletedCheckpointStoreTest.testAddCheckpointFailedShouldNotRemoveOldOnes
 #[test]
 fn a_commit_that_is_refused_leaves_what_was_there() {
-    let checkpoints = open(&JobManagerCheckpointStorage::new());
+    let checkpoints = open(&JobManagerCheckpointStorage::new().keeping_savepoints());
     add(&checkpoints, 1);
     add(&checkpoints, 3);
     let refused = commit(&checkpoints, 2, CheckpointType::Checkpoint).unwrap_err();
@@ -95,7 +95,7 @@ fn a_suspended_job_keeps_everything_and_can_be_opened_again() {
         Cleanup::DeleteOnCancellation,
         Cleanup::RetainOnCancellation,
     ] {
-        let storage = JobManagerCheckpointStorage::new();
+        let storage = JobManagerCheckpointStorage::new().keeping_savepoints();
         let checkpoints = open(&storage);
         for id in 1..=3 {
             add(&checkpoints, id);
@@ -112,7 +112,7 @@ fn the_end_gives_up_all_or_nothing_and_never_a_savepoint() {
     for (cleanup, kept) in
         [(Cleanup::DeleteOnCancellation, &[2][..]), (Cleanup::RetainOnCancellation, &[1, 2, 3])]
     {
-        let checkpoints = open(&JobManagerCheckpointStorage::new());
+        let checkpoints = open(&JobManagerCheckpointStorage::new().keeping_savepoints());
         add(&checkpoints, 1);
         commit(&checkpoints, 2, CheckpointType::Savepoint).unwrap();
         add(&checkpoints, 3);

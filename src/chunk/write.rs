@@ -63,12 +63,11 @@ impl SnapshotWriter {
     pub fn finish(mut self) -> Result<TaskSnapshot> {
         self.check_whole()?;
         self.node.body = encode_sections(&self.sections)?;
+        let reused = self.records.reused_bytes();
         let manifest = self.records.finish(&self.node)?;
-        // Every section is written anew for every checkpoint.
-        let bytes = self.state_bytes;
         let statistics = TaskStatistics {
-            state_bytes: bytes,
-            checkpointed_bytes: bytes,
+            state_bytes: self.state_bytes,
+            checkpointed_bytes: self.state_bytes.saturating_sub(reused),
             ..TaskStatistics::default()
         };
         Ok(TaskSnapshot { manifest, statistics })

@@ -78,8 +78,7 @@ impl CheckpointConfigBuilder {
         self.set(|config| config.set_checkpointing_mode(mode))
     }
 
-    /// What happens to completed checkpoints when the job ends. Has no effect in this version yet:
-    /// they are kept.
+    /// What happens to completed checkpoints when the job ends.
     pub fn externalized_cleanup(self, cleanup: ExternalizedCheckpointCleanup) -> Self {
         self.set(|config| config.set_externalized_checkpoint_cleanup(cleanup))
     }
@@ -116,7 +115,7 @@ impl CheckpointConfigBuilder {
         self.try_set(|config| config.set_savepoint_dir(dir).map(drop))
     }
 
-    /// Whether a file system storage makes a directory per job. Has no effect in this version yet.
+    /// Whether a file system storage makes a directory per job.
     pub fn create_subdir(self, create: bool) -> Self {
         self.set(|config| config.set_create_subdir(create))
     }
@@ -138,19 +137,19 @@ impl CheckpointConfigBuilder {
         self.set(|config| config.set_snapshot_compression(enabled))
     }
 
-    /// Whether checkpoints go on after some tasks have finished. Has no effect in this version yet.
+    /// Whether checkpoints go on after some tasks have finished.
     pub fn checkpoints_after_tasks_finish(self, enabled: bool) -> Self {
         self.set(|config| config.set_checkpoints_after_tasks_finish(enabled))
     }
 
     /// The size in bytes, at most 1 MiB, up to which a file system storage puts state into the
-    /// metadata. Has no effect in this version yet.
+    /// metadata.
     pub fn data_inline_threshold(self, bytes: u32) -> Self {
         let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
         self.try_set(|config| config.set_data_inline_threshold(bytes).map(drop))
     }
 
-    /// The write buffer of a file system storage in bytes. Has no effect in this version yet.
+    /// The write buffer of a file system storage in bytes.
     pub fn write_buffer_size(self, bytes: u32) -> Self {
         let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
         self.try_set(|config| config.set_write_buffer_size(bytes).map(drop))

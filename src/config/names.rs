@@ -68,8 +68,6 @@ choice! {
 choice! {
     /// What happens to completed checkpoints when a job ends
     /// (Flink: `ExternalizedCheckpointCleanup`, later `ExternalizedCheckpointRetention`).
-    ///
-    /// Has no effect in this version yet: the checkpoints of a job stay however it ends.
     ExternalizedCheckpointCleanup, "cleanup of checkpoints", {
         /// Discarded when the job is cancelled, kept when it fails.
         DeleteOnCancellation = "DELETE_ON_CANCELLATION",

@@ -115,7 +115,7 @@ impl CheckpointConfig {
     }
 
     /// Sets the interval while a source works off a backlog; 0 switches periodic checkpoints off
-    /// then. Has no effect in this version yet, but is checked.
+    /// then. Whether one does, an engine is told; `local` reports none.
     ///
     /// # Errors
     /// `Invalid` when it is neither 0 nor at least 10 ms.
@@ -244,8 +244,7 @@ impl CheckpointConfig {
         self.options.tolerable_failures.unwrap_or(0)
     }
 
-    /// Sets what happens to completed checkpoints when the job ends. Has no effect in this version
-    /// yet: they are kept.
+    /// Sets what happens to completed checkpoints when the job ends.
     pub fn set_externalized_checkpoint_cleanup(
         &mut self,
         cleanup: ExternalizedCheckpointCleanup,
@@ -416,8 +415,7 @@ impl CheckpointConfig {
         self.options.savepoint_dir.as_deref()
     }
 
-    /// Sets whether a file system storage makes a directory per job below its base. Has no effect
-    /// in this version yet.
+    /// Sets whether a file system storage makes a directory per job below its base.
     pub fn set_create_subdir(&mut self, create: bool) -> &mut Self {
         self.options.create_subdir = create;
         self
@@ -463,8 +461,8 @@ impl CheckpointConfig {
         self.options.snapshot_compression
     }
 
-    /// Sets whether checkpoints go on after some tasks have finished. Has no effect in this version
-    /// yet: a source at its end stays a live task.
+    /// Sets whether checkpoints go on after some tasks have finished, as an engine is told; in `local`
+    /// a source at its end stays a live task.
     pub fn set_checkpoints_after_tasks_finish(&mut self, enabled: bool) -> &mut Self {
         self.options.checkpoints_after_tasks_finish = enabled;
         self
@@ -475,8 +473,7 @@ impl CheckpointConfig {
         self.options.checkpoints_after_tasks_finish
     }
 
-    /// Sets the size up to which a file system storage puts state into the metadata. Has no effect
-    /// in this version yet.
+    /// Sets the size up to which a file system storage puts state into the metadata.
     ///
     /// # Errors
     /// `Invalid` outside 0 bytes to 1 MiB.
@@ -490,7 +487,7 @@ impl CheckpointConfig {
         self.options.data_inline_threshold
     }
 
-    /// Sets the write buffer of a file system storage. Has no effect in this version yet.
+    /// Sets the write buffer of a file system storage.
     ///
     /// # Errors
     /// `Invalid` below 0 bytes.

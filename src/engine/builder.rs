@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 
-use crate::catalog::{CheckpointInfo, Checkpoints};
+use crate::catalog::{CheckpointInfo, Checkpoints, ExternalCheckpoint};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{CheckpointingMode, EffectiveConfig};
 use crate::coordinator::{Coordinator, CoordinatorSettings, ReportLane, Signal};
@@ -35,7 +35,8 @@ pub struct EngineBuilder {
 }
 
 impl Engine {
-    /// An engine for `job`, without operators so far.
+    /// An engine for `job`, without operators so far. What the storage does not set is filled from
+    /// the configuration.
     pub fn builder(
         job: JobId,
         config: EffectiveConfig,
@@ -95,19 +96,9 @@ impl EngineBuilder {
     pub fn open(self) -> Result<Engine> {
         let opened_at = self.clock.now();
         let tasks = plan_tasks(&self.operators)?;
-        let checkpoints = Checkpoints::new(self.storage.open(&self.job)?);
-        let completed = checkpoints.ids();
-        let newest = match self.policy {
-            RestorePolicy::Latest => checkpoints.newest()?,
-            _ => None,
-        };
-        let restored = choose_checkpoint(self.policy, newest, &completed)?
-            .map(|id| load(&checkpoints, id))
-            .transpose()?;
-        if self.policy != RestorePolicy::Latest {
-            forget_what_came_after(&checkpoints, restored.as_ref().map(|info| info.id))?;
-        }
-        let report = self.report(&checkpoints, restored.clone(), completed.len())?;
+        let storage = self.storage.configured(&self.config).unwrap_or_else(|| self.storage.clone());
+        let (checkpoints, completed, restored) = self.restore(&*storage)?;
+        let report = self.report(&checkpoints, restored.clone(), completed)?;
 
         let commands = Arc::new(ArrayQueue::new(COMMANDS_MAX));
         let signal = Signal::new();
@@ -163,6 +154,38 @@ impl EngineBuilder {
         })
     }
 
+    /// Opens the job and decides what it goes on from. Also says how many checkpoints it had.
+    fn restore(
+        &self,
+        storage: &dyn CheckpointStorage,
+    ) -> Result<(Checkpoints, usize, Option<CheckpointInfo>)> {
+        let adopted = match &self.policy {
+            RestorePolicy::Savepoint(pointer) => Some(storage.resolve_checkpoint(pointer)?),
+            _ => None,
+        };
+        let adopted = adopted.map(ExternalCheckpoint::new);
+        let mut checkpoints = Checkpoints::new(storage.open(&self.job)?);
+        let completed = checkpoints.ids();
+        let newest = match (&self.policy, &adopted) {
+            (RestorePolicy::Latest, _) => checkpoints.newest()?,
+            (_, Some(external)) => Some(external.id()),
+            _ => None,
+        };
+        let own = checkpoints.clone();
+        let is_adopted = adopted.is_some();
+        if let Some(external) = adopted {
+            checkpoints = checkpoints.adopting(external);
+        }
+        let restored = choose_checkpoint(&self.policy, newest, &completed)?
+            .map(|id| load(&checkpoints, id))
+            .transpose()?;
+        if self.policy != RestorePolicy::Latest {
+            let kept = restored.as_ref().filter(|_| !is_adopted).map(|info| info.id);
+            forget_what_came_after(&own, kept)?;
+        }
+        Ok((checkpoints, completed.len(), restored))
+    }
+
     fn report(
         &self,
         checkpoints: &Checkpoints,
@@ -172,7 +195,8 @@ impl EngineBuilder {
         let stored = restored.as_ref().map(|info| (info.id, info.operators.as_slice()));
         let (id, stored) = stored.unwrap_or((CheckpointId(0), &[]));
         let operators = check_fit(id, stored, &self.operators)?;
-        let reason = match (&restored, self.policy) {
+        let reason = match (&restored, &self.policy) {
+            (Some(_), RestorePolicy::Savepoint(pointer)) => format!("{pointer} was asked for"),
             (Some(_), RestorePolicy::Exact(_)) => "it was asked for".to_owned(),
             (Some(_), _) => format!("the newest of {completed} completed"),
             (None, RestorePolicy::Fresh) => "a fresh start was asked for".to_owned(),
@@ -192,7 +216,7 @@ fn load(checkpoints: &Checkpoints, id: CheckpointId) -> Result<CheckpointInfo> {
     let named = |error: Error| error.context(format!("checkpoint {id} cannot be restored"));
     let checkpoint = checkpoints.load(id).map_err(named)?;
     for (task, _) in checkpoint.tasks() {
-        checkpoint.open_task(&checkpoints.source(), &task).map_err(named)?;
+        checkpoint.open_task(&checkpoints.source(id), &task).map_err(named)?;
     }
     Ok(CheckpointInfo::of(&checkpoint))
 }

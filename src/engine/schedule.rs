@@ -216,6 +216,11 @@ impl Scheduler {
         loop {
             let wall_ms = self.clock.wall_ms();
             while let Some(event) = self.coordinator.next_event() {
+                if let Event::Completed { id, .. } = &event
+                    && let Some(pointer) = self.active.external_pointer(*id)
+                {
+                    self.desk.located(*id, pointer);
+                }
                 self.desk.observe(&event, wall_ms);
                 self.events.push(event);
             }

@@ -125,6 +125,12 @@ impl Desk {
         }
     }
 
+    pub(super) fn located(&mut self, id: CheckpointId, pointer: String) {
+        if let Some(tools) = &mut self.tools {
+            tools.tracker.located(id, pointer);
+        }
+    }
+
     pub(super) fn discarded(&mut self, id: CheckpointId) {
         if let Some(tools) = &mut self.tools {
             tools.tracker.discarded(id);

@@ -60,13 +60,15 @@ struct Silent;
 impl JobListener for Silent {}
 
 impl Job {
-    /// A job named `id` that runs `flow`.
+    /// A job named `id` that runs `flow`. What the storage does not set is filled from the
+    /// configuration.
     pub fn builder(
         id: impl Into<String>,
         flow: Flow,
         config: EffectiveConfig,
         storage: Arc<dyn CheckpointStorage>,
     ) -> JobBuilder {
+        let storage = storage.configured(&config).unwrap_or(storage);
         JobBuilder(JobId::new(id).map(|id| JobInner {
             id,
             nodes: flow.into_nodes(),
@@ -99,7 +101,7 @@ impl Job {
     pub fn run(self) -> Result<JobEnd> {
         let job = &self.0;
         let mut failures = Failures::default();
-        let mut policy = job.restore_policy;
+        let mut policy = job.restore_policy.clone();
         loop {
             let start = job.clock.now();
             let end = run_attempt(job, &mut policy).and_then(|end| job.ended(end));

@@ -46,7 +46,7 @@ pub(super) enum AttemptEnd {
 
 /// Runs the job once, from the newest checkpoint to its end or first failure.
 pub(super) fn run_attempt(job: &JobInner, policy: &mut RestorePolicy) -> Result<AttemptEnd> {
-    let engine = Arc::new(job.open_engine(*policy)?);
+    let engine = Arc::new(job.open_engine(policy.clone())?);
     if *policy == RestorePolicy::Latest
         && let Some(word) = engine.checkpoints().finish()
     {

@@ -4,10 +4,12 @@
 //! allocate nothing on the word of a length that was not checked. Knows no file and no store.
 
 pub(crate) mod codec;
+mod digest;
 pub(crate) mod frame;
 pub(crate) mod metadata;
 pub(crate) mod node;
 
+pub(crate) use digest::digest;
 pub(crate) use frame::{Frame, FrameFault, FrameHeader, FrameKind, Origin};
 pub(crate) use node::{Node, RecordRef};
 

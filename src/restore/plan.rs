@@ -6,7 +6,7 @@ use crate::ids::CheckpointId;
 use crate::restore::OperatorRestore;
 
 /// What a job starts from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum RestorePolicy {
     /// The newest completed checkpoint; nothing when there is none. When it cannot be read the
@@ -20,21 +20,26 @@ pub enum RestorePolicy {
     /// Nothing: completed checkpoints and the record of an end are discarded. New ids are above
     /// any present. Savepoints are kept, but not one that the job was stopped with.
     Fresh,
+    /// The checkpoint or savepoint that this pointer names in a file system (Flink: `fromSavepoint`),
+    /// of this job or another. It is only read, and stays whoever's it is. What the storage has of
+    /// this job is given up as for [`Fresh`](Self::Fresh).
+    Savepoint(String),
 }
 
-/// The checkpoint to restore of those completed; `newest` is the one that a job goes on from.
+/// The checkpoint to restore of those completed; `newest` is the one that a job goes on from, which
+/// for a savepoint elsewhere is that savepoint.
 ///
 /// # Errors
 /// `NotFound` when it is asked for by number and is not there.
 pub(crate) fn choose_checkpoint(
-    policy: RestorePolicy,
+    policy: &RestorePolicy,
     newest: Option<CheckpointId>,
     completed: &[CheckpointId],
 ) -> Result<Option<CheckpointId>> {
     match policy {
-        RestorePolicy::Latest => Ok(newest),
+        RestorePolicy::Latest | RestorePolicy::Savepoint(_) => Ok(newest),
         RestorePolicy::Fresh => Ok(None),
-        RestorePolicy::Exact(id) if completed.contains(&id) => Ok(Some(id)),
+        RestorePolicy::Exact(id) if completed.contains(id) => Ok(Some(*id)),
         RestorePolicy::Exact(id) => {
             let message = format!("there is no completed checkpoint {id} to restore");
             Err(Error::new(ErrorKind::NotFound, message))
@@ -86,7 +91,7 @@ mod tests {
     fn the_newest_checkpoint_is_chosen_unless_another_is_named() {
         let completed = [3, 5, 7].map(CheckpointId);
         let newest = Some(CheckpointId(5));
-        let choose = |policy| choose_checkpoint(policy, newest, &completed);
+        let choose = |policy| choose_checkpoint(&policy, newest, &completed);
         assert_eq!(choose(RestorePolicy::Latest).unwrap(), newest);
         assert_eq!(choose(RestorePolicy::Fresh).unwrap(), None);
         let named = |id| choose(RestorePolicy::Exact(CheckpointId(id)));

@@ -61,7 +61,7 @@ impl Attempt {
     pub(super) fn start(h: &mut Harness) -> Step<Self> {
         let checkpoints = open(h)?;
         let restored =
-            choose_checkpoint(RestorePolicy::Latest, checkpoints.newest()?, &checkpoints.ids())?;
+            choose_checkpoint(&RestorePolicy::Latest, checkpoints.newest()?, &checkpoints.ids())?;
         h.trace.note(format!("attempt {} restores {restored:?}", checkpoints.attempt()));
         h.judge.started(restored)?;
         let plan = Rc::clone(&h.plan);

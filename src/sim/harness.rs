@@ -69,7 +69,7 @@ impl Harness {
         Self {
             random,
             clock: Arc::new(ManualClock::new(WALL_START_MS)),
-            storage: JobManagerCheckpointStorage::new(),
+            storage: JobManagerCheckpointStorage::new().keeping_savepoints(),
             world: World::default(),
             judge: Judge::default(),
             trace: Trace::new(options.trace_events),

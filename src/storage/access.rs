@@ -3,10 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::config::EffectiveConfig;
+use crate::error::{Error, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, TaskId};
+use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
+use crate::storage::filesystem::{SavepointDir, resolve};
 use crate::storage::stream::StreamStore;
+use crate::storage::tee::TeePending;
 use crate::storage::{StorageCapabilities, StorageUri};
 
 /// A description of where checkpoints are kept (Flink: `CheckpointStorage`): cheap to clone and
@@ -22,10 +26,28 @@ pub trait CheckpointStorage: fmt::Debug + Send + Sync {
     /// `Incompatible`, `Full` or `Unavailable` as the place answers.
     fn open(&self, job: &JobId) -> Result<JobStorage>;
 
+    /// The same storage, with what it does not set filled from the configuration; what it sets
+    /// stays (Flink: `ConfigurableCheckpointStorage.configure`). `None` when there is nothing that a
+    /// configuration could fill.
+    fn configured(&self, config: &EffectiveConfig) -> Option<Arc<dyn CheckpointStorage>> {
+        let _ = config;
+        None
+    }
+
     /// The description as text, from which another process can make it again; `None` when it has
     /// none.
     fn to_uri(&self) -> Option<StorageUri> {
         None
+    }
+
+    /// Finds a completed checkpoint or savepoint by its pointer (Flink: `resolveCheckpoint`): the
+    /// location or path of its directory or of its metadata file, in a file system.
+    ///
+    /// # Errors
+    /// `Invalid` when the pointer is empty or of a place that is not known; `NotFound` when nothing is
+    /// there; `Corrupt` when what is there is no checkpoint.
+    fn resolve_checkpoint(&self, pointer: &str) -> Result<CompletedCheckpointLocation> {
+        resolve(pointer)
     }
 
     /// What the storage can hold and for how long; it is judged by that.
@@ -39,11 +61,55 @@ pub trait CheckpointStorage: fmt::Debug + Send + Sync {
 #[derive(Clone)]
 pub struct JobStorage {
     access: Arc<dyn JobAccess>,
+    savepoints: Savepoints,
+}
+
+/// Where the savepoints of a job go.
+#[derive(Clone, Default)]
+pub(in crate::storage) enum Savepoints {
+    /// With its checkpoints.
+    #[default]
+    Within,
+    /// Each into a directory of its own. The one that the job stops with is kept with the checkpoints
+    /// too: the next start goes on from it.
+    Beside(JobId, SavepointDir),
+    /// Refused, but for the one that the job stops with.
+    Nowhere,
 }
 
 impl JobStorage {
     pub(crate) fn new(access: Arc<dyn JobAccess>) -> Self {
-        Self { access }
+        Self { access, savepoints: Savepoints::Within }
+    }
+
+    pub(in crate::storage) fn with_savepoints(self, savepoints: Savepoints) -> Self {
+        Self { savepoints, ..self }
+    }
+
+    /// Starts the records of one checkpoint, where its kind belongs. Also gives the pointer under
+    /// which a savepoint beside the checkpoints will be found.
+    pub(crate) fn begin(
+        &self,
+        id: CheckpointId,
+        kind: CheckpointType,
+    ) -> Result<(Arc<dyn PendingRecords>, Option<String>)> {
+        let own = || self.access.begin(id, kind);
+        match &self.savepoints {
+            Savepoints::Beside(job, dir) if kind.is_savepoint() => {
+                let (beside, pointer) = dir.begin(job, self.attempt(), id)?;
+                // Begun here too, whatever the kind: the id is used up.
+                let own = own()?;
+                let is_kept = kind == CheckpointType::SyncSavepoint;
+                let both = || Arc::new(TeePending::new(own, Arc::clone(&beside))) as Arc<_>;
+                let records = if is_kept { both() } else { beside };
+                Ok((records, Some(pointer)))
+            }
+            Savepoints::Nowhere if kind == CheckpointType::Savepoint => Err(Error::invalid(
+                "a savepoint of a job in memory goes to a file system, and no directory is set: \
+                     set the storage's savepoint path, or the configuration's savepoint directory",
+            )),
+            _ => Ok((own()?, None)),
+        }
     }
 
     pub(crate) fn access(&self) -> &Arc<dyn JobAccess> {
@@ -59,6 +125,51 @@ impl JobStorage {
 impl fmt::Debug for JobStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JobStorage").field("attempt", &self.attempt()).finish_non_exhaustive()
+    }
+}
+
+/// A completed checkpoint or savepoint that was found by its pointer (Flink:
+/// `CompletedCheckpointStorageLocation`). What it holds is read by
+/// [`ExternalCheckpoint`](crate::catalog::ExternalCheckpoint).
+#[derive(Clone)]
+pub struct CompletedCheckpointLocation {
+    pointer: String,
+    stored: StoredCheckpoint,
+    records: Arc<dyn RecordSource>,
+}
+
+impl CompletedCheckpointLocation {
+    pub(crate) fn new(
+        pointer: String,
+        stored: StoredCheckpoint,
+        records: Arc<dyn RecordSource>,
+    ) -> Self {
+        Self { pointer, stored, records }
+    }
+
+    /// The location of its directory, whatever it was found by (Flink: `getExternalPointer`).
+    pub fn pointer(&self) -> &str {
+        &self.pointer
+    }
+
+    /// Its number in the job that took it.
+    pub fn id(&self) -> CheckpointId {
+        self.stored.id
+    }
+
+    pub(crate) fn stored(&self) -> StoredCheckpoint {
+        self.stored
+    }
+
+    pub(crate) fn records(&self) -> &Arc<dyn RecordSource> {
+        &self.records
+    }
+}
+
+impl fmt::Debug for CompletedCheckpointLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("CompletedCheckpointLocation");
+        out.field("pointer", &self.pointer).field("id", &self.stored.id).finish_non_exhaustive()
     }
 }
 
@@ -93,8 +204,9 @@ pub(crate) trait JobAccess: RecordSource {
     /// Completed checkpoints, oldest first.
     fn stored(&self) -> Vec<StoredCheckpoint>;
 
-    /// Starts the records of one checkpoint.
-    fn begin(&self, id: CheckpointId) -> Result<Arc<dyn PendingRecords>>;
+    /// Starts the records of one checkpoint. What kind it is says what it may refer to: a
+    /// [`CheckpointType::Checkpoint`] may share what earlier ones wrote, the others stand alone.
+    fn begin(&self, id: CheckpointId, kind: CheckpointType) -> Result<Arc<dyn PendingRecords>>;
 
     /// Forgets checkpoints, durably, and frees what only they used. Unknown ids are ignored.
     fn drop_checkpoints(&self, ids: &[CheckpointId]) -> Result<()>;
@@ -130,8 +242,13 @@ pub(crate) trait RecordWriter: Send {
     /// The most bytes of one chunk.
     fn chunk_bytes(&self) -> usize;
 
-    /// Writes a chunk of the named state.
+    /// Writes a chunk of the named state, or refers to an equal one that is there.
     fn chunk(&mut self, state: &str, index: u32, body: &[u8]) -> Result<RecordRef>;
+
+    /// Bytes of the chunks so far that were there already.
+    fn reused_bytes(&self) -> u64 {
+        0
+    }
 
     /// Writes the manifest and gives the task's records to the checkpoint.
     fn finish(self: Box<Self>, manifest: &Node) -> Result<RecordRef>;

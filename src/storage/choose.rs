@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::config::EffectiveConfig;
 use crate::error::{Error, Result};
 use crate::storage::{
-    CheckpointStorage, CustomCheckpointStorage, JobManagerCheckpointStorage, SledCheckpointStorage,
-    StorageUri,
+    CheckpointStorage, CustomCheckpointStorage, FileSystemCheckpointStorage,
+    JobManagerCheckpointStorage, SledCheckpointStorage, StorageUri,
 };
 
 /// The storage that a text names; nothing is opened for a job yet. See [`StorageUri`] for the texts.
@@ -31,7 +31,8 @@ pub fn open_uri(text: &str) -> Result<Arc<dyn CheckpointStorage>> {
 /// The storage of a job: the explicit object when there is one, else what the configuration names
 /// (`execution.checkpointing.storage` and `.dir` in Flink).
 ///
-/// A directory with a scheme is a file system, one without is a sled store.
+/// A directory with a scheme is a file system, one without is a sled store. What the storage does
+/// not set is filled from the configuration.
 ///
 /// ```
 /// use tidegate::config::CheckpointConfig;
@@ -50,32 +51,20 @@ pub fn storage_of(
     config: &EffectiveConfig,
     explicit: Option<Arc<dyn CheckpointStorage>>,
 ) -> Result<Arc<dyn CheckpointStorage>> {
-    if let Some(storage) = explicit {
-        return Ok(storage);
-    }
-    let Some(text) = config.storage() else {
-        return Err(Error::invalid(
-            "no checkpoint storage is set; set a directory, or say memory: when checkpoints may end \
-             with the process",
-        ));
+    let storage = match (explicit, config.storage()) {
+        (Some(storage), _) => storage,
+        (None, Some(text)) => open_uri(text)?,
+        (None, None) => {
+            return Err(Error::invalid(
+                "no checkpoint storage is set; set a directory, or say memory: when checkpoints may \
+                 end with the process",
+            ));
+        }
     };
-    text.parse::<StorageUri>()?.completed(config).storage()
+    Ok(storage.configured(config).unwrap_or(storage))
 }
 
 impl StorageUri {
-    /// The same storage, with what it does not set filled from the configuration.
-    fn completed(self, config: &EffectiveConfig) -> Self {
-        match self {
-            Self::File { directory, threshold, write_buffer } => {
-                let threshold = threshold.unwrap_or(config.data_inline_threshold());
-                let write_buffer = write_buffer.unwrap_or(config.write_buffer_size());
-                let write_buffer = Some(write_buffer.max(threshold));
-                Self::File { directory, threshold: Some(threshold), write_buffer }
-            }
-            other => other,
-        }
-    }
-
     /// The storage that this text names.
     ///
     /// # Errors
@@ -84,10 +73,7 @@ impl StorageUri {
         match self {
             Self::Memory { .. } => Ok(Arc::new(JobManagerCheckpointStorage::try_from(self)?)),
             Self::Sled { .. } => Ok(Arc::new(SledCheckpointStorage::try_from(self)?)),
-            Self::File { .. } => {
-                let message = format!("{self} needs plain files, which this version does not have");
-                Err(Error::invalid(message))
-            }
+            Self::File { .. } => Ok(Arc::new(FileSystemCheckpointStorage::try_from(self)?)),
             Self::Custom { .. } => Ok(Arc::new(CustomCheckpointStorage::try_from(self)?)),
         }
     }
@@ -123,7 +109,8 @@ mod tests {
         let memory = chosen(|config| config.set_checkpoint_storage("memory:").map(|_| ()));
         assert_eq!(memory.unwrap(), "memory:");
         let file = chosen(|config| config.set_checkpoint_storage_dir("file:///a").map(|_| ()));
-        assert!(file.unwrap_err().to_string().contains("threshold=20480&write_buffer=20480"));
+        let completed = "file:///a?threshold=20480&write_buffer=20480&create_subdir=true";
+        assert_eq!(file.unwrap(), completed);
     }
 
     #[test]

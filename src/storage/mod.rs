@@ -15,9 +15,10 @@ mod memory;
 mod sizes;
 pub mod sled;
 mod stream;
+mod tee;
 mod uri;
 
-pub use access::{CheckpointStorage, JobStorage};
+pub use access::{CheckpointStorage, CompletedCheckpointLocation, JobStorage};
 pub(crate) use access::{PendingRecords, RecordSource, RecordWriter, StoredCheckpoint};
 pub use capabilities::StorageCapabilities;
 pub use choose::{open_uri, storage_of};

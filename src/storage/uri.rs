@@ -23,6 +23,9 @@ use query::Query;
 /// The most bytes of an inline threshold, as in Flink.
 const THRESHOLD_MAX: u32 = 1024 * 1024;
 
+/// What a parameter that names a place looks like.
+const LOCATION: &str = "file:///path";
+
 /// The schemes that can be read.
 const SCHEMES: [&str; 4] = ["memory", "sled", "file", "custom"];
 
@@ -62,6 +65,10 @@ pub enum StorageUri {
     Memory {
         /// The most bytes of one state of one task; the storage's default when not set.
         max_state_size: Option<u64>,
+        /// Where completed checkpoints are written as files too, as `file:///path`.
+        checkpoint_path: Option<String>,
+        /// Where savepoints go, as `file:///path`.
+        savepoint_path: Option<String>,
     },
     /// `sled:` or a plain path, an embedded store in a directory.
     Sled {
@@ -79,6 +86,10 @@ pub enum StorageUri {
         threshold: Option<u32>,
         /// The write buffer in bytes; the configuration's when not set.
         write_buffer: Option<u32>,
+        /// Where savepoints go, as `file:///path`; the configuration's when not set.
+        savepoint_path: Option<String>,
+        /// Whether each job has a directory below the base; the configuration's when not set.
+        create_subdir: Option<bool>,
     },
     /// `custom:`, a storage that was registered by name.
     Custom {
@@ -144,8 +155,10 @@ fn memory(place: &str, mut query: Query) -> Result<StorageUri> {
     if max_state_size == Some(0) {
         return Err(Error::invalid(format!("{name}=0 is wrong: {wanted} is needed")));
     }
-    query.finish("memory", &[name])?;
-    Ok(StorageUri::Memory { max_state_size })
+    let checkpoint_path = query.take("checkpoint_path", LOCATION)?;
+    let savepoint_path = query.take("savepoint_path", LOCATION)?;
+    query.finish("memory", &[name, "checkpoint_path", "savepoint_path"])?;
+    Ok(StorageUri::Memory { max_state_size, checkpoint_path, savepoint_path })
 }
 
 fn sled(place: &str, mut query: Query) -> Result<StorageUri> {
@@ -166,8 +179,10 @@ fn file(place: &str, mut query: Query) -> Result<StorageUri> {
         return Err(Error::invalid(format!("the threshold is too large: {wanted} is needed")));
     }
     let write_buffer = query.take("write_buffer", "a number of bytes")?;
-    query.finish("file", &["threshold", "write_buffer"])?;
-    Ok(StorageUri::File { directory, threshold, write_buffer })
+    let savepoint_path = query.take("savepoint_path", LOCATION)?;
+    let create_subdir = query.take("create_subdir", "true or false")?;
+    query.finish("file", &["threshold", "write_buffer", "savepoint_path", "create_subdir"])?;
+    Ok(StorageUri::File { directory, threshold, write_buffer, savepoint_path, create_subdir })
 }
 
 fn custom(place: &str, query: Query) -> Result<StorageUri> {
@@ -215,26 +230,39 @@ fn print_directory(directory: &Path, out: &mut String) {
     percent::encode(&bytes, "/", out);
 }
 
+/// A parameter as it is printed, if it is set.
+fn text<'a, T: fmt::Display>(name: &'a str, value: Option<&T>) -> Option<(&'a str, String)> {
+    value.map(|value| (name, value.to_string()))
+}
+
 impl fmt::Display for StorageUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = String::new();
-        let number = |name, value: &Option<u32>| Some((name, value.as_ref()?.to_string()));
         match self {
-            Self::Memory { max_state_size } => {
+            Self::Memory { max_state_size, checkpoint_path, savepoint_path } => {
                 out.push_str("memory:");
-                let size = max_state_size.map(|bytes| ("max_state_size", bytes.to_string()));
-                query::print(size, &mut out);
+                let parameters = [
+                    text("max_state_size", max_state_size.as_ref()),
+                    text("checkpoint_path", checkpoint_path.as_ref()),
+                    text("savepoint_path", savepoint_path.as_ref()),
+                ];
+                query::print(parameters.into_iter().flatten(), &mut out);
             }
             Self::Sled { directory, placement } => {
                 out.push_str("sled");
                 print_directory(directory, &mut out);
-                query::print(placement.map(|place| ("placement", place.to_string())), &mut out);
+                query::print(text("placement", placement.as_ref()), &mut out);
             }
-            Self::File { directory, threshold, write_buffer } => {
+            Self::File { directory, threshold, write_buffer, savepoint_path, create_subdir } => {
                 out.push_str("file");
                 print_directory(directory, &mut out);
-                let sizes = [number("threshold", threshold), number("write_buffer", write_buffer)];
-                query::print(sizes.into_iter().flatten(), &mut out);
+                let parameters = [
+                    text("threshold", threshold.as_ref()),
+                    text("write_buffer", write_buffer.as_ref()),
+                    text("savepoint_path", savepoint_path.as_ref()),
+                    text("create_subdir", create_subdir.as_ref()),
+                ];
+                query::print(parameters.into_iter().flatten(), &mut out);
             }
             Self::Custom { name, parameters } => {
                 out.push_str("custom:");

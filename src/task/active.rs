@@ -45,6 +45,13 @@ impl ActiveCheckpoints {
         self.table().remove(&id);
     }
 
+    /// Where a savepoint will be found that is written beside the job's checkpoints.
+    pub(crate) fn external_pointer(&self, id: CheckpointId) -> Option<String> {
+        let started = self.table().get(&id).cloned()?;
+        let pending = started.get()?.as_ref().ok()?;
+        pending.external_pointer().map(str::to_owned)
+    }
+
     /// The records of the checkpoint, or `None` when it has ended.
     ///
     /// # Errors

@@ -132,6 +132,16 @@ impl StatisticsTracker {
         self.changed();
     }
 
+    /// This checkpoint, which is in progress, will be found under a pointer of its own.
+    pub fn located(&mut self, id: CheckpointId, pointer: String) {
+        if let Some(entry) = self.entries.get_mut(&id)
+            && entry.is_in_progress()
+        {
+            Arc::make_mut(entry).external_path = Some(pointer);
+            self.changed();
+        }
+    }
+
     /// So many tasks have acknowledged this checkpoint, which is in progress.
     pub fn acknowledged(&mut self, id: CheckpointId, count: u32) {
         if let Some(entry) = self.entries.get_mut(&id)
@@ -232,7 +242,7 @@ impl StatisticsTracker {
         self.counts.completed = self.counts.completed.saturating_add(1);
         let entry = self.end(id, |entry| {
             entry.status = CheckpointStatus::Completed;
-            entry.external_path = path;
+            entry.external_path = entry.external_path.take().or(path);
         })?;
         self.summary.completed(&entry);
         let duration = entry.end_to_end_duration().unwrap_or_default();

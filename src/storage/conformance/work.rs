@@ -5,6 +5,7 @@ use std::fmt::Display;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, JobId, OperatorUid, TaskId};
+use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
 use crate::storage::access::{PendingRecords, RecordSource};
 use crate::storage::{CheckpointStorage, JobStorage};
@@ -78,7 +79,7 @@ impl Work {
     }
 
     pub(super) fn begin(&self, id: u64) -> Result<std::sync::Arc<dyn PendingRecords>> {
-        self.job.access().begin(CheckpointId(id))
+        self.job.access().begin(CheckpointId(id), CheckpointType::Checkpoint)
     }
 
     pub(super) fn ids(&self) -> Vec<u64> {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId};
 use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
+use crate::message::CheckpointType;
 use crate::record::frame::HEADER_BYTES_MAX;
 use crate::record::{Frame, FrameHeader, Node, RecordRef};
 use crate::storage::access::{JobAccess, PendingRecords, RecordSource, StoredCheckpoint};
@@ -272,7 +273,7 @@ impl JobAccess for CustomJob {
         live.into_iter().map(|(id, record)| StoredCheckpoint { id, record }).collect()
     }
 
-    fn begin(&self, id: CheckpointId) -> Result<Arc<dyn PendingRecords>> {
+    fn begin(&self, id: CheckpointId, _: CheckpointType) -> Result<Arc<dyn PendingRecords>> {
         self.actor.begun.fetch_max(id.0, Ordering::AcqRel);
         Ok(Arc::new(CustomPending::new(Arc::clone(&self.actor), id)))
     }

@@ -9,11 +9,14 @@ use serde::{Deserialize, Serialize};
 use crate::config::EffectiveConfig;
 use crate::error::{Error, Result};
 use crate::ids::JobId;
-use crate::storage::access::{CheckpointStorage, JobStorage};
+use crate::storage::StorageUri;
+use crate::storage::access::{CheckpointStorage, JobStorage, Savepoints};
 use crate::storage::disk::{Disk, RealDisk};
-use crate::storage::filesystem::job::{FileJob, Sizes};
+use crate::storage::filesystem::job::FileJob;
 use crate::storage::filesystem::layout;
 use crate::storage::filesystem::location;
+use crate::storage::filesystem::savepoint::SavepointDir;
+use crate::storage::filesystem::site::Sizes;
 
 /// Checkpoints as files under a directory, local or mounted (Flink: `FileSystemCheckpointStorage`,
 /// before it `FsStateBackend`).
@@ -38,14 +41,17 @@ use crate::storage::filesystem::location;
 /// assert_eq!(storage.min_file_size_threshold(), 4096);
 /// # Ok::<_, tidegate::Error>(())
 /// ```
+///
+/// Serialised, it is the text of its [`StorageUri`], in which other characters of a path than
+/// letters, digits and `-._~/` are percent-encoded; a location given here is taken as it is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(try_from = "Fields", into = "Fields")]
+#[serde(try_from = "StorageUri", into = "StorageUri")]
 pub struct FileSystemCheckpointStorage {
     fields: Fields,
 }
 
-/// What is serialised; checked on the way in.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// What is set; checked on the way in.
+#[derive(Debug, Clone)]
 struct Fields {
     checkpoint_path: String,
     savepoint_path: Option<String>,
@@ -183,6 +189,14 @@ impl FileSystemCheckpointStorage {
         self.fields.create_subdir.unwrap_or(true)
     }
 
+    /// The description as text.
+    pub fn to_uri(&self) -> StorageUri {
+        let Fields { checkpoint_path, savepoint_path, threshold, write_buffer, create_subdir } =
+            self.fields.clone();
+        let directory = location::path(&checkpoint_path);
+        StorageUri::File { directory, threshold, write_buffer, savepoint_path, create_subdir }
+    }
+
     /// Where the files of a job lie.
     pub(super) fn job_dir(&self, job: &JobId) -> PathBuf {
         let base = location::path(&self.fields.checkpoint_path);
@@ -193,8 +207,14 @@ impl FileSystemCheckpointStorage {
         let size = |bytes: u32| usize::try_from(bytes).unwrap_or(usize::MAX);
         let threshold = size(self.min_file_size_threshold());
         let buffer = size(self.write_buffer_size()).max(threshold);
-        let job = FileJob::open(disk, &self.job_dir(job), job, Sizes { threshold, buffer })?;
-        Ok(JobStorage::new(Arc::new(job)))
+        let sizes = Sizes { threshold, buffer, all_inline: None };
+        let savepoints = self.fields.savepoint_path.as_deref();
+        let savepoints = savepoints.map(|path| SavepointDir::new(path, sizes)).transpose()?;
+        let access = Arc::new(FileJob::open(disk, &self.job_dir(job), job, sizes)?);
+        Ok(JobStorage::new(access).with_savepoints(match savepoints {
+            Some(dir) => Savepoints::Beside(job.clone(), dir),
+            None => Savepoints::Within,
+        }))
     }
 }
 
@@ -205,6 +225,14 @@ impl CheckpointStorage for FileSystemCheckpointStorage {
 
     fn open(&self, job: &JobId) -> Result<JobStorage> {
         self.open_on(job, Arc::new(RealDisk))
+    }
+
+    fn configured(&self, config: &EffectiveConfig) -> Option<Arc<dyn CheckpointStorage>> {
+        Some(Arc::new(self.configure(config)))
+    }
+
+    fn to_uri(&self) -> Option<StorageUri> {
+        Some(Self::to_uri(self))
     }
 }
 
@@ -236,27 +264,35 @@ impl fmt::Display for FileSystemCheckpointStorage {
     }
 }
 
-impl From<FileSystemCheckpointStorage> for Fields {
+impl From<FileSystemCheckpointStorage> for StorageUri {
     fn from(storage: FileSystemCheckpointStorage) -> Self {
-        storage.fields
+        storage.to_uri()
     }
 }
 
-impl TryFrom<Fields> for FileSystemCheckpointStorage {
+impl TryFrom<StorageUri> for FileSystemCheckpointStorage {
     type Error = Error;
 
-    fn try_from(fields: Fields) -> Result<Self> {
+    fn try_from(uri: StorageUri) -> Result<Self> {
+        let StorageUri::File { directory, threshold, write_buffer, savepoint_path, create_subdir } =
+            uri
+        else {
+            return Err(Error::invalid(format!("{uri} is no file system")));
+        };
+        let directory = directory.to_str().ok_or_else(|| {
+            Error::invalid(format!("the directory {} is no text", directory.display()))
+        })?;
         let number = |bytes: Option<u32>| {
             bytes.map_or(Ok(-1), |bytes| {
                 i32::try_from(bytes).map_err(|_| Error::invalid(format!("{bytes} bytes")))
             })
         };
-        let mut storage = Self::new(&fields.checkpoint_path)?
-            .with_file_state_size_threshold(number(fields.threshold)?)?
-            .with_write_buffer_size(number(fields.write_buffer)?)?;
+        let mut storage = Self::new(location::of_path("checkpoint path", directory)?)?
+            .with_file_state_size_threshold(number(threshold)?)?
+            .with_write_buffer_size(number(write_buffer)?)?;
         // A configuration's directory was checked there, and may be of another file system.
-        storage.fields.savepoint_path = fields.savepoint_path;
-        storage.fields.create_subdir = fields.create_subdir;
+        storage.fields.savepoint_path = savepoint_path;
+        storage.fields.create_subdir = create_subdir;
         Ok(storage)
     }
 }

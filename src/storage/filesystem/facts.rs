@@ -10,7 +10,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::record::RecordRef;
 use crate::storage::access::StoredCheckpoint;
-use crate::storage::filesystem::table::Table;
+use crate::storage::filesystem::layout::ChunkFile;
+use crate::storage::filesystem::sharing::Sharing;
+use crate::storage::filesystem::table::{Entry, Table};
 
 /// A completed checkpoint.
 #[derive(Debug, Clone)]
@@ -40,6 +42,7 @@ pub(super) struct Facts {
     /// Directories that were kept for their number alone.
     pub(super) kept: BTreeSet<CheckpointId>,
     pub(super) finish: Option<Vec<u8>>,
+    pub(super) sharing: Sharing,
 }
 
 impl Facts {
@@ -48,6 +51,35 @@ impl Facts {
         let stored =
             |(id, live): (&CheckpointId, &Live)| StoredCheckpoint { id: *id, record: live.record };
         self.live.iter().map(stored).collect()
+    }
+
+    /// Where a record lies: in the checkpoint that wrote it, or in one that shares it. With the
+    /// checkpoint whose table says so.
+    pub(super) fn find(
+        &self,
+        record: &RecordRef,
+    ) -> Option<(CheckpointId, Arc<Content>, Option<ChunkFile>, Entry)> {
+        let own = self.live.get_key_value(&record.checkpoint);
+        let all = own.into_iter().chain(self.live.iter().rev());
+        all.filter_map(|(id, live)| Some((id, live.content.as_ref()?))).find_map(|(id, content)| {
+            let entry = content.table.find(record.id)?;
+            let file = content.table.file(&entry);
+            let is_reachable =
+                *id == record.checkpoint || matches!(file, Some(ChunkFile::Shared(..)));
+            is_reachable.then(|| (*id, Arc::clone(content), file, entry))
+        })
+    }
+
+    /// Those of `files` that no completed checkpoint refers to and none in progress may. None while
+    /// there is a checkpoint of which nobody can tell what it refers to.
+    pub(super) fn unused(&self, files: impl IntoIterator<Item = ChunkFile>) -> Vec<ChunkFile> {
+        if self.live.values().any(|live| live.content.is_none()) {
+            return Vec::new();
+        }
+        let tables = || self.live.values().filter_map(|live| live.content.as_ref());
+        let is_used = |file: &ChunkFile| tables().any(|content| content.table.files.contains(file));
+        let may_go = |file: &ChunkFile| self.sharing.may_go(file) && !is_used(file);
+        files.into_iter().filter(may_go).collect()
     }
 
     /// True when the directory of `id` may go without its number being forgotten.

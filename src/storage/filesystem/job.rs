@@ -1,35 +1,31 @@
 //! One open job: what it has completed, and the changes of it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
+use crate::message::CheckpointType;
 use crate::record::{FrameKind, Node, Origin, RecordRef};
 use crate::storage::access::{JobAccess, PendingRecords, RecordSource, StoredCheckpoint};
 use crate::storage::disk::Disk;
 use crate::storage::filesystem::claim::{self, OpenDir};
 use crate::storage::filesystem::facts::{Content, Facts, Live};
 use crate::storage::filesystem::frames::FrameFile;
-use crate::storage::filesystem::layout::{self, FINISHED, JobPaths, METADATA};
+use crate::storage::filesystem::layout::{self, ChunkFile, FINISHED, JobPaths, METADATA};
 use crate::storage::filesystem::metadata::{self, Place};
 use crate::storage::filesystem::output::{Unpublished, failed, publish};
 use crate::storage::filesystem::pending::FilePending;
+use crate::storage::filesystem::read::Spot;
+use crate::storage::filesystem::sharing::Offer;
+use crate::storage::filesystem::site::{Site, Sizes};
 use crate::storage::filesystem::streams::{
     self, Hosted, StreamFiles, StreamHome, clean_common, host_metadata,
 };
 use crate::storage::filesystem::survey::{self, Directories};
 use crate::storage::stream::{Realm, StreamStore};
-use crate::sync::{AtomicU64, Ordering};
-
-/// Sizes that the description sets, in bytes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Sizes {
-    /// State of at most so many bytes has no file.
-    pub(super) threshold: usize,
-    /// The write buffer, at least the threshold.
-    pub(super) buffer: usize,
-}
+use crate::sync::AtomicU64;
 
 /// Which start of which job acts, and all that it knows.
 #[derive(Debug)]
@@ -41,7 +37,7 @@ pub(super) struct OpenJob {
     pub(super) store: StoreId,
     pub(super) sizes: Sizes,
     /// The ids of records; above those of every checkpoint that is there.
-    sequence: AtomicU64,
+    sequence: Arc<AtomicU64>,
     facts: Mutex<Facts>,
     /// The checkpoints that the host manages.
     hosted: Mutex<Hosted>,
@@ -114,7 +110,7 @@ impl OpenJob {
             attempt,
             store,
             sizes,
-            sequence: AtomicU64::new(sequence),
+            sequence: Arc::new(AtomicU64::new(sequence)),
             facts: Mutex::new(facts),
             hosted: Mutex::new(hosted),
             order: Mutex::default(),
@@ -146,9 +142,10 @@ impl OpenJob {
         }
         for (id, names) in &plan {
             let all = !self.facts().live.contains_key(id) && !is_hosted(id);
-            let removed = survey::remove_all(&*self.disk, &self.paths, *id, names, all);
-            survey::warn(removed);
+            let dir = self.paths.checkpoint(*id);
+            survey::warn(survey::remove_all(&*self.disk, &dir, names, all));
         }
+        self.clean_up_shared();
         survey::remove_past_claims(&*self.disk, &self.paths, self.attempt);
         clean_common(&*self.disk, &self.paths, realm, self.attempt);
     }
@@ -161,8 +158,60 @@ impl OpenJob {
         lock(&self.order)
     }
 
-    pub(super) fn next_record(&self) -> u64 {
-        self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    /// Removes shared files that this store made and no completed checkpoint refers to.
+    fn clean_up_shared(&self) {
+        let names = match self.disk.list(&self.paths.shared()) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => return survey::warn(Err(failed("list", &self.paths.shared(), error))),
+            Ok(names) => names,
+        };
+        let files = names.iter().filter_map(|name| ChunkFile::parse_shared(name));
+        let ours = files.filter(|file| file.is_of(self.store, CheckpointId::default()));
+        let unused = self.facts().unused(ours);
+        survey::warn(self.remove_shared(&unused));
+    }
+
+    /// Removes shared files. Every step is attempted.
+    fn remove_shared(&self, files: &[ChunkFile]) -> Result<()> {
+        let mut outcome = Ok(());
+        for file in files {
+            // CRASH: those that are left are removed by the next start, by the same rule.
+            let path = self.paths.shared().join(file.to_string());
+            outcome = outcome.and(survey::remove(&*self.disk, &path));
+            self.facts().sharing.forget(file);
+        }
+        outcome
+    }
+
+    /// A checkpoint in progress ended: what was offered to it may go when nothing else needs it, and
+    /// so may the shared files that it made for nothing.
+    pub(super) fn give_back(&self, offer: Option<&Offer>, made: BTreeSet<ChunkFile>) {
+        if offer.is_none() && made.is_empty() {
+            return;
+        }
+        let _order = self.order();
+        let unused = {
+            let mut facts = self.facts();
+            let free = offer.map(|offer| facts.sharing.give_back(offer)).unwrap_or_default();
+            facts.unused(made.into_iter().chain(free))
+        };
+        survey::warn(self.remove_shared(&unused));
+    }
+
+    /// Where a new checkpoint is written.
+    fn site(&self, id: CheckpointId, shares: bool) -> Site {
+        Site {
+            disk: Arc::clone(&self.disk),
+            dir: self.paths.checkpoint(id),
+            shared: shares.then(|| self.paths.shared()),
+            store: self.store,
+            job: self.job.clone(),
+            attempt: self.attempt,
+            id,
+            sizes: self.sizes,
+            incarnation: Site::draw_incarnation(),
+            sequence: Arc::clone(&self.sequence),
+        }
     }
 
     pub(super) fn check_newest(&self) -> Result<()> {
@@ -204,15 +253,19 @@ impl OpenJob {
             facts.take_unneeded()
         };
         for id in unneeded {
-            survey::warn(survey::remove_dir(&*self.disk, &self.paths, id));
+            survey::warn(survey::remove_dir(&*self.disk, &self.paths.checkpoint(id)));
         }
         Ok(())
     }
 
-    /// Removes files of a checkpoint that is not complete and never will be.
-    pub(super) fn abandon(&self, id: CheckpointId, names: &[String]) {
+    /// Removes files of a checkpoint that are in no table; `all` when it is not complete and never
+    /// will be.
+    pub(super) fn abandon(&self, id: CheckpointId, names: &BTreeSet<String>, all: bool) {
+        if names.is_empty() && !all {
+            return;
+        }
         let _order = self.order();
-        let may_go = {
+        let may_go = all && {
             let mut facts = self.facts();
             let may_go = facts.may_go(id);
             if !may_go {
@@ -220,11 +273,12 @@ impl OpenJob {
             }
             may_go
         };
-        let mut names: Vec<_> = names.to_vec();
+        let mut names = names.clone();
         if !self.hosted().completed.contains_key(&id) {
             names.extend(self.streams_of(id));
         }
-        survey::warn(survey::remove_all(&*self.disk, &self.paths, id, &names, may_go));
+        let dir = self.paths.checkpoint(id);
+        survey::warn(survey::remove_all(&*self.disk, &dir, &names, may_go));
     }
 
     /// The names of a checkpoint's exclusive streams.
@@ -246,12 +300,18 @@ impl OpenJob {
         // CRASH: before this is durable the checkpoint may come back whole, for none of its files
         // is touched; after it they are removed by the next start.
         let outcome = self.disk.sync_dir(&dir).map_err(|error| failed("sync", &dir, error));
-        self.facts().live.remove(&id);
+        let unused = {
+            let mut facts = self.facts();
+            facts.sharing.dropped(id);
+            let content = facts.live.remove(&id).and_then(|live| live.content);
+            let shared = content.iter().flat_map(|content| content.table.shared());
+            facts.unused(shared)
+        };
         outcome?;
         let names = self.disk.list(&dir).map_err(|error| failed("list", &dir, error))?;
         let mut garbage = survey::garbage_of(&names, self.store, id, None);
         garbage.extend(self.streams_of(id));
-        survey::remove_all(&*self.disk, &self.paths, id, &garbage, true)
+        survey::remove_all(&*self.disk, &dir, &garbage, true).and(self.remove_shared(&unused))
     }
 
     /// Reads and checks a record into `buffer`; its payload starts at the returned offset.
@@ -262,30 +322,26 @@ impl OpenJob {
             let expected = format!("record {} of checkpoint {id}", record.id);
             Error::corrupt(&path, 0, "a record", expected, found)
         };
-        let live = self.facts().live.get(&id).cloned();
-        let live = live.ok_or_else(|| missing("no such checkpoint"))?;
-        let Some(content) = live.content else {
-            // Says again what is wrong, and where.
-            metadata::load(&*self.disk, &path, self.store, &self.job, id)?;
-            return Err(missing("a file that was damaged when the job was opened"));
+        let (found, live) = {
+            let facts = self.facts();
+            (facts.find(record), facts.live.get(&id).cloned())
         };
-        let entry = content.table.find(record.id).ok_or_else(|| missing("no such record"))?;
-        let name = content.table.file(&entry);
-        let incarnation = name.map_or(content.incarnation, |name| name.incarnation());
-        let path = name.map(|name| self.paths.checkpoint(id).join(name.to_string()));
-        let path = path.unwrap_or_else(|| self.paths.metadata(id));
-        let file = FrameFile::open(&*self.disk, &path)?
-            .ok_or_else(|| Error::corrupt(&path, entry.offset, "a record", "a file", "none"))?;
-        let header = file.frame(entry.offset, "a record", buffer)?.header;
-        let same = header.store == self.store
-            && header.incarnation == incarnation
-            && header.frame_len() == u64::from(entry.len)
-            && record.matches(&header);
-        if !same {
-            let found = format!("record {} of {:?}", header.id, header.origin);
-            return Err(file.corrupt(entry.offset, "a record", format!("{record:?}"), found));
-        }
-        Ok(header.header_len())
+        let Some((home, content, chunks, entry)) = found else {
+            let Some(live) = live else { return Err(missing("no such checkpoint")) };
+            if live.content.is_none() {
+                // Says again what is wrong, and where.
+                metadata::load(&*self.disk, &path, self.store, &self.job, id)?;
+                return Err(missing("a file that was damaged when the job was opened"));
+            }
+            return Err(missing("no such record"));
+        };
+        let incarnation = chunks.map_or(content.incarnation, |file| file.name().incarnation());
+        let path = match chunks {
+            None => self.paths.metadata(home),
+            Some(ChunkFile::Own(name)) => self.paths.checkpoint(home).join(name.to_string()),
+            Some(file) => self.paths.shared().join(file.to_string()),
+        };
+        Spot { path, store: self.store, incarnation, entry }.read(&*self.disk, record, buffer)
     }
 
     fn write_finish(&self, body: &[u8]) -> Result<()> {
@@ -363,7 +419,7 @@ impl StreamHome for OpenJob {
     }
 
     fn remove_location(&self, id: CheckpointId) -> Result<()> {
-        survey::remove_dir(&*self.disk, &self.paths, id)
+        survey::remove_dir(&*self.disk, &self.paths.checkpoint(id))
     }
 }
 
@@ -413,9 +469,12 @@ impl FileJob {
         sizes: Sizes,
     ) -> Result<Self> {
         let paths = JobPaths::new(root);
-        let [shared, taskowned] = paths.reserved();
+        let (shared, taskowned) = (paths.shared(), paths.taskowned());
+        let dirs = [paths.attempts(), shared, taskowned];
+        // Where everything lies in `_metadata`, nothing lies beside it.
+        let needed = if sizes.all_inline.is_some() { 1 } else { dirs.len() };
         // CRASH: directories without a claim hold nothing.
-        for dir in [paths.attempts(), shared, taskowned] {
+        for dir in dirs.into_iter().take(needed) {
             disk.create_dir_all(&dir).map_err(|error| failed("make", &dir, error))?;
         }
         let dir = OpenDir::take(root, job)?;
@@ -457,9 +516,12 @@ impl JobAccess for FileJob {
         self.open.facts().stored()
     }
 
-    fn begin(&self, id: CheckpointId) -> Result<Arc<dyn PendingRecords>> {
-        self.open.make_dir(id)?;
-        Ok(Arc::new(FilePending::new(Arc::clone(&self.open), id)))
+    fn begin(&self, id: CheckpointId, kind: CheckpointType) -> Result<Arc<dyn PendingRecords>> {
+        let open = &self.open;
+        open.make_dir(id)?;
+        let shares = kind == CheckpointType::Checkpoint && open.sizes.all_inline.is_none();
+        let offer = shares.then(|| open.facts().sharing.offer());
+        Ok(Arc::new(FilePending::new(Arc::clone(open), open.site(id, shares), offer)))
     }
 
     fn drop_checkpoints(&self, ids: &[CheckpointId]) -> Result<()> {

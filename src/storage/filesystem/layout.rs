@@ -4,7 +4,8 @@
 //! BASE/JOB/attempts/N          one start of the job: who claimed N, the store id, ids seen
 //! BASE/JOB/chk-ID/_metadata    the checkpoint, once it has this name
 //! BASE/JOB/chk-ID/NAME         one task's chunks
-//! BASE/JOB/shared/  BASE/JOB/taskowned/
+//! BASE/JOB/shared/ID-NAME      one task's chunks, which later checkpoints may refer to
+//! BASE/JOB/taskowned/
 //! BASE/JOB/finished            the job ended
 //! ```
 //!
@@ -20,6 +21,9 @@ use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 
 /// The commit point of a checkpoint.
 pub(super) const METADATA: &str = "_metadata";
+
+/// The directory of chunks that several checkpoints may refer to.
+pub(super) const SHARED: &str = "shared";
 
 /// The record of a job's end.
 pub(super) const FINISHED: &str = "finished";
@@ -74,9 +78,14 @@ impl JobPaths {
         self.attempts().join(attempt.to_string())
     }
 
-    /// Directories that Flink has too; nothing is written there yet.
-    pub(super) fn reserved(&self) -> [PathBuf; 2] {
-        [self.root.join("shared"), self.root.join("taskowned")]
+    /// Chunks that several checkpoints may refer to.
+    pub(super) fn shared(&self) -> PathBuf {
+        self.root.join(SHARED)
+    }
+
+    /// What belongs to tasks and to no checkpoint.
+    pub(super) fn taskowned(&self) -> PathBuf {
+        self.root.join("taskowned")
     }
 
     pub(super) fn checkpoint(&self, id: CheckpointId) -> PathBuf {
@@ -167,6 +176,46 @@ impl fmt::Display for DataName {
 impl fmt::Debug for DataName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DataName({self})")
+    }
+}
+
+/// A file of chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ChunkFile {
+    /// Beside the `_metadata` that refers to it.
+    Own(DataName),
+    /// In `shared`, written for this checkpoint.
+    Shared(CheckpointId, DataName),
+}
+
+impl ChunkFile {
+    pub(super) fn name(&self) -> DataName {
+        match self {
+            Self::Own(name) | Self::Shared(_, name) => *name,
+        }
+    }
+
+    /// True when this store made it, for `checkpoint` unless it is shared.
+    pub(super) fn is_of(&self, store: StoreId, checkpoint: CheckpointId) -> bool {
+        match self {
+            Self::Own(name) => name.is_of(store, checkpoint),
+            Self::Shared(by, name) => name.is_of(store, *by),
+        }
+    }
+
+    /// Reads the name of a file in `shared`.
+    pub(super) fn parse_shared(text: &str) -> Option<Self> {
+        let (by, name) = text.split_once('-')?;
+        Some(Self::Shared(CheckpointId(number(by)?), DataName::parse(name)?))
+    }
+}
+
+impl fmt::Display for ChunkFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(name) => name.fmt(f),
+            Self::Shared(by, name) => write!(f, "{by}-{name}"),
+        }
     }
 }
 

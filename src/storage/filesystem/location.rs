@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// `Invalid` without a scheme, with another one than `file`, with a host, without an absolute path,
 /// for a root directory, and for a path with `.` or `..`.
-pub(super) fn check(what: &str, text: &str) -> Result<String> {
+pub(in crate::storage) fn check(what: &str, text: &str) -> Result<String> {
     let refuse = |why: &str| Error::invalid(format!("the {what} {text:?} {why}"));
     if text.contains('\0') {
         return Err(refuse("has a zero byte"));
@@ -44,6 +44,18 @@ pub(super) fn check(what: &str, text: &str) -> Result<String> {
         return Err(refuse("has . or .. in its path"));
     }
     Ok(format!("file:///{}", parts.join("/")))
+}
+
+/// The location of an absolute path.
+///
+/// # Errors
+/// `Invalid` for a path that does not begin at the root.
+pub(super) fn of_path(what: &str, path: &str) -> Result<String> {
+    if !path.starts_with('/') {
+        let why = "does not begin at the root; a file system is named by its whole path";
+        return Err(Error::invalid(format!("the {what} {path:?} {why}")));
+    }
+    Ok(format!("file://{path}"))
 }
 
 /// The path of a location that [`check`] made.

@@ -4,6 +4,7 @@
 //! this file. The table says how long the file is, so that one that was cut is seen when it is
 //! opened.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -12,7 +13,8 @@ use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::record::{FrameHeader, FrameKind, Origin, RecordRef};
 use crate::storage::disk::Disk;
 use crate::storage::filesystem::frames::FrameFile;
-use crate::storage::filesystem::layout::DataName;
+use crate::storage::filesystem::layout::ChunkFile;
+use crate::storage::filesystem::sharing::SharedChunk;
 use crate::storage::filesystem::table::{Entry, Table};
 
 /// What the frames of one file have in common.
@@ -60,9 +62,64 @@ pub(super) struct TaskRecords {
     /// Frames that go into `_metadata`, by id.
     pub(super) inline: Vec<(u64, Vec<u8>)>,
     /// The task's data file.
-    pub(super) file: Option<DataName>,
-    /// Frames in the data file: id, offset, bytes.
-    pub(super) filed: Vec<(u64, u64, u32)>,
+    pub(super) file: Option<ChunkFile>,
+    /// Frames in the data file.
+    pub(super) filed: Vec<Filed>,
+    /// Bytes of the data file.
+    pub(super) file_len: u64,
+    /// Frames in files of earlier checkpoints.
+    pub(super) reused: Vec<SharedChunk>,
+}
+
+/// A frame in a task's data file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Filed {
+    pub(super) record: RecordRef,
+    pub(super) offset: u64,
+    pub(super) len: u32,
+}
+
+impl TaskRecords {
+    /// What the task refers to in shared files, its own included.
+    pub(super) fn shared(&self) -> impl Iterator<Item = SharedChunk> + '_ {
+        let file = self.file.filter(|file| matches!(file, ChunkFile::Shared(..)));
+        let shared = move |filed: &Filed| {
+            let Filed { record, offset, len } = *filed;
+            file.map(|file| SharedChunk { record, file, offset, len })
+        };
+        self.filed.iter().filter_map(shared).chain(self.reused.iter().copied())
+    }
+}
+
+/// The files that the tasks refer to, each once.
+fn files_of(tasks: &[TaskRecords]) -> Vec<ChunkFile> {
+    let made = tasks.iter().filter_map(|task| task.file);
+    let reused = tasks.iter().flat_map(|task| &task.reused).map(|chunk| chunk.file);
+    made.chain(reused).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Where everything in data files lies, by id, each once.
+fn entries_in_files(files: &[ChunkFile], tasks: &[TaskRecords]) -> Result<BTreeMap<u64, Entry>> {
+    let mut entries = BTreeMap::new();
+    let number = |file: &ChunkFile| {
+        let at = files.binary_search(file).ok().and_then(|at| u32::try_from(at + 1).ok());
+        at.ok_or_else(|| Error::internal("a chunk lies in a file that is not listed"))
+    };
+    for task in tasks {
+        if let Some(file) = &task.file {
+            let file = number(file)?;
+            let entry = |filed: &Filed| {
+                let Filed { record: RecordRef { id, .. }, offset, len } = *filed;
+                (id, Entry { id, file, offset, len })
+            };
+            entries.extend(task.filed.iter().map(entry));
+        }
+        for SharedChunk { record, file, offset, len } in &task.reused {
+            let (id, file) = (record.id, number(file)?);
+            entries.insert(id, Entry { id, file, offset: *offset, len: *len });
+        }
+    }
+    Ok(entries)
 }
 
 /// The beginning of a `_metadata`, before the tasks' own frames, and where all lies.
@@ -87,30 +144,21 @@ pub(super) fn compose(
 ) -> Result<Composed> {
     let header = place.header(FrameKind::Commit, commit_id, origin, commit)?;
     let mut head = header.frame(commit);
-    let files: Vec<DataName> = tasks.iter().filter_map(|task| task.file).collect();
-    let records = tasks.iter().map(|task| task.inline.len() + task.filed.len()).sum::<usize>() + 1;
+    let files = files_of(tasks);
+    let in_files = entries_in_files(&files, tasks)?;
+    let records = tasks.iter().map(|task| task.inline.len()).sum::<usize>() + in_files.len() + 1;
     let table_len = Table::encoded_len(files.len(), records);
     // Every entry has the same size, so the table's own length is known before its entries are.
     let table_header = place.header(FrameKind::Table, table_id, origin, &[])?;
     let length = |len: usize| {
         u32::try_from(len).map_err(|_| Error::invalid(format!("a record of {len} bytes")))
     };
-    let mut entries = vec![Entry { id: commit_id, file: 0, offset: 0, len: length(head.len())? }];
+    let mut entries: Vec<Entry> = in_files.into_values().collect();
+    entries.push(Entry { id: commit_id, file: 0, offset: 0, len: length(head.len())? });
     let mut offset = to_u64(head.len() + table_header.header_len() + table_len);
-    let mut file = 0_u32;
-    for task in tasks {
-        file += u32::from(task.file.is_some());
-        let in_its_file = task.filed.iter().map(|(id, offset, len)| Entry {
-            id: *id,
-            file,
-            offset: *offset,
-            len: *len,
-        });
-        entries.extend(in_its_file);
-        for (id, frame) in &task.inline {
-            entries.push(Entry { id: *id, file: 0, offset, len: length(frame.len())? });
-            offset = offset.saturating_add(to_u64(frame.len()));
-        }
+    for (id, frame) in tasks.iter().flat_map(|task| &task.inline) {
+        entries.push(Entry { id: *id, file: 0, offset, len: length(frame.len())? });
+        offset = offset.saturating_add(to_u64(frame.len()));
     }
     entries.sort_by_key(|entry| entry.id);
     let table = Table { metadata_len: offset, files, entries };
@@ -128,6 +176,29 @@ pub(super) struct Loaded {
     pub(super) table: Table,
 }
 
+/// Whose commit the first frame of a `_metadata` says it is.
+///
+/// # Errors
+/// `NotFound` when there is no such file, `Corrupt` when it does not begin with a commit.
+pub(super) fn identify(disk: &dyn Disk, path: &Path) -> Result<(StoreId, JobId, CheckpointId)> {
+    let file = open(disk, path)?;
+    let mut buffer = Vec::new();
+    let what = "the commit";
+    let header = file.frame(0, what, &mut buffer)?.header;
+    let job = JobId::new(header.origin.job).ok().filter(|_| header.kind == FrameKind::Commit);
+    let job = job.ok_or_else(|| {
+        let found = format!("a {:?} of {:?}", header.kind, header.origin);
+        file.corrupt(0, what, "the commit of a job's checkpoint", found)
+    })?;
+    Ok((header.store, job, header.origin.checkpoint))
+}
+
+fn open(disk: &dyn Disk, path: &Path) -> Result<FrameFile> {
+    FrameFile::open(disk, path)?.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display()))
+    })
+}
+
 /// Reads the commit and the table of a `_metadata` and checks that they belong together, to this
 /// job and to this checkpoint.
 ///
@@ -140,9 +211,7 @@ pub(super) fn load(
     job: &JobId,
     id: CheckpointId,
 ) -> Result<Loaded> {
-    let file = FrameFile::open(disk, path)?.ok_or_else(|| {
-        Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display()))
-    })?;
+    let file = open(disk, path)?;
     let mut buffer = Vec::new();
     let commit = file.frame(0, "the commit", &mut buffer)?;
     let header = commit.header;

@@ -18,6 +18,12 @@
 //! | `survey` | what lies in a job's directory, and what of it may go |
 //! | `facts` | what an open job knows, as values |
 //! | `job` | one open job |
+//! | `site` | where one checkpoint is written, by whom |
+//! | `sharing` | which chunks a checkpoint may refer to instead of writing them |
+//! | `read` | one record from where a table says it lies |
+//! | `pointer`, `standing` | a checkpoint found by its pointer, and read where it lies |
+//! | `savepoint` | savepoints in directories of their own |
+//! | `inline` | checkpoints whose `_metadata` holds everything |
 //! | `pending`, `writer` | a checkpoint in progress, and one task's part of it |
 //! | `streams` | raw streams as files, here and for the sled store |
 
@@ -25,19 +31,30 @@ mod claim;
 mod description;
 mod facts;
 mod frames;
+mod inline;
 mod job;
 mod layout;
 mod location;
 mod metadata;
 mod output;
 mod pending;
+mod pointer;
+mod read;
+mod savepoint;
+mod sharing;
+mod site;
+mod standing;
 pub(in crate::storage) mod streams;
 mod survey;
 mod table;
 mod writer;
 
 pub use description::FileSystemCheckpointStorage;
+pub(super) use inline::AllInline;
 pub(in crate::storage) use layout::random;
+pub(super) use location::check as checked_location;
+pub(super) use pointer::resolve;
+pub(super) use savepoint::SavepointDir;
 
 #[cfg(test)]
 mod tests;

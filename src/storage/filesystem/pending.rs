@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{CheckpointId, TaskId};
-use crate::record::{Node, Origin};
+use crate::ids::TaskId;
+use crate::record::Node;
 use crate::storage::access::{PendingRecords, RecordWriter};
 use crate::storage::filesystem::facts::{Content, Live};
 use crate::storage::filesystem::job::OpenJob;
-use crate::storage::filesystem::layout::{self, DataName, METADATA};
-use crate::storage::filesystem::metadata::{self, Place, TaskRecords};
+use crate::storage::filesystem::layout::{self, ChunkFile, METADATA};
+use crate::storage::filesystem::metadata::{self, Composed, TaskRecords};
 use crate::storage::filesystem::output::{Unpublished, failed, publish};
+use crate::storage::filesystem::sharing::{Offer, SharedChunk};
+use crate::storage::filesystem::site::Site;
+use crate::storage::filesystem::survey;
 use crate::storage::filesystem::writer::TaskWriter;
 
 /// A checkpoint in progress.
@@ -23,10 +26,11 @@ pub(super) struct FilePending {
 /// What the writers and the commit share. The last of them removes what was not committed.
 #[derive(Debug)]
 pub(super) struct Parts {
-    pub(super) open: Arc<OpenJob>,
-    pub(super) id: CheckpointId,
-    /// Of the frames that go into `_metadata`.
-    pub(super) place: Place,
+    pub(super) site: Site,
+    /// What may be referred to; `None` when the checkpoint stands alone.
+    pub(super) offer: Option<Arc<Offer>>,
+    /// The job whose checkpoint this is; `None` for a directory that no job looks after.
+    home: Option<Arc<OpenJob>>,
     state: Mutex<State>,
 }
 
@@ -35,7 +39,7 @@ struct State {
     /// What finished tasks wrote, by manifest.
     finished: BTreeMap<u64, TaskRecords>,
     /// Every data file that was made and is in no table.
-    files: BTreeSet<DataName>,
+    files: BTreeSet<ChunkFile>,
     is_committed: bool,
     /// A rename failed half way: nothing may be touched before the next start has looked.
     is_uncertain: bool,
@@ -46,64 +50,114 @@ impl Parts {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The origin of what the job itself writes.
-    pub(super) fn origin(&self) -> Origin<'_> {
-        Origin {
-            job: self.open.job.as_str(),
-            checkpoint: self.id,
-            attempt: self.open.attempt,
-            ..Origin::default()
-        }
-    }
-
     /// Remembers a data file.
-    pub(super) fn made(&self, name: DataName) {
-        self.state().files.insert(name);
+    pub(super) fn made(&self, file: ChunkFile) {
+        self.state().files.insert(file);
     }
 
     /// Takes what a task wrote.
     pub(super) fn finished(&self, manifest: u64, records: TaskRecords) {
         self.state().finished.insert(manifest, records);
     }
-}
-
-impl Drop for Parts {
-    fn drop(&mut self) {
-        let (names, is_committed) = {
-            let state = self.state();
-            if state.is_uncertain {
-                return;
-            }
-            let names: Vec<_> = state.files.iter().map(ToString::to_string).collect();
-            (names, state.is_committed)
-        };
-        if is_committed {
-            let paths = &self.open.paths;
-            let disk = &*self.open.disk;
-            let removed = super::survey::remove_all(disk, paths, self.id, &names, false);
-            super::survey::warn(removed);
-        } else {
-            self.open.abandon(self.id, &names);
-        }
-    }
-}
-
-impl FilePending {
-    pub(super) fn new(open: Arc<OpenJob>, id: CheckpointId) -> Self {
-        let incarnation = DataName(layout::random()).incarnation();
-        let place = Place { store: open.store, incarnation };
-        Self { parts: Arc::new(Parts { open, id, place, state: Mutex::default() }) }
-    }
 
     /// The records of the tasks that the commit refers to.
     fn take_tasks(&self, node: &Node) -> Result<Vec<TaskRecords>> {
-        let mut finished = std::mem::take(&mut self.parts.state().finished);
+        let mut finished = std::mem::take(&mut self.state().finished);
         let take = |id: u64| {
             finished
                 .remove(&id)
                 .ok_or_else(|| Error::internal(format!("manifest {id} was not written")))
         };
         node.refs.iter().map(|manifest| manifest.id).map(take).collect()
+    }
+
+    /// Writes `_metadata` and gives it its name, once `check` agrees.
+    fn publish(
+        &self,
+        node: &Node,
+        tasks: &[TaskRecords],
+        check: impl FnOnce() -> Result<()>,
+    ) -> Result<Composed> {
+        let site = &self.site;
+        let ids = [site.next_record(), site.next_record()];
+        let composed = metadata::compose(site.place(), site.origin(), ids, &node.encode()?, tasks)?;
+        let frames = tasks.iter().flat_map(|task| &task.inline).map(|(_, frame)| frame.as_slice());
+        let parts: Vec<&[u8]> = std::iter::once(composed.head.as_slice()).chain(frames).collect();
+        let (disk, dir) = (&*site.disk, &site.dir);
+        let names = disk.list(dir).map_err(|error| failed("list", dir, error))?;
+        if names.iter().any(|name| name == METADATA) {
+            let message = format!("{} has a {METADATA} already", dir.display());
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        // CRASH: the data files are durable, their names are not; there is no `_metadata`, so all of
+        // this is garbage. Their names must be durable before anything refers to them.
+        let makes_shared = |task: &TaskRecords| matches!(task.file, Some(ChunkFile::Shared(..)));
+        let shared = site.shared.iter().filter(|_| tasks.iter().any(makes_shared));
+        for dir in shared.chain([dir]) {
+            disk.sync_dir(dir).map_err(|error| failed("sync", dir, error))?;
+        }
+        let staging = layout::staging(METADATA, site.attempt);
+        let published = publish(disk, dir, [&staging, METADATA], &parts, check);
+        published.map_err(|unpublished| {
+            self.state().is_uncertain = matches!(unpublished, Unpublished::Uncertain(_));
+            match unpublished.into_error() {
+                error if error.kind() == ErrorKind::NotFound => {
+                    let message = format!("checkpoint {} was taken away by a later start", site.id);
+                    Error::new(ErrorKind::Conflict, message).with_source(error)
+                }
+                error => error,
+            }
+        })?;
+        let mut state = self.state();
+        state.is_committed = true;
+        for file in &composed.table.files {
+            state.files.remove(file);
+        }
+        Ok(composed)
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        let (files, is_committed, is_uncertain) = {
+            let mut state = self.state();
+            (std::mem::take(&mut state.files), state.is_committed, state.is_uncertain)
+        };
+        let names: BTreeSet<String> =
+            files.iter().filter(|file| !is_shared(file)).map(ToString::to_string).collect();
+        let shared = files.into_iter().filter(is_shared).collect();
+        let (disk, dir) = (&*self.site.disk, &self.site.dir);
+        match &self.home {
+            Some(home) => {
+                if !is_uncertain {
+                    home.abandon(self.site.id, &names, !is_committed);
+                }
+                let unused = if is_uncertain { BTreeSet::new() } else { shared };
+                home.give_back(self.offer.as_deref(), unused);
+            }
+            None if is_uncertain => {}
+            None => survey::warn(survey::remove_all(disk, dir, &names, !is_committed)),
+        }
+    }
+}
+
+fn is_shared(file: &ChunkFile) -> bool {
+    matches!(file, ChunkFile::Shared(..))
+}
+
+impl FilePending {
+    /// A checkpoint of this job; `offer` when it may refer to earlier ones.
+    pub(super) fn new(home: Arc<OpenJob>, site: Site, offer: Option<Arc<Offer>>) -> Self {
+        Self::of(Some(home), site, offer)
+    }
+
+    /// What stands alone in a directory of its own.
+    pub(super) fn alone(site: Site) -> Self {
+        Self::of(None, site, None)
+    }
+
+    fn of(home: Option<Arc<OpenJob>>, site: Site, offer: Option<Arc<Offer>>) -> Self {
+        Self { parts: Arc::new(Parts { site, offer, home, state: Mutex::default() }) }
     }
 }
 
@@ -113,49 +167,26 @@ impl PendingRecords for FilePending {
     }
 
     fn commit(&self, node: &Node) -> Result<()> {
-        let Parts { open, id, place, .. } = &*self.parts;
-        let tasks = self.take_tasks(node)?;
+        let tasks = self.parts.take_tasks(node)?;
+        let Some(open) = &self.parts.home else {
+            return self.parts.publish(node, &tasks, || Ok(())).map(|_| ());
+        };
+        let id = self.parts.site.id;
         let _order = open.order();
         open.check_newest()?;
-        open.facts().check_order(*id)?;
-        let ids = [open.next_record(), open.next_record()];
-        let composed =
-            metadata::compose(*place, self.parts.origin(), ids, &node.encode()?, &tasks)?;
-        let frames = tasks.iter().flat_map(|task| &task.inline).map(|(_, frame)| frame.as_slice());
-        let parts: Vec<&[u8]> = std::iter::once(composed.head.as_slice()).chain(frames).collect();
-        let dir = open.paths.checkpoint(*id);
-        let names = open.disk.list(&dir).map_err(|error| failed("list", &dir, error))?;
-        if names.iter().any(|name| name == METADATA) {
-            let message = format!("{} has a {METADATA} already", dir.display());
-            return Err(Error::new(ErrorKind::Conflict, message));
-        }
-        // CRASH: the data files are durable, their names are not; there is no `_metadata`, so all of
-        // this is garbage. Their names must be durable before anything refers to them.
-        open.disk.sync_dir(&dir).map_err(|error| failed("sync", &dir, error))?;
-        let staging = layout::staging(METADATA, open.attempt);
+        open.facts().check_order(id)?;
         // The look for a newer start comes after the staging file: see `survey::fence`.
-        let check = || open.check_newest();
-        let published = publish(&*open.disk, &dir, [&staging, METADATA], &parts, check);
-        published.map_err(|unpublished| {
-            self.parts.state().is_uncertain = matches!(unpublished, Unpublished::Uncertain(_));
-            match unpublished.into_error() {
-                error if error.kind() == ErrorKind::NotFound => {
-                    let message = format!("checkpoint {id} was taken away by a later start");
-                    Error::new(ErrorKind::Conflict, message).with_source(error)
-                }
-                error => error,
-            }
-        })?;
-        {
-            let mut state = self.parts.state();
-            state.is_committed = true;
-            for name in &composed.table.files {
-                state.files.remove(name);
-            }
-        }
-        let content = Content { incarnation: place.incarnation, table: composed.table };
+        let composed = self.parts.publish(node, &tasks, || open.check_newest())?;
+        let incarnation = self.parts.site.incarnation;
+        let content = Content { incarnation, table: composed.table };
         let live = Live { record: composed.record, content: Some(Arc::new(content)) };
-        open.facts().live.insert(*id, live);
+        let mut facts = open.facts();
+        facts.live.insert(id, live);
+        if self.parts.offer.is_some() {
+            let chunks: Vec<SharedChunk> = tasks.iter().flat_map(TaskRecords::shared).collect();
+            let made = tasks.iter().filter_map(|task| Some((task.file?, task.file_len)));
+            facts.sharing.completed(id, &chunks, made);
+        }
         Ok(())
     }
 }

@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::ids::{Attempt, CheckpointId, StoreId};
 use crate::storage::disk::Disk;
 use crate::storage::filesystem::layout::{
-    DataName, FINISHED, JobPaths, METADATA, checkpoint_of, staged_by,
+    ChunkFile, DataName, FINISHED, JobPaths, METADATA, checkpoint_of, staged_by,
 };
 use crate::storage::filesystem::output::failed;
 use crate::storage::filesystem::table::Table;
@@ -63,7 +64,7 @@ pub(super) fn fence(
     Ok(())
 }
 
-fn remove(disk: &dyn Disk, path: &std::path::Path) -> Result<()> {
+pub(super) fn remove(disk: &dyn Disk, path: &Path) -> Result<()> {
     match disk.remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),
         _ => Ok(()),
@@ -80,7 +81,8 @@ pub(super) fn garbage_of(
     id: CheckpointId,
     table: Option<&Table>,
 ) -> BTreeSet<String> {
-    let is_used = |name: &DataName| table.is_some_and(|table| table.files.contains(name));
+    let is_used =
+        |name: &DataName| table.is_some_and(|table| table.files.contains(&ChunkFile::Own(*name)));
     let is_garbage = |name: &&String| {
         staged_by(name, METADATA).is_some()
             || DataName::parse(name).is_some_and(|data| data.is_of(store, id) && !is_used(&data))
@@ -92,41 +94,38 @@ pub(super) fn garbage_of(
 /// it. Every step is attempted; the first error comes back.
 pub(super) fn remove_all<'a>(
     disk: &dyn Disk,
-    paths: &JobPaths,
-    id: CheckpointId,
+    dir: &Path,
     names: impl IntoIterator<Item = &'a String>,
     all: bool,
 ) -> Result<()> {
-    let dir = paths.checkpoint(id);
     let mut outcome = Ok(());
     for name in names {
         // CRASH: the other files stay without `_metadata`, and the next start removes them.
         outcome = outcome.and(remove(disk, &dir.join(name)));
     }
     if all {
-        outcome = outcome.and(remove_dir(disk, paths, id));
+        outcome = outcome.and(remove_dir(disk, dir));
     }
     outcome
 }
 
 /// Removes a checkpoint's directory, unless something is in it that is not ours.
-pub(super) fn remove_dir(disk: &dyn Disk, paths: &JobPaths, id: CheckpointId) -> Result<()> {
+pub(super) fn remove_dir(disk: &dyn Disk, dir: &Path) -> Result<()> {
     use io::ErrorKind as Io;
-    let dir = paths.checkpoint(id);
-    match disk.remove_dir(&dir) {
+    match disk.remove_dir(dir) {
         Err(error) if matches!(error.kind(), Io::NotFound | Io::NotADirectory) => Ok(()),
         Err(error) if error.kind() == Io::DirectoryNotEmpty => {
             tracing::warn!(dir = %dir.display(), "files that are not the storage's stay there");
             Ok(())
         }
-        other => other.map_err(|error| failed("remove", &dir, error)),
+        other => other.map_err(|error| failed("remove", dir, error)),
     }
 }
 
 /// Removes what earlier starts left beside the checkpoints: their claims, now that the newest says
 /// as much, and what they had staged. What cannot be removed is tried again by the next start.
 pub(super) fn remove_past_claims(disk: &dyn Disk, paths: &JobPaths, attempt: Attempt) {
-    let listed = |dir: &std::path::Path| disk.list(dir).unwrap_or_default();
+    let listed = |dir: &Path| disk.list(dir).unwrap_or_default();
     let is_past = |name: &str| {
         let staged = |of: &str| staged_by(name, of).is_some_and(|by| by < attempt);
         let of = name.split('.').next().unwrap_or_default();

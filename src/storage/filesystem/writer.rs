@@ -1,16 +1,17 @@
-//! One task's part of a checkpoint: chunks into its data file or, when small, into `_metadata`.
+//! One task's part of a checkpoint: chunks into its data file or, when small, into `_metadata`; and
+//! those that an earlier checkpoint wrote, not at all.
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::ids::TaskId;
 use crate::limits::CHUNK_BYTES;
-use crate::record::{FrameKind, Node, Origin, RecordRef};
+use crate::record::{FrameKind, Node, Origin, RecordRef, digest};
 use crate::storage::access::RecordWriter;
-use crate::storage::filesystem::layout::DataName;
-use crate::storage::filesystem::metadata::{Place, TaskRecords};
+use crate::storage::filesystem::metadata::{Filed, Place, TaskRecords};
 use crate::storage::filesystem::output::Output;
 use crate::storage::filesystem::pending::Parts;
+use crate::storage::sizes::StateSizes;
 
 /// Writes one task's records.
 #[derive(Debug)]
@@ -23,12 +24,16 @@ pub(super) struct TaskWriter {
     /// The state of which the chunk before was a full one: what follows is not a state of its own.
     goes_on: Option<(String, u32)>,
     header: Vec<u8>,
+    sizes: StateSizes,
+    reused_bytes: u64,
 }
 
 impl TaskWriter {
     pub(super) fn new(parts: Arc<Parts>, task: TaskId) -> Self {
+        let sizes = StateSizes::new(parts.site.sizes.all_inline);
         let (records, header) = (TaskRecords::default(), Vec::new());
-        Self { parts, task, records, data: None, goes_on: None, header }
+        let (data, goes_on) = (None, None);
+        Self { parts, task, records, data, goes_on, header, sizes, reused_bytes: 0 }
     }
 
     fn origin<'a>(&'a self, state: &'a str, index: u32) -> Origin<'a> {
@@ -37,7 +42,7 @@ impl TaskWriter {
             subtask: self.task.subtask,
             state,
             index,
-            ..self.parts.origin()
+            ..self.parts.site.origin()
         }
     }
 
@@ -49,8 +54,9 @@ impl TaskWriter {
         index: u32,
         payload: &[u8],
     ) -> Result<RecordRef> {
-        let id = self.parts.open.next_record();
-        let header = self.parts.place.header(kind, id, self.origin(state, index), payload)?;
+        let site = &self.parts.site;
+        let id = site.next_record();
+        let header = site.place().header(kind, id, self.origin(state, index), payload)?;
         let (record, frame) = (RecordRef::to_record(&header), header.frame(payload));
         self.records.inline.push((id, frame));
         Ok(record)
@@ -61,35 +67,38 @@ impl TaskWriter {
         if let Some(data) = self.data.take() {
             return Ok(data);
         }
-        let Parts { open, id, place, .. } = &*self.parts;
-        let dir = open.paths.checkpoint(*id);
-        let draw = || {
-            let name = DataName::draw(open.store, *id);
-            (name, dir.join(name.to_string()))
-        };
+        let site = &self.parts.site;
         // CRASH: a file that no table names, with a name that only this store gives; the next start
         // removes it.
-        let (name, output) = Output::create(&*open.disk, open.sizes.buffer, draw)?;
-        self.parts.made(name);
-        self.records.file = Some(name);
-        Ok((Place { store: place.store, incarnation: name.incarnation() }, output))
+        let (file, output) = Output::create(&*site.disk, site.sizes.buffer, || site.draw())?;
+        self.parts.made(file);
+        self.records.file = Some(file);
+        Ok((Place { store: site.store, incarnation: file.name().incarnation() }, output))
     }
 
     /// A chunk that goes into the data file.
     fn filed(&mut self, state: &str, index: u32, body: &[u8]) -> Result<RecordRef> {
+        let known_by = self.parts.offer.as_ref().map(|offer| (offer, digest(body)));
+        let len = u32::try_from(body.len()).ok();
+        if let Some(chunk) = known_by.and_then(|(offer, digest)| offer.find(digest, len?)) {
+            self.reused_bytes = self.reused_bytes.saturating_add(body.len() as u64);
+            self.records.reused.push(chunk);
+            return Ok(chunk.record);
+        }
+        let digest = known_by.map(|(_, digest)| digest).unwrap_or_default();
         let (place, mut output) = self.data()?;
-        let id = self.parts.open.next_record();
+        let id = self.parts.site.next_record();
         let mut bytes = std::mem::take(&mut self.header);
         bytes.clear();
         let header = place.header(FrameKind::Chunk, id, self.origin(state, index), body)?;
         header.encode(&mut bytes);
-        let record = RecordRef::to_record(&header);
+        let record = RecordRef { digest, ..RecordRef::to_record(&header) };
         let len = u32::try_from(header.frame_len())
             .map_err(|_| Error::invalid(format!("a chunk of {} bytes", body.len())))?;
         let offset = output.position();
         output.append(&bytes)?;
         output.append(body)?;
-        self.records.filed.push((id, offset, len));
+        self.records.filed.push(Filed { record, offset, len });
         self.header = bytes;
         self.data = Some((place, output));
         Ok(record)
@@ -99,24 +108,35 @@ impl TaskWriter {
 impl RecordWriter for TaskWriter {
     /// Above the threshold, so that a state of at most the threshold is one chunk that is not full.
     fn chunk_bytes(&self) -> usize {
-        CHUNK_BYTES.max(self.parts.open.sizes.threshold.saturating_add(1))
+        let sizes = self.parts.site.sizes;
+        match sizes.all_inline {
+            Some(_) => CHUNK_BYTES,
+            None => CHUNK_BYTES.max(sizes.threshold.saturating_add(1)),
+        }
     }
 
     fn chunk(&mut self, state: &str, index: u32, body: &[u8]) -> Result<RecordRef> {
+        let sizes = self.parts.site.sizes;
+        self.sizes.count(&self.task, state, body.len())?;
         let goes_on =
             self.goes_on.take().is_some_and(|(name, number)| name == state && number == index);
         if body.len() >= self.chunk_bytes() {
             self.goes_on = Some((state.to_owned(), index));
         }
-        if !goes_on && body.len() <= self.parts.open.sizes.threshold {
+        if sizes.all_inline.is_some() || !goes_on && body.len() <= sizes.threshold {
             return self.inline(FrameKind::Chunk, state, index, body);
         }
         self.filed(state, index, body)
     }
 
+    fn reused_bytes(&self) -> u64 {
+        self.reused_bytes
+    }
+
     fn finish(mut self: Box<Self>, manifest: &Node) -> Result<RecordRef> {
         let record = self.inline(FrameKind::Manifest, "", 0, &manifest.encode()?)?;
         if let Some((_, output)) = self.data.take() {
+            self.records.file_len = output.position();
             output.finish()?;
         }
         self.parts.finished(record.id, std::mem::take(&mut self.records));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId};
+use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
 use crate::storage::access::{JobAccess, PendingRecords, RecordSource, StoredCheckpoint};
 use crate::storage::memory::pending::MemoryPending;
@@ -93,7 +94,7 @@ impl JobAccess for MemoryJob {
         self.actor.store.with_job(&self.actor.job, |facts| facts.stored())
     }
 
-    fn begin(&self, id: CheckpointId) -> Result<Arc<dyn PendingRecords>> {
+    fn begin(&self, id: CheckpointId, _: CheckpointType) -> Result<Arc<dyn PendingRecords>> {
         self.actor.store.with_job(&self.actor.job, |facts| {
             facts.checkpoint_max = facts.checkpoint_max.max(id);
         });

@@ -14,13 +14,20 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::config::{EffectiveConfig, split_scheme};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ids::JobId;
-use crate::storage::access::{CheckpointStorage, JobStorage};
+use crate::storage::access::{
+    CheckpointStorage, CompletedCheckpointLocation, JobStorage, Savepoints,
+};
+use crate::storage::filesystem::{AllInline, checked_location, resolve};
 use crate::storage::{StorageCapabilities, StorageUri};
 
 use job::MemoryJob;
 use store::MemoryStore;
+
+/// What Flink calls a checkpoint that cannot be found by a pointer.
+const NOT_ADDRESSABLE: &str = "<checkpoint-not-externally-addressable>";
 
 /// Checkpoints in the memory of this process (Flink: `JobManagerCheckpointStorage`, before it
 /// `MemoryStateBackend`).
@@ -46,6 +53,9 @@ use store::MemoryStore;
 /// # Ok::<_, tidegate::Error>(())
 /// ```
 ///
+/// With a [checkpoint path](Self::with_checkpoint_path) the store is not used: checkpoints are kept as
+/// files, under the same limits.
+///
 /// Serialised, it is the text of its [`StorageUri`]: what is made of that text is a new, empty store
 /// with the same maximum.
 #[derive(Clone, Serialize, Deserialize)]
@@ -53,6 +63,10 @@ use store::MemoryStore;
 pub struct JobManagerCheckpointStorage {
     store: Arc<MemoryStore>,
     max_state_size: u64,
+    checkpoint_path: Option<String>,
+    savepoint_path: Option<String>,
+    /// Savepoints lie with the checkpoints, as in a durable storage.
+    keeps_savepoints: bool,
 }
 
 impl JobManagerCheckpointStorage {
@@ -63,7 +77,66 @@ impl JobManagerCheckpointStorage {
     /// An empty store of its own.
     pub fn new() -> Self {
         let store = Arc::new(MemoryStore::new());
-        Self { store, max_state_size: Self::DEFAULT_MAX_STATE_SIZE }
+        Self {
+            store,
+            max_state_size: Self::DEFAULT_MAX_STATE_SIZE,
+            checkpoint_path: None,
+            savepoint_path: None,
+            keeps_savepoints: false,
+        }
+    }
+
+    /// Keeps savepoints in memory too. They are lost with the process, so that only simulations do.
+    #[cfg(any(test, feature = "test-util"))]
+    #[must_use]
+    pub(crate) fn keeping_savepoints(self) -> Self {
+        Self { keeps_savepoints: true, ..self }
+    }
+
+    /// Sets where completed checkpoints are written, as `file:///path` (Flink: `checkpointPath`). Each
+    /// is a directory `JOB/chk-ID` there with a `_metadata` that holds all its state, and outlives the
+    /// process.
+    ///
+    /// # Errors
+    /// `Invalid` when the location has no scheme, another one than `file`, no absolute path, or is a
+    /// root directory.
+    pub fn with_checkpoint_path(mut self, checkpoint_path: impl AsRef<str>) -> Result<Self> {
+        let path = checked_location("checkpoint path", checkpoint_path.as_ref())?;
+        self.checkpoint_path = Some(path);
+        Ok(self)
+    }
+
+    /// Sets where savepoints go, as `file:///path`: each into a directory of its own there. Without
+    /// one a savepoint is refused, but for the one that a job stops with.
+    ///
+    /// # Errors
+    /// `Invalid` as for [`with_checkpoint_path`](Self::with_checkpoint_path).
+    pub fn with_savepoint_path(mut self, savepoint_path: impl AsRef<str>) -> Result<Self> {
+        let path = checked_location("savepoint path", savepoint_path.as_ref())?;
+        self.savepoint_path = Some(path);
+        Ok(self)
+    }
+
+    /// A copy with the same store in which the configuration completes what was not set (Flink:
+    /// `configure`): the savepoint path, and the checkpoint path where its directory has a scheme.
+    #[must_use]
+    pub fn configure(&self, config: &EffectiveConfig) -> Self {
+        let mut configured = self.clone();
+        let dir = config.asked().checkpoint_storage_dir().filter(|dir| split_scheme(dir).is_some());
+        configured.checkpoint_path = configured.checkpoint_path.or(dir.map(str::to_owned));
+        let dir = config.savepoint_dir();
+        configured.savepoint_path = configured.savepoint_path.or(dir.map(str::to_owned));
+        configured
+    }
+
+    /// Where completed checkpoints are written, if anywhere (Flink: `getCheckpointPath`).
+    pub fn checkpoint_path(&self) -> Option<&str> {
+        self.checkpoint_path.as_deref()
+    }
+
+    /// Where savepoints go, if it was set (Flink: `getSavepointPath`).
+    pub fn savepoint_path(&self) -> Option<&str> {
+        self.savepoint_path.as_deref()
     }
 
     /// Sets the most bytes of one state of one task, for jobs that are opened from now on. A
@@ -90,7 +163,11 @@ impl JobManagerCheckpointStorage {
     /// The description as text; the maximum is left out where it is the default.
     pub fn to_uri(&self) -> StorageUri {
         let differs = self.max_state_size != Self::DEFAULT_MAX_STATE_SIZE;
-        StorageUri::Memory { max_state_size: differs.then_some(self.max_state_size) }
+        StorageUri::Memory {
+            max_state_size: differs.then_some(self.max_state_size),
+            checkpoint_path: self.checkpoint_path.clone(),
+            savepoint_path: self.savepoint_path.clone(),
+        }
     }
 }
 
@@ -105,9 +182,14 @@ impl TryFrom<StorageUri> for JobManagerCheckpointStorage {
 
     fn try_from(uri: StorageUri) -> Result<Self> {
         match uri {
-            StorageUri::Memory { max_state_size: None } => Ok(Self::new()),
-            StorageUri::Memory { max_state_size: Some(bytes) } => {
-                Self::new().with_max_state_size(bytes)
+            StorageUri::Memory { max_state_size, checkpoint_path, savepoint_path } => {
+                let bytes = max_state_size.unwrap_or(Self::DEFAULT_MAX_STATE_SIZE);
+                let mut storage = Self::new().with_max_state_size(bytes)?;
+                if let Some(path) = checkpoint_path {
+                    storage = storage.with_checkpoint_path(path)?;
+                }
+                // A configuration's directory was checked there.
+                Ok(Self { savepoint_path, ..storage })
             }
             other => Err(Error::invalid(format!("{other} is no storage in memory"))),
         }
@@ -122,12 +204,34 @@ impl Default for JobManagerCheckpointStorage {
 
 impl CheckpointStorage for JobManagerCheckpointStorage {
     fn location(&self) -> String {
-        "memory:".to_owned()
+        self.checkpoint_path.clone().unwrap_or_else(|| "memory:".to_owned())
     }
 
     fn open(&self, job: &JobId) -> Result<JobStorage> {
-        let job = MemoryJob::claim(Arc::clone(&self.store), job, self.max_state_size)?;
-        Ok(JobStorage::new(job))
+        let most = self.max_state_size;
+        let files = AllInline { most };
+        let savepoints = match &self.savepoint_path {
+            Some(path) => Savepoints::Beside(job.clone(), files.savepoints(path)?),
+            None if self.keeps_savepoints => Savepoints::Within,
+            None => Savepoints::Nowhere,
+        };
+        let access = match &self.checkpoint_path {
+            Some(path) => files.open(path, job)?,
+            None => MemoryJob::claim(Arc::clone(&self.store), job, most)?,
+        };
+        Ok(JobStorage::new(access).with_savepoints(savepoints))
+    }
+
+    fn configured(&self, config: &EffectiveConfig) -> Option<Arc<dyn CheckpointStorage>> {
+        Some(Arc::new(self.configure(config)))
+    }
+
+    fn resolve_checkpoint(&self, pointer: &str) -> Result<CompletedCheckpointLocation> {
+        if pointer == NOT_ADDRESSABLE {
+            let message = "a checkpoint in memory has no pointer";
+            return Err(Error::new(ErrorKind::NotFound, message));
+        }
+        resolve(pointer)
     }
 
     fn to_uri(&self) -> Option<StorageUri> {
@@ -135,13 +239,21 @@ impl CheckpointStorage for JobManagerCheckpointStorage {
     }
 
     fn capabilities(&self) -> StorageCapabilities {
-        StorageCapabilities::new().with_max_state_size(self.max_state_size).without_durability()
+        let capabilities = StorageCapabilities::new().with_max_state_size(self.max_state_size);
+        match self.checkpoint_path {
+            Some(_) => capabilities,
+            None => capabilities.without_durability(),
+        }
     }
 }
 
 impl fmt::Display for JobManagerCheckpointStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "memory, at most {} bytes per state", self.max_state_size)
+        let most = self.max_state_size;
+        match &self.checkpoint_path {
+            Some(path) => write!(f, "memory and {path}, at most {most} bytes per state"),
+            None => write!(f, "memory, at most {most} bytes per state"),
+        }
     }
 }
 

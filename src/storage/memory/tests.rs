@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 
 use super::*;
 use crate::catalog::Checkpoints;
+use crate::config::CheckpointConfig;
 use crate::error::ErrorKind;
 use crate::ids::CheckpointId;
 use crate::state::{SectionKey, SectionKind, SnapshotSink};
@@ -173,4 +174,81 @@ fn the_bytes_of_a_stream_lie_in_its_handle() {
     assert!(serde_json::from_str::<StreamStateHandle>(&changed).is_err());
     let other = JobManagerCheckpointStorage::new().open(&JobId::new("job").unwrap()).unwrap();
     assert_eq!(other.raw_checkpoints().unwrap(), []);
+}
+
+fn written(dir: &std::path::Path, most: u64) -> JobManagerCheckpointStorage {
+    let path = format!("file://{}/checkpoints", dir.to_str().unwrap());
+    let storage = JobManagerCheckpointStorage::new().with_max_state_size(most).unwrap();
+    storage.with_checkpoint_path(path).unwrap()
+}
+
+#[test]
+fn with_a_checkpoint_path_metadata_holds_everything_and_outlives_the_description() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = written(dir.path(), 1_000_000);
+    commit(&open(&storage), CheckpointId(1)).unwrap();
+    let job = dir.path().join("checkpoints/job");
+    let names = |dir: &std::path::Path| {
+        let entries = std::fs::read_dir(dir).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&job), ["attempts", "chk-1"]);
+    assert_eq!(names(&job.join("chk-1")), ["_metadata"]);
+    let found = storage.resolve_checkpoint(job.join("chk-1").to_str().unwrap()).unwrap();
+    assert_eq!(found.id(), CheckpointId(1));
+    let text = storage.to_uri().to_string();
+    let again: JobManagerCheckpointStorage =
+        serde_json::from_str(&serde_json::to_string(&storage).unwrap()).unwrap();
+    assert_eq!(again.to_uri().to_string(), text);
+    let checkpoints = open(&again);
+    assert_eq!(ids(&checkpoints), [1]);
+    assert_whole(&checkpoints, CheckpointId(1));
+}
+
+#[test]
+fn with_a_checkpoint_path_the_maximum_holds_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoints = open(&written(dir.path(), 400_000));
+    write(&checkpoints, &[("a", 0, 300_000), ("a", 1, 100_000), ("b", 0, 400_000)]).unwrap();
+    let refused = write(&checkpoints, &[("a", 0, 300_000), ("a", 1, 100_001)]).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    let message = refused.to_string();
+    assert!(message.contains("400001") && message.contains("400000"), "{message}");
+}
+
+/// N31: where nothing names a directory, none is made.
+#[test]
+fn the_configuration_completes_the_paths_that_are_not_set() {
+    let storage = JobManagerCheckpointStorage::new();
+    assert_eq!((storage.checkpoint_path(), storage.savepoint_path()), (None, None));
+    let mut config = CheckpointConfig::new();
+    config.set_checkpoint_storage_dir("file:///c/").unwrap();
+    config.set_savepoint_dir("file:///s").unwrap();
+    let config = config.build().unwrap();
+    let both = storage.configure(&config);
+    assert_eq!(both.checkpoint_path(), Some("file:///c"));
+    assert_eq!(both.savepoint_path(), Some("file:///s"));
+    let explicit = storage.clone().with_checkpoint_path("file:///e").unwrap();
+    assert_eq!(explicit.configure(&config).checkpoint_path(), Some("file:///e"));
+    let silent = CheckpointConfig::new().build().unwrap();
+    assert_eq!(storage.configure(&silent).location(), "memory:");
+    // A directory without a scheme is an embedded store, not a file system.
+    let mut config = CheckpointConfig::new();
+    config.set_checkpoint_storage_dir("/c").unwrap();
+    assert_eq!(storage.configure(&config.build().unwrap()).checkpoint_path(), None);
+}
+
+#[test]
+fn a_path_that_is_no_local_directory_is_refused() {
+    for path in ["", "/a", "file:///", "s3://bucket/a", "file:a", "file:///a/../b"] {
+        for refused in [
+            JobManagerCheckpointStorage::new().with_checkpoint_path(path).unwrap_err(),
+            JobManagerCheckpointStorage::new().with_savepoint_path(path).unwrap_err(),
+        ] {
+            assert_eq!(refused.kind(), ErrorKind::Invalid, "{path}");
+            assert!(refused.to_string().contains(path), "{refused}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
+use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
 use crate::storage::access::{
     JobAccess, JobStorage, PendingRecords, RecordSource, StoredCheckpoint,
@@ -206,7 +207,7 @@ impl JobAccess for SledJob {
         self.backend().job(self.claim.actor.job.as_str()).stored
     }
 
-    fn begin(&self, id: CheckpointId) -> Result<Arc<dyn PendingRecords>> {
+    fn begin(&self, id: CheckpointId, _: CheckpointType) -> Result<Arc<dyn PendingRecords>> {
         Arc::clone(self.backend()).begin(&self.claim.actor, id)
     }
 

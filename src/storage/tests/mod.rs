@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::catalog::{CheckpointPlan, Checkpoints, OperatorSpec, PendingCheckpoint};
 use crate::error::Result;
 use crate::ids::{CheckpointId, JobId, OperatorUid, TaskId};
+use crate::message::CheckpointType;
 use crate::state::{SectionKey, SectionKind, SnapshotSink, SnapshotSource};
 use crate::storage::{
     CheckpointStorage, FileSystemCheckpointStorage, JobManagerCheckpointStorage, Placement,
@@ -69,8 +70,19 @@ pub(in crate::storage) fn begin(
     id: CheckpointId,
     parallelism: u32,
 ) -> Result<PendingCheckpoint> {
+    begin_kind(checkpoints, id, parallelism, CheckpointType::Checkpoint)
+}
+
+fn begin_kind(
+    checkpoints: &Checkpoints,
+    id: CheckpointId,
+    parallelism: u32,
+    kind: CheckpointType,
+) -> Result<PendingCheckpoint> {
     let operator = OperatorSpec::new(OperatorUid::new("op")?, parallelism);
-    checkpoints.begin(id, CheckpointPlan::new(vec![operator]))
+    let mut plan = CheckpointPlan::new(vec![operator]);
+    plan.kind = kind;
+    checkpoints.begin(id, plan)
 }
 
 pub(in crate::storage) fn task(subtask: u32) -> TaskId {
@@ -100,7 +112,15 @@ pub(in crate::storage) fn key(index: u32) -> SectionKey {
 }
 
 pub(in crate::storage) fn commit(checkpoints: &Checkpoints, id: CheckpointId) -> Result<()> {
-    let pending = begin(checkpoints, id, SUBTASKS)?;
+    commit_kind(checkpoints, id, CheckpointType::Checkpoint)
+}
+
+pub(in crate::storage) fn commit_kind(
+    checkpoints: &Checkpoints,
+    id: CheckpointId,
+    kind: CheckpointType,
+) -> Result<()> {
+    let pending = begin_kind(checkpoints, id, SUBTASKS, kind)?;
     let mut snapshots = Vec::new();
     for subtask in 0..SUBTASKS {
         let mut writer = pending.writer(&task(subtask))?;

@@ -11,24 +11,27 @@ fn sled(directory: &str, placement: Option<Placement>) -> StorageUri {
     StorageUri::Sled { directory: directory.into(), placement }
 }
 
+fn file(directory: &str, threshold: Option<u32>, write_buffer: Option<u32>) -> StorageUri {
+    let directory = directory.into();
+    let (savepoint_path, create_subdir) = (None, None);
+    StorageUri::File { directory, threshold, write_buffer, savepoint_path, create_subdir }
+}
+
 #[test]
 fn a_text_means_what_it_says_and_prints_in_its_one_spelling() {
-    let file = |threshold, write_buffer| StorageUri::File {
-        directory: "/a".into(),
-        threshold,
-        write_buffer,
+    let file = |threshold, write_buffer| file("/a", threshold, write_buffer);
+    let memory = |max_state_size| StorageUri::Memory {
+        max_state_size,
+        checkpoint_path: None,
+        savepoint_path: None,
     };
     let custom = |parameters: &[(&str, &str)]| StorageUri::Custom {
         name: "my store".into(),
         parameters: parameters.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
     };
     for (text, meant, printed) in [
-        ("memory:", StorageUri::Memory { max_state_size: None }, "memory:"),
-        (
-            "MEMORY:?max_state_size=1000",
-            StorageUri::Memory { max_state_size: Some(1000) },
-            "memory:?max_state_size=1000",
-        ),
+        ("memory:", memory(None), "memory:"),
+        ("MEMORY:?max_state_size=1000", memory(Some(1000)), "memory:?max_state_size=1000"),
         ("/var/a?b%", sled("/var/a?b%", None), "sled:///var/a%3Fb%25"),
         ("state", sled("state", None), "sled://./state"),
         ("C:\\state", sled("C:\\state", None), "sled://./C%3A%5Cstate"),
@@ -45,6 +48,26 @@ fn a_text_means_what_it_says_and_prints_in_its_one_spelling() {
             "file:///a?write_buffer=1&threshold=1048576",
             file(Some(1_048_576), Some(1)),
             "file:///a?threshold=1048576&write_buffer=1",
+        ),
+        (
+            "memory:?savepoint_path=file:///s%20p&checkpoint_path=file:///c",
+            StorageUri::Memory {
+                max_state_size: None,
+                checkpoint_path: Some("file:///c".into()),
+                savepoint_path: Some("file:///s p".into()),
+            },
+            "memory:?checkpoint_path=file:///c&savepoint_path=file:///s%20p",
+        ),
+        (
+            "file:///a?create_subdir=false&savepoint_path=file:///s",
+            StorageUri::File {
+                directory: "/a".into(),
+                threshold: None,
+                write_buffer: None,
+                savepoint_path: Some("file:///s".into()),
+                create_subdir: Some(false),
+            },
+            "file:///a?savepoint_path=file:///s&create_subdir=false",
         ),
         ("custom:my%20store", custom(&[]), "custom:my%20store"),
         (
@@ -68,7 +91,7 @@ fn a_wrong_text_says_what_is_wrong_and_what_is_known() {
         ("memory:/a", &["has no place", "/a"]),
         ("memory:?max_state_size=ten", &["max_state_size=ten", "bytes from 1"]),
         ("memory:?max_state_size=0", &["max_state_size=0", "bytes from 1"]),
-        ("memory:?max=1", &["no parameter \"max\"", "only one is max_state_size"]),
+        ("memory:?max=1", &["no parameter \"max\"", "nearest is", "max_state_size"]),
         ("sled:state", &["lacks the slashes of sled:///path"]),
         ("sled:/state", &["lacks the slashes of sled:///path"]),
         ("sled://host/state", &["host \"host\"", "sled:///path"]),
@@ -83,6 +106,7 @@ fn a_wrong_text_says_what_is_wrong_and_what_is_known() {
         ("file:///a?treshold=1", &["\"treshold\"", "nearest is threshold", "write_buffer"]),
         ("file:///a?threshold=1048577", &["up to 1048576"]),
         ("file:///a?write_buffer=-1", &["write_buffer=-1"]),
+        ("file:///a?create_subdir=yes", &["create_subdir=yes", "true or false"]),
         ("custom:", &["lacks the name"]),
         ("custom://name", &["not by slashes"]),
         ("s3://bucket/a", &["s3: needs Amazon S3, which this version does not have"]),
@@ -132,9 +156,13 @@ proptest! {
         size in proptest::option::of(1_u64..),
     ) {
         for uri in [
-            StorageUri::Memory { max_state_size: size },
+            StorageUri::Memory {
+                max_state_size: size,
+                checkpoint_path: None,
+                savepoint_path: Some(path.clone()),
+            },
             sled(&path, Some(Placement::Split)),
-            StorageUri::File { directory: path.into(), threshold: Some(3), write_buffer: None },
+            file(&path, Some(3), None),
             StorageUri::Custom { name, parameters },
         ] {
             prop_assert_eq!(uri.to_string().parse::<StorageUri>().unwrap(), uri);

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 use crate::storage::disk::Disk;
-use crate::storage::filesystem::job::Sizes;
 use crate::storage::filesystem::layout::{JobPaths, METADATA, job_dir};
 use crate::storage::filesystem::output::failed;
+use crate::storage::filesystem::site::Sizes;
 use crate::storage::filesystem::streams::{
     Hosted, StreamFiles, StreamHome, clean_common, garbage_of, host_metadata,
 };
@@ -72,7 +72,7 @@ impl Apart {
             job: job.clone(),
             store,
             attempt,
-            sizes: Sizes { threshold, buffer: buffer.max(threshold) },
+            sizes: Sizes { threshold, buffer: buffer.max(threshold), all_inline: None },
             records,
             seen: AtomicU64::new(0),
             hosted: Mutex::default(),
@@ -134,7 +134,7 @@ impl Home {
             let partial = is_complete.then_some(self.attempt);
             let garbage = garbage_of(names, realm, *id, partial);
             let removed = if is_complete {
-                survey::remove_all(disk, paths, *id, &garbage, false)
+                survey::remove_all(disk, &paths.checkpoint(*id), &garbage, false)
             } else {
                 self.remove_all(*id, &garbage)
             };
@@ -163,7 +163,7 @@ impl Home {
         id: CheckpointId,
         names: impl IntoIterator<Item = &'a String>,
     ) -> Result<()> {
-        survey::remove_all(&*self.disk, &self.paths, id, names, id < self.seen())
+        survey::remove_all(&*self.disk, &self.paths.checkpoint(id), names, id < self.seen())
     }
 }
 

@@ -145,10 +145,10 @@ impl StreamStore for StreamFiles {
     fn limits(&self) -> StreamLimits {
         let sizes = self.home.sizes();
         StreamLimits {
-            inline: sizes.threshold,
+            inline: sizes.all_inline.map_or(sizes.threshold, |_| usize::MAX),
             metadata_inline: None,
             buffer: sizes.buffer,
-            most: None,
+            most: sizes.all_inline,
         }
     }
 

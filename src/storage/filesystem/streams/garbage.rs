@@ -37,7 +37,9 @@ pub(in crate::storage::filesystem) fn clean_common(
     realm: Realm,
     attempt: Attempt,
 ) {
-    for (dir, place) in paths.reserved().into_iter().zip([Place::Shared, Place::TaskOwned]) {
+    for (dir, place) in
+        [paths.shared(), paths.taskowned()].into_iter().zip([Place::Shared, Place::TaskOwned])
+    {
         let names = disk.list(&dir).unwrap_or_default();
         for name in names.iter().filter(|name| may_go(name, realm, place, Some(attempt))) {
             let path = dir.join(name);

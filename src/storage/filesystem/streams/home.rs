@@ -8,8 +8,8 @@ use std::sync::{Arc, MutexGuard};
 use crate::error::Result;
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 use crate::storage::disk::Disk;
-use crate::storage::filesystem::job::Sizes;
 use crate::storage::filesystem::layout::{JobPaths, METADATA};
+use crate::storage::filesystem::site::Sizes;
 use crate::storage::stream::{Place, Realm, StreamStateHandle};
 
 /// The checkpoints that the host manages.
@@ -53,11 +53,10 @@ impl dyn StreamHome {
 
     /// The directory of a place.
     pub(super) fn dir(&self, place: Place) -> PathBuf {
-        let [shared, taskowned] = self.paths().reserved();
         match place {
             Place::Exclusive(id) | Place::Metadata(id) => self.paths().checkpoint(id),
-            Place::Shared => shared,
-            Place::TaskOwned => taskowned,
+            Place::Shared => self.paths().shared(),
+            Place::TaskOwned => self.paths().taskowned(),
         }
     }
 

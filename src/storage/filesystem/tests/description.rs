@@ -128,7 +128,14 @@ fn a_description_reads_back_and_a_wrong_one_does_not() {
     let back: FileSystemCheckpointStorage = serde_json::from_str(&text).unwrap();
     assert_eq!(back, storage);
     assert!(!back.is_create_subdir());
-    for (from, to) in [("file:///a", "/a"), (":7", ":1048577"), (":7", ":4294967295")] {
+    assert_eq!(text, "\"file:///a?threshold=7&savepoint_path=file:///s&create_subdir=false\"");
+    for (from, to) in [
+        ("file:///a?", "/a?"),
+        ("file:///a?", "file://./a?"),
+        ("file:///a?", "file:///?"),
+        ("=7", "=1048577"),
+        ("=7", "=4294967295"),
+    ] {
         let wrong = text.replace(from, to);
         assert!(serde_json::from_str::<FileSystemCheckpointStorage>(&wrong).is_err(), "{wrong}");
     }

@@ -3,11 +3,12 @@
 use super::*;
 use crate::error::ErrorKind;
 use crate::ids::{CheckpointId, StoreId};
+use crate::message::CheckpointType;
 use crate::state::SnapshotSink;
 use crate::storage::CheckpointStorage;
 use crate::storage::filesystem::layout::{DataName, JobPaths, job_dir};
 use crate::storage::filesystem::output::Output;
-use crate::storage::tests::{assert_whole, begin, body, commit, ids, key, task};
+use crate::storage::tests::{assert_whole, begin, body, commit, commit_kind, ids, key, task};
 
 #[test]
 fn the_layout_is_flinks() {
@@ -17,6 +18,7 @@ fn the_layout_is_flinks() {
         commit(&checkpoints, CheckpointId(id)).unwrap();
     }
     checkpoints.subsume(2).unwrap();
+    commit_kind(&checkpoints, CheckpointId(4), CheckpointType::FullCheckpoint).unwrap();
     checkpoints.record_finish("done").unwrap();
     let golden = [
         "base/",
@@ -24,15 +26,19 @@ fn the_layout_is_flinks() {
         "base/job/attempts/",
         "base/job/attempts/1",
         "base/job/chk-2/",
-        "base/job/chk-2/NAME",
-        "base/job/chk-2/NAME",
         "base/job/chk-2/_metadata",
         "base/job/chk-3/",
-        "base/job/chk-3/NAME",
-        "base/job/chk-3/NAME",
         "base/job/chk-3/_metadata",
+        "base/job/chk-4/",
+        "base/job/chk-4/NAME",
+        "base/job/chk-4/NAME",
+        "base/job/chk-4/_metadata",
         "base/job/finished",
         "base/job/shared/",
+        "base/job/shared/2-NAME",
+        "base/job/shared/2-NAME",
+        "base/job/shared/3-NAME",
+        "base/job/shared/3-NAME",
         "base/job/taskowned/",
     ];
     assert_eq!(layout(dir.path()), golden);
@@ -97,7 +103,7 @@ fn every_job_has_a_directory_of_its_own() {
     assert_eq!(joined, "%2f".repeat(255));
 }
 
-/// What a state of `len` bytes alone leaves in the directory of its checkpoint, and `_metadata`.
+/// The files that a state of `len` bytes alone leaves beside `_metadata`, and the bytes of that.
 fn files_of_a_state(threshold: i32, len: usize) -> (usize, u64) {
     let dir = tempfile::tempdir().unwrap();
     let storage = storage(dir.path()).with_file_state_size_threshold(threshold).unwrap();
@@ -110,7 +116,8 @@ fn files_of_a_state(threshold: i32, len: usize) -> (usize, u64) {
     let snapshot = writer.finish().unwrap();
     pending.commit(&[(task(0), snapshot)]).unwrap();
     let chk = dir.path().join("base/job/chk-1");
-    let data = files(&chk).len() - 1;
+    assert_eq!(files(&chk).len(), 1);
+    let data = files(&dir.path().join("base/job/shared")).len();
     (data, std::fs::metadata(chk.join("_metadata")).unwrap().len())
 }
 

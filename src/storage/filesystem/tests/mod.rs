@@ -6,6 +6,8 @@ mod crash;
 mod damage;
 mod description;
 mod files;
+mod savepoints;
+mod sharing;
 mod starts;
 
 use std::path::{Path, PathBuf};
@@ -65,9 +67,13 @@ pub(super) fn listing(dir: &Path) -> Vec<String> {
 
 /// The listing with random names replaced.
 pub(super) fn layout(dir: &Path) -> Vec<String> {
-    let mask = |name: String| match name.rsplit_once('/') {
-        Some((dir, file)) if file.len() == 32 => format!("{dir}/NAME"),
-        _ => name,
+    let mask = |name: String| {
+        let Some((dir, file)) = name.rsplit_once('/') else { return name };
+        match file.split_once('-') {
+            Some((id, file)) if file.len() == 32 => format!("{dir}/{id}-NAME"),
+            _ if file.len() == 32 => format!("{dir}/NAME"),
+            _ => name,
+        }
     };
     let mut names: Vec<String> = listing(dir).into_iter().map(mask).collect();
     // A random name may come before or behind `_metadata`.

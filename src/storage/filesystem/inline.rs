@@ -1,0 +1,49 @@
+//! Checkpoints whose `_metadata` holds everything, for a storage that keeps state in memory.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::ids::JobId;
+use crate::storage::access::JobAccess;
+use crate::storage::disk::RealDisk;
+use crate::storage::filesystem::job::FileJob;
+use crate::storage::filesystem::layout;
+use crate::storage::filesystem::location;
+use crate::storage::filesystem::savepoint::SavepointDir;
+use crate::storage::filesystem::site::Sizes;
+
+/// How such checkpoints are written.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::storage) struct AllInline {
+    /// The most bytes of one state of one task.
+    pub(in crate::storage) most: u64,
+}
+
+impl AllInline {
+    pub(super) fn sizes(self) -> Sizes {
+        Sizes { threshold: usize::MAX, buffer: 64 * 1024, all_inline: Some(self.most) }
+    }
+
+    /// Savepoints below this location.
+    ///
+    /// # Errors
+    /// As [`SavepointDir::new`].
+    pub(in crate::storage) fn savepoints(self, location: &str) -> Result<SavepointDir> {
+        SavepointDir::new(location, self.sizes())
+    }
+
+    /// The checkpoints of a job below this location.
+    ///
+    /// # Errors
+    /// What opening a job answers.
+    pub(in crate::storage) fn open(
+        self,
+        location: &str,
+        job: &JobId,
+    ) -> Result<Arc<dyn JobAccess>> {
+        let dir = layout::job_dir(Path::new(&location::path(location)), job);
+        let job = FileJob::open(Arc::new(RealDisk), &dir, job, self.sizes())?;
+        Ok(Arc::new(job))
+    }
+}

@@ -1,0 +1,47 @@
+//! Reading one record from where a table says that it lies.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::ids::StoreId;
+use crate::record::RecordRef;
+use crate::storage::disk::Disk;
+use crate::storage::filesystem::frames::FrameFile;
+use crate::storage::filesystem::table::Entry;
+
+/// Where a record lies, and what its frame must say.
+#[derive(Debug)]
+pub(super) struct Spot {
+    pub(super) path: PathBuf,
+    pub(super) store: StoreId,
+    pub(super) incarnation: u64,
+    pub(super) entry: Entry,
+}
+
+impl Spot {
+    /// Reads and checks the record into `buffer`, which is overwritten; its payload starts at the
+    /// returned offset.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is not there or not the one that is meant; what the disk answers.
+    pub(super) fn read(
+        &self,
+        disk: &dyn Disk,
+        record: &RecordRef,
+        buffer: &mut Vec<u8>,
+    ) -> Result<usize> {
+        let Self { path, entry, .. } = self;
+        let file = FrameFile::open(disk, path)?
+            .ok_or_else(|| Error::corrupt(path, entry.offset, "a record", "a file", "none"))?;
+        let header = file.frame(entry.offset, "a record", buffer)?.header;
+        let same = header.store == self.store
+            && header.incarnation == self.incarnation
+            && header.frame_len() == u64::from(entry.len)
+            && record.matches(&header);
+        if !same {
+            let found = format!("record {} of {:?}", header.id, header.origin);
+            return Err(file.corrupt(entry.offset, "a record", format!("{record:?}"), found));
+        }
+        Ok(header.header_len())
+    }
+}

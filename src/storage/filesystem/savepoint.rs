@@ -1,0 +1,95 @@
+//! Savepoints outside the checkpoints of a job: each in a directory that stands alone, and that
+//! nobody here ever removes once it is complete.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
+use crate::storage::access::PendingRecords;
+use crate::storage::disk::{Disk, RealDisk};
+use crate::storage::filesystem::layout;
+use crate::storage::filesystem::location;
+use crate::storage::filesystem::output::{failed, is_taken};
+use crate::storage::filesystem::pending::FilePending;
+use crate::storage::filesystem::pointer::location_of;
+use crate::storage::filesystem::site::{Site, Sizes};
+use crate::sync::AtomicU64;
+
+/// How often a name is drawn before a directory counts as full of them, as in Flink.
+const CREATE_TRIES: u32 = 10;
+
+/// How much of the job's name a savepoint's directory carries, as in Flink.
+const JOB_CHARS: usize = 6;
+
+/// The directory below which each savepoint has its own.
+#[derive(Debug, Clone)]
+pub(in crate::storage) struct SavepointDir {
+    disk: Arc<dyn Disk>,
+    base: PathBuf,
+    sizes: Sizes,
+}
+
+impl SavepointDir {
+    /// Savepoints below this location, such as `file:///var/savepoints`.
+    ///
+    /// # Errors
+    /// `Invalid` when it is none, or of another file system.
+    pub(super) fn new(location: &str, sizes: Sizes) -> Result<Self> {
+        let base = location::path(&location::check("savepoint path", location)?);
+        Ok(Self { disk: Arc::new(RealDisk), base, sizes })
+    }
+
+    /// Starts the records of a savepoint; also gives the pointer under which it will be found.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub(in crate::storage) fn begin(
+        &self,
+        job: &JobId,
+        attempt: Attempt,
+        id: CheckpointId,
+    ) -> Result<(Arc<dyn PendingRecords>, String)> {
+        let dir = self.make_dir(job)?;
+        let pointer = location_of(&dir)?;
+        let site = Site {
+            disk: Arc::clone(&self.disk),
+            dir,
+            shared: None,
+            store: StoreId(layout::random()),
+            job: job.clone(),
+            attempt,
+            id,
+            sizes: self.sizes,
+            incarnation: Site::draw_incarnation(),
+            sequence: Arc::new(AtomicU64::new(0)),
+        };
+        Ok((Arc::new(FilePending::alone(site)), pointer))
+    }
+
+    fn make_dir(&self, job: &JobId) -> Result<PathBuf> {
+        let (disk, base) = (&*self.disk, &self.base);
+        disk.create_dir_all(base).map_err(|error| failed("make", base, error))?;
+        let mut tried = 1;
+        loop {
+            let dir = base.join(name(job));
+            match disk.create_dir(&dir) {
+                Ok(()) => {
+                    // CRASH: a directory without `_metadata` is no savepoint, and nobody's any more.
+                    disk.sync_dir(base).map_err(|error| failed("sync", base, error))?;
+                    return Ok(dir);
+                }
+                Err(error) if is_taken(&error) && tried < CREATE_TRIES => tried += 1,
+                Err(error) => return Err(failed("make", &dir, error)),
+            }
+        }
+    }
+}
+
+/// `savepoint-`, the beginning of the job's name, and a random number.
+fn name(job: &JobId) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+    let job: String = job.as_str().chars().take(JOB_CHARS).map(plain).collect();
+    let random = StoreId(layout::random()).to_string();
+    format!("savepoint-{job}-{}", random.get(..12).unwrap_or(&random))
+}

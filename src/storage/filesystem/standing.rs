@@ -1,0 +1,82 @@
+//! A completed checkpoint that is read where it lies, whoever looks after it: nothing is claimed,
+//! nothing is changed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::ids::StoreId;
+use crate::record::{Node, RecordRef};
+use crate::storage::access::{RecordSource, StoredCheckpoint};
+use crate::storage::disk::Disk;
+use crate::storage::filesystem::facts::Content;
+use crate::storage::filesystem::layout::{ChunkFile, SHARED};
+use crate::storage::filesystem::metadata;
+use crate::storage::filesystem::read::Spot;
+
+/// A checkpoint in its directory. Its own files lie beside its `_metadata`, shared ones in the
+/// directory above, so that the whole may be moved.
+#[derive(Debug)]
+pub(super) struct StandingCheckpoint {
+    disk: Arc<dyn Disk>,
+    metadata: PathBuf,
+    store: StoreId,
+    stored: StoredCheckpoint,
+    content: Content,
+}
+
+impl StandingCheckpoint {
+    /// Reads the commit and the table of this `_metadata`, whatever it is called.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such file, `Corrupt` when it is none or damaged.
+    pub(super) fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self> {
+        let (store, job, id) = metadata::identify(&*disk, path)?;
+        let metadata::Loaded { record, incarnation, table } =
+            metadata::load(&*disk, path, store, &job, id)?;
+        Ok(Self {
+            disk,
+            metadata: path.to_path_buf(),
+            store,
+            stored: StoredCheckpoint { id, record },
+            content: Content { incarnation, table },
+        })
+    }
+
+    pub(super) fn stored(&self) -> StoredCheckpoint {
+        self.stored
+    }
+
+    fn read(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
+        let Content { table, incarnation } = &self.content;
+        let entry = table.find(record.id).ok_or_else(|| {
+            let expected = format!("record {}", record.id);
+            Error::corrupt(&self.metadata, 0, "a record", expected, "no such record")
+        })?;
+        let dir = self.metadata.parent().unwrap_or(Path::new(""));
+        let (path, incarnation) = match table.file(&entry) {
+            None => (self.metadata.clone(), *incarnation),
+            Some(file @ ChunkFile::Own(name)) => (dir.join(file.to_string()), name.incarnation()),
+            Some(file @ ChunkFile::Shared(_, name)) => {
+                let job = dir.parent().unwrap_or(dir);
+                (job.join(SHARED).join(file.to_string()), name.incarnation())
+            }
+        };
+        Spot { path, store: self.store, incarnation, entry }.read(&*self.disk, record, buffer)
+    }
+}
+
+impl RecordSource for StandingCheckpoint {
+    fn node(&self, record: &RecordRef) -> Result<Node> {
+        let mut buffer = Vec::new();
+        let at = self.read(record, &mut buffer)?;
+        Node::decode(buffer.get(at..).unwrap_or_default()).ok_or_else(|| {
+            let found = "fewer bytes than they need";
+            Error::corrupt(&self.metadata, 0, "a node", "references", found)
+        })
+    }
+
+    fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
+        self.read(record, buffer)
+    }
+}
