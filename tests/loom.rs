@@ -1,7 +1,7 @@
 //! Goal: whatever the order of a last acknowledgement, a decline, an expiry, a subsumption, a
 //! shutdown and a reuse of the slot, each checkpoint has one outcome, each state comes out once, and
 //! nobody sleeps through what is for him. Readers of the newest statistics never go back, their writer
-//! never waits, and the newest is not lost.
+//! never waits, and the newest is not lost. A raw stream is committed or closed, and never both.
 //!
 //! Method: loom runs every interleaving (of at most three preemptions) of at most three threads over
 //! the real coordinator, through its public face, with very few slots and tasks: two tasks make a
@@ -18,6 +18,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io::Write;
 use std::time::Duration;
 
 use loom::model::Builder;
@@ -30,6 +31,7 @@ use tidegate::coordinator::{
     Latest, WakeHook,
 };
 use tidegate::message::{CheckpointFailureReason as Reason, CheckpointType};
+use tidegate::storage::{CheckpointStorage, JobManagerCheckpointStorage};
 
 const FIRST: CheckpointId = CheckpointId(1);
 const SECOND: CheckpointId = CheckpointId(2);
@@ -406,5 +408,21 @@ fn two_requests_at_once_never_put_more_in_flight_than_is_permitted() {
         seen.drain(&mut coordinator);
         assert_eq!((coordinator.in_flight(), seen.triggered.len()), (1, 2));
         assert_eq!(asked.iter().filter(|asked| asked.try_outcome().is_some()).count(), 1);
+    });
+}
+
+#[test]
+fn a_stream_that_is_closed_while_it_commits_is_one_or_the_other() {
+    model(|| {
+        let storage = JobManagerCheckpointStorage::new();
+        let job = storage.open(&tidegate::JobId::new("job").unwrap()).unwrap();
+        job.initialize_location(FIRST).unwrap();
+        let mut stream = job.metadata_stream(FIRST).unwrap();
+        stream.write_all(b"metadata").unwrap();
+        let closer = stream.closer();
+        let closing = thread::spawn(move || closer.close());
+        let committed = stream.close_and_get_handle();
+        assert_eq!(closing.join().unwrap(), committed.is_err());
+        assert_eq!(job.raw_checkpoints().unwrap().len(), usize::from(committed.is_ok()));
     });
 }

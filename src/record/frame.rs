@@ -74,6 +74,8 @@ kinds! {
     Applied = 13,
     /// Where the records of a checkpoint lie (in the file system storage only).
     Table = 14,
+    /// The beginning of metadata that a host wrote itself (in files only).
+    HostMetadata = 15,
 }
 
 /// Where a record comes from.

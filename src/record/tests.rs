@@ -163,6 +163,7 @@ fn frozen(kind: FrameKind) -> (u8, Option<String>) {
         FrameKind::Live => (12, None),
         FrameKind::Applied => (13, None),
         FrameKind::Table => (14, None),
+        FrameKind::HostMetadata => (15, None),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::ids::{Attempt, CheckpointId, JobId, TaskId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
 use crate::storage::filesystem::{SavepointDir, resolve};
+use crate::storage::stream::StreamStore;
 use crate::storage::tee::TeePending;
 use crate::storage::{StorageCapabilities, StorageUri};
 
@@ -218,6 +219,9 @@ pub(crate) trait JobAccess: RecordSource {
 
     /// What [`record_finish`](Self::record_finish) recorded.
     fn finish(&self) -> Option<Vec<u8>>;
+
+    /// The raw streams beside the records.
+    fn streams(&self) -> Arc<dyn StreamStore>;
 }
 
 /// The records of one checkpoint on their way to becoming durable together. Dropped without a

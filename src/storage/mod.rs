@@ -14,6 +14,7 @@ mod filesystem;
 mod memory;
 mod sizes;
 pub mod sled;
+mod stream;
 mod tee;
 mod uri;
 
@@ -29,6 +30,10 @@ pub use filesystem::FileSystemCheckpointStorage;
 pub use memory::JobManagerCheckpointStorage;
 pub(crate) use sled::{JobListing, StoreView, read_finish};
 pub use sled::{Placement, SledCheckpointStorage};
+pub use stream::{
+    CheckpointMetadataOutputStream, CheckpointStateOutputStream, CheckpointStreamFactory,
+    CheckpointedStateScope, StateInputStream, StreamCloser, StreamStateHandle, WorkerStorage,
+};
 pub use uri::StorageUri;
 
 #[cfg(test)]

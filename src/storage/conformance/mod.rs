@@ -23,6 +23,8 @@ mod crash;
 mod life;
 mod names;
 mod size;
+mod stream_size;
+mod streams;
 mod visibility;
 mod work;
 
@@ -46,6 +48,15 @@ pub use names::{
     a_wrong_reference_is_refused, long_and_odd_names_are_told_apart, zero_bytes_are_a_checkpoint,
 };
 pub use size::{a_large_state_streams_in_little_memory, a_state_above_the_maximum_fails_cleanly};
+pub use stream_size::a_large_stream_fits_or_fails_cleanly;
+pub use streams::{
+    a_changed_handle_is_refused, a_dropped_stream_leaves_nothing, a_handle_outlives_its_process,
+    a_position_counts_what_was_written, a_seek_lands_on_the_right_byte, a_stream_ends_once,
+    an_older_attempt_completes_no_metadata, close_from_another_thread_wins,
+    discarding_a_stream_removes_exactly_its_own, metadata_are_visible_once_closed,
+    nothing_written_gives_no_handle, shared_and_task_owned_streams_outlive_checkpoints,
+    sixteen_threads_write_streams_at_once, streams_go_with_the_checkpoint_of_the_crate,
+};
 pub use visibility::{
     a_checkpoint_becomes_visible_at_once, sixteen_writers_write_at_once,
     what_is_committed_can_be_read,
@@ -63,7 +74,7 @@ pub enum Verdict {
 type Promise = fn(&dyn CheckpointStorage) -> Result<Verdict>;
 
 /// Every promise by its name.
-const PROMISES: [(&str, Promise); 17] = [
+const PROMISES: [(&str, Promise); 32] = [
     ("what_is_committed_can_be_read", what_is_committed_can_be_read),
     ("a_checkpoint_becomes_visible_at_once", a_checkpoint_becomes_visible_at_once),
     ("sixteen_writers_write_at_once", sixteen_writers_write_at_once),
@@ -84,6 +95,24 @@ const PROMISES: [(&str, Promise); 17] = [
     ("a_wrong_reference_is_refused", a_wrong_reference_is_refused),
     ("a_state_above_the_maximum_fails_cleanly", a_state_above_the_maximum_fails_cleanly),
     ("a_large_state_streams_in_little_memory", a_large_state_streams_in_little_memory),
+    ("nothing_written_gives_no_handle", nothing_written_gives_no_handle),
+    ("a_dropped_stream_leaves_nothing", a_dropped_stream_leaves_nothing),
+    ("a_stream_ends_once", a_stream_ends_once),
+    ("close_from_another_thread_wins", close_from_another_thread_wins),
+    ("a_position_counts_what_was_written", a_position_counts_what_was_written),
+    ("sixteen_threads_write_streams_at_once", sixteen_threads_write_streams_at_once),
+    ("a_handle_outlives_its_process", a_handle_outlives_its_process),
+    ("discarding_a_stream_removes_exactly_its_own", discarding_a_stream_removes_exactly_its_own),
+    ("metadata_are_visible_once_closed", metadata_are_visible_once_closed),
+    ("an_older_attempt_completes_no_metadata", an_older_attempt_completes_no_metadata),
+    (
+        "shared_and_task_owned_streams_outlive_checkpoints",
+        shared_and_task_owned_streams_outlive_checkpoints,
+    ),
+    ("streams_go_with_the_checkpoint_of_the_crate", streams_go_with_the_checkpoint_of_the_crate),
+    ("a_seek_lands_on_the_right_byte", a_seek_lands_on_the_right_byte),
+    ("a_changed_handle_is_refused", a_changed_handle_is_refused),
+    ("a_large_stream_fits_or_fails_cleanly", a_large_stream_fits_or_fails_cleanly),
 ];
 
 /// What came of one promise.

@@ -42,31 +42,61 @@ pub fn a_large_state_streams_in_little_memory(storage: &dyn CheckpointStorage) -
     if let Some(most) = capabilities.max_state_size() {
         return Ok(Verdict::Skipped(format!("the storage takes states up to {most} bytes")));
     }
-    let is_large = std::env::var_os("TIDEGATE_LARGE").is_some_and(|asked| asked == "1");
-    let len: u64 = if is_large { 3 << 30 } else { 256 << 20 };
     let work = Work::open(storage, "job")?;
     work.commit(1)?;
     work.check_all(&[1])?;
-    let before = resident_bytes().filter(|_| capabilities.is_memory_bounded());
-    let mut look = || {
-        let Some(before) = before else { return Ok(()) };
-        let grown = resident_bytes().unwrap_or_default().saturating_sub(before);
-        let promise = format!("{len} bytes stream in {MEMORY_BYTES_MAX} bytes of memory");
-        expect(grown <= MEMORY_BYTES_MAX, format!("{promise}; it grew by {grown} bytes"))
-    };
-    write_large(&work, 2, len, &mut look)?;
-    read_large(&work, 2, len, &mut look)?;
+    let memory = Memory::new(storage);
+    let len = memory.large();
+    write_large(&work, 2, len, &mut || memory.look())?;
+    read_large(&work, 2, len, &mut || memory.look())?;
     work.discard(&[2])?;
     work.check_all(&[1])?;
-    if before.is_some() {
-        return Ok(Verdict::Kept);
+    Ok(memory.verdict())
+}
+
+/// The memory of the process while something large is written and read.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// Bytes before, where they count and can be measured.
+    before: Option<u64>,
+    is_bounded: bool,
+    large: u64,
+}
+
+impl Memory {
+    /// Remembers the memory of now.
+    pub(super) fn new(storage: &dyn CheckpointStorage) -> Self {
+        let is_bounded = storage.capabilities().is_memory_bounded();
+        let is_large = std::env::var_os("TIDEGATE_LARGE").is_some_and(|asked| asked == "1");
+        let large = if is_large { 3 << 30 } else { 256 << 20 };
+        Self { before: resident_bytes().filter(|_| is_bounded), is_bounded, large }
     }
-    let why = if capabilities.is_memory_bounded() {
-        "memory cannot be measured here"
-    } else {
-        "the storage says that its memory grows"
-    };
-    Ok(Verdict::Skipped(format!("{len} bytes were written and read back, but {why}")))
+
+    /// How many bytes are large.
+    pub(super) fn large(&self) -> u64 {
+        self.large
+    }
+
+    /// Looks whether the memory has grown too far.
+    pub(super) fn look(&self) -> Result<()> {
+        let Some(before) = self.before else { return Ok(()) };
+        let grown = resident_bytes().unwrap_or_default().saturating_sub(before);
+        let promise = format!("{} bytes stream in {MEMORY_BYTES_MAX} bytes of memory", self.large);
+        expect(grown <= MEMORY_BYTES_MAX, format!("{promise}; it grew by {grown} bytes"))
+    }
+
+    /// What came of it, when every look went well.
+    pub(super) fn verdict(&self) -> Verdict {
+        if self.before.is_some() {
+            return Verdict::Kept;
+        }
+        let why = if self.is_bounded {
+            "memory cannot be measured here"
+        } else {
+            "the storage says that its memory grows"
+        };
+        Verdict::Skipped(format!("{} bytes were written and read back, but {why}", self.large))
+    }
 }
 
 /// Commits a checkpoint of one state, looking at the memory every few chunks.

@@ -144,11 +144,16 @@ impl Work {
     /// Completes a checkpoint of two tasks.
     pub(super) fn commit(&self, id: u64) -> Result<()> {
         let pending = self.begin(id)?;
+        self.commit_begun(&*pending, id)
+    }
+
+    /// Completes a checkpoint of two tasks that was begun.
+    pub(super) fn commit_begun(&self, pending: &dyn PendingRecords, id: u64) -> Result<()> {
         let mut refs = Vec::new();
         for subtask in 0..SUBTASKS {
-            refs.push(self.write(&*pending, id, &task(subtask)?)?);
+            refs.push(self.write(pending, id, &task(subtask)?)?);
         }
-        commit_node(&*pending, refs)
+        commit_node(pending, refs)
     }
 
     /// The commit record of a completed checkpoint.

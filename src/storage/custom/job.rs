@@ -14,7 +14,9 @@ use crate::storage::access::{JobAccess, PendingRecords, RecordSource, StoredChec
 use crate::storage::custom::names::{DataName, Names, writer_and_offset};
 use crate::storage::custom::pending::CustomPending;
 use crate::storage::custom::roots::Roots;
+use crate::storage::custom::streams::{CustomStreams, Hosting};
 use crate::storage::custom::{BlobReader, CustomAccess};
+use crate::storage::stream::StreamStore;
 use crate::sync::{AtomicU64, Ordering};
 
 /// The most blobs that are kept open for readers.
@@ -59,6 +61,7 @@ pub(super) struct Actor {
     /// The highest id that was begun, which the newest root may not know yet.
     begun: AtomicU64,
     writers: Mutex<BTreeMap<CheckpointId, Writers>>,
+    pub(super) hosting: Mutex<Hosting>,
 }
 
 /// The writers of one checkpoint id, which may be begun more than once.
@@ -131,6 +134,7 @@ impl Actor {
             self.begun.fetch_max(data.checkpoint.0, Ordering::AcqRel);
         }
         self.remove(left);
+        self.begun.fetch_max(self.clean_streams()?.0, Ordering::AcqRel);
         self.roots.forget_old()
     }
 }
@@ -158,8 +162,9 @@ impl CustomJob {
         let names = Names::new(job);
         let (roots, attempt) = Roots::claim(Arc::clone(&blobs), names.clone(), job)?;
         let (job, begun) = (job.clone(), AtomicU64::new(0));
-        let writers = Mutex::default();
-        let actor = Actor { blobs, names, roots, job, attempt, max_state_size, begun, writers };
+        let (writers, hosting) = (Mutex::default(), Mutex::default());
+        let actor =
+            Actor { blobs, names, roots, job, attempt, max_state_size, begun, writers, hosting };
         actor.clean()?;
         Ok(Arc::new(Self { actor: Arc::new(actor), readers: Mutex::default(), _claim: claim }))
     }
@@ -296,6 +301,7 @@ impl JobAccess for CustomJob {
         lock(&self.readers).clear();
         let is_kept = |data: &DataName| !dropped.contains(&DataName { writer: 0, ..*data });
         actor.remove(actor.unwanted(is_kept)?);
+        actor.drop_streams(ids)?;
         let is_dropped = |id: &CheckpointId| ids.contains(id);
         lock(&actor.writers).retain(|id, writers| writers.pending > 0 || !is_dropped(id));
         Ok(())
@@ -317,5 +323,9 @@ impl JobAccess for CustomJob {
 
     fn finish(&self) -> Option<Vec<u8>> {
         self.actor.roots.root().finish
+    }
+
+    fn streams(&self) -> Arc<dyn StreamStore> {
+        Arc::new(CustomStreams::new(Arc::clone(&self.actor)))
     }
 }

@@ -10,6 +10,7 @@ mod names;
 mod pending;
 mod registry;
 mod roots;
+mod streams;
 
 use std::fmt;
 

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::ids::{Attempt, CheckpointId, JobId};
+use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
+use crate::storage::stream::{Place, StreamName};
 
 /// The most bytes of one part that stands for a job.
 const PART_BYTES: usize = 200;
@@ -71,6 +72,36 @@ impl Names {
         format!("{}{checkpoint:020}-{attempt:010}-{writer:08}", self.datas())
     }
 
+    pub(super) fn streams(&self) -> String {
+        format!("{}/stream/", self.job)
+    }
+
+    pub(super) fn stream(&self, place: Place, name: &StreamName) -> String {
+        let id = place.checkpoint().unwrap_or_default();
+        let letter = match place {
+            Place::Exclusive(_) => 'e',
+            Place::Shared => 's',
+            Place::TaskOwned => 't',
+            Place::Metadata(_) => 'm',
+        };
+        format!("{}{letter}{id:020}-{name}", self.streams())
+    }
+
+    /// What the name of a stream says.
+    pub(super) fn stream_name(&self, text: &str) -> Option<(Place, StreamName)> {
+        let (place, name) = text.strip_prefix(&self.streams())?.split_once('-')?;
+        let id = CheckpointId(place.get(1..)?.parse().ok()?);
+        let place = match place.get(..1)? {
+            "e" => Place::Exclusive(id),
+            "s" => Place::Shared,
+            "t" => Place::TaskOwned,
+            "m" => Place::Metadata(id),
+            _ => return None,
+        };
+        let name = StreamName(name.parse::<StoreId>().ok()?.0);
+        (self.stream(place, &name) == text).then_some((place, name))
+    }
+
     /// What a name of data says.
     pub(super) fn data_name(&self, name: &str) -> Option<DataName> {
         let mut parts = name.strip_prefix(&self.datas())?.split('-');
@@ -118,6 +149,10 @@ mod tests {
         let data = DataName { checkpoint: CheckpointId(u64::MAX), attempt: Attempt(7), writer: 3 };
         assert_eq!(names.data_name(&names.data(&data)), Some(data));
         assert_eq!(names.root_number(&names.root(12)), Some(12));
+        let stream = StreamName([0xab; 16]);
+        for place in [Place::Exclusive(CheckpointId(9)), Place::TaskOwned] {
+            assert_eq!(names.stream_name(&names.stream(place, &stream)), Some((place, stream)));
+        }
         assert_eq!(names.data_name("job_j/data/1-2"), None);
         assert_eq!(record_id(3, 5).map(writer_and_offset), Some((3, 5)));
         assert_eq!(record_id(1 << 24, 0), None);

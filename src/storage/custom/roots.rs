@@ -15,6 +15,7 @@ use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::record::{Frame, FrameHeader, FrameKind, Origin, RecordRef, codec};
 use crate::storage::custom::CustomAccess;
 use crate::storage::custom::names::Names;
+use crate::storage::stream::Stored;
 
 /// How often a root that moved on is looked for again.
 const TRIES: u32 = 64;
@@ -27,6 +28,8 @@ pub(super) struct Root {
     pub(super) finish: Option<Vec<u8>>,
     /// Completed checkpoints with their commit records, oldest first.
     pub(super) live: Vec<(CheckpointId, RecordRef)>,
+    /// The metadata of checkpoints that a host completed itself.
+    pub(super) hosted: Vec<(CheckpointId, Stored)>,
 }
 
 /// A root and its number; number 0 is that of a job that never ran.

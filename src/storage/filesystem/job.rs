@@ -20,7 +20,11 @@ use crate::storage::filesystem::pending::FilePending;
 use crate::storage::filesystem::read::Spot;
 use crate::storage::filesystem::sharing::Offer;
 use crate::storage::filesystem::site::{Site, Sizes};
+use crate::storage::filesystem::streams::{
+    self, Hosted, StreamFiles, StreamHome, clean_common, host_metadata,
+};
 use crate::storage::filesystem::survey::{self, Directories};
+use crate::storage::stream::{Realm, StreamStore};
 use crate::sync::AtomicU64;
 
 /// Which start of which job acts, and all that it knows.
@@ -35,6 +39,8 @@ pub(super) struct OpenJob {
     /// The ids of records; above those of every checkpoint that is there.
     sequence: Arc<AtomicU64>,
     facts: Mutex<Facts>,
+    /// The checkpoints that the host manages.
+    hosted: Mutex<Hosted>,
     /// Changes of the directory one after the other.
     order: Mutex<()>,
 }
@@ -64,9 +70,23 @@ impl OpenJob {
         // CRASH: before this is durable the claim is empty, and all that was found is still there.
         claim::write(&*disk, &paths, job, attempt, (store, seen))?;
         let mut facts = Facts { seen, floor: seen, ..Facts::default() };
+        let mut hosted = Hosted::default();
         let mut sequence = 0;
         for (id, _) in found.iter().filter(|(_, names)| complete(names)) {
             let path = paths.metadata(*id);
+            match host_metadata(&*disk, &path, store, job, *id) {
+                Ok(None) => {}
+                Ok(Some((handle, _))) => {
+                    hosted.completed.insert(*id, Some(handle));
+                    continue;
+                }
+                Err(error) if is_damage(&error) => {
+                    tracing::warn!(%error, %id, "the metadata of a host cannot be read");
+                    hosted.completed.insert(*id, None);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
             let live = match metadata::load(&*disk, &path, store, job, *id) {
                 Ok(loaded) => {
                     let newest = loaded.table.entries.last().map_or(0, |entry| entry.id);
@@ -92,6 +112,7 @@ impl OpenJob {
             sizes,
             sequence: Arc::new(AtomicU64::new(sequence)),
             facts: Mutex::new(facts),
+            hosted: Mutex::new(hosted),
             order: Mutex::default(),
         };
         this.check_newest()?;
@@ -102,8 +123,10 @@ impl OpenJob {
     /// Removes what is certainly this job's and certainly in no completed checkpoint.
     fn clean_up(&self, found: &Directories) {
         let mut plan = survey::Garbage::new();
+        let realm = Realm::new(self.store, &self.job);
+        let is_hosted = |id: &CheckpointId| self.hosted().completed.contains_key(id);
         for (id, names) in found {
-            let garbage = match self.facts().live.get(id) {
+            let mut garbage = match self.facts().live.get(id) {
                 None => survey::garbage_of(names, self.store, *id, None),
                 Some(Live { content: Some(content), .. }) => {
                     survey::garbage_of(names, self.store, *id, Some(&content.table))
@@ -111,15 +134,20 @@ impl OpenJob {
                 // Nobody can tell what a damaged table refers to.
                 Some(Live { content: None, .. }) => continue,
             };
+            // The streams of a complete checkpoint stay, and what is partial of them goes.
+            let is_complete = is_hosted(id) || self.facts().live.contains_key(id);
+            let partial = is_complete.then_some(self.attempt);
+            garbage.extend(streams::garbage_of(names, realm, *id, partial));
             plan.insert(*id, garbage);
         }
         for (id, names) in &plan {
-            let all = !self.facts().live.contains_key(id);
+            let all = !self.facts().live.contains_key(id) && !is_hosted(id);
             let dir = self.paths.checkpoint(*id);
             survey::warn(survey::remove_all(&*self.disk, &dir, names, all));
         }
         self.clean_up_shared();
         survey::remove_past_claims(&*self.disk, &self.paths, self.attempt);
+        clean_common(&*self.disk, &self.paths, realm, self.attempt);
     }
 
     pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
@@ -245,8 +273,18 @@ impl OpenJob {
             }
             may_go
         };
+        let mut names = names.clone();
+        if !self.hosted().completed.contains_key(&id) {
+            names.extend(self.streams_of(id));
+        }
         let dir = self.paths.checkpoint(id);
-        survey::warn(survey::remove_all(&*self.disk, &dir, names, may_go));
+        survey::warn(survey::remove_all(&*self.disk, &dir, &names, may_go));
+    }
+
+    /// The names of a checkpoint's exclusive streams.
+    fn streams_of(&self, id: CheckpointId) -> impl Iterator<Item = String> {
+        let names = self.disk.list(&self.paths.checkpoint(id)).unwrap_or_default();
+        streams::garbage_of(&names, Realm::new(self.store, &self.job), id, None).into_iter()
     }
 
     /// Takes back one completed checkpoint: its name first, so that it is not found any more.
@@ -271,7 +309,8 @@ impl OpenJob {
         };
         outcome?;
         let names = self.disk.list(&dir).map_err(|error| failed("list", &dir, error))?;
-        let garbage = survey::garbage_of(&names, self.store, id, None);
+        let mut garbage = survey::garbage_of(&names, self.store, id, None);
+        garbage.extend(self.streams_of(id));
         survey::remove_all(&*self.disk, &dir, &garbage, true).and(self.remove_shared(&unused))
     }
 
@@ -313,6 +352,74 @@ impl OpenJob {
         let check = || self.check_newest();
         publish(&*self.disk, self.paths.root(), [&staging, FINISHED], &[&frame], check)
             .map_err(Unpublished::into_error)
+    }
+}
+
+impl StreamHome for OpenJob {
+    fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    fn paths(&self) -> &JobPaths {
+        &self.paths
+    }
+
+    fn job(&self) -> &JobId {
+        &self.job
+    }
+
+    fn store(&self) -> StoreId {
+        self.store
+    }
+
+    fn attempt(&self) -> Attempt {
+        self.attempt
+    }
+
+    fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    fn hosted(&self) -> MutexGuard<'_, Hosted> {
+        lock(&self.hosted)
+    }
+
+    fn order(&self) -> MutexGuard<'_, ()> {
+        OpenJob::order(self)
+    }
+
+    fn check_newest(&self) -> Result<()> {
+        OpenJob::check_newest(self)
+    }
+
+    fn make_location(&self, id: CheckpointId) -> Result<()> {
+        match self.make_dir(id) {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let facts = self.facts();
+                let is_over = facts.live.contains_key(&id) || facts.kept.contains(&id);
+                let is_open = !is_over;
+                if is_open && !self.hosted().completed.contains_key(&id) {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
+            }
+            other => other,
+        }
+    }
+
+    fn is_live(&self, id: CheckpointId) -> bool {
+        self.facts().live.contains_key(&id)
+    }
+
+    fn release_location(&self, id: CheckpointId) -> Result<()> {
+        // CRASH: the highest number is durable before its directory goes.
+        let may_go = self.facts().may_go(id);
+        if may_go { Ok(()) } else { self.raise_floor() }
+    }
+
+    fn remove_location(&self, id: CheckpointId) -> Result<()> {
+        survey::remove_dir(&*self.disk, &self.paths.checkpoint(id))
     }
 }
 
@@ -469,5 +576,10 @@ impl JobAccess for FileJob {
 
     fn finish(&self) -> Option<Vec<u8>> {
         self.open.facts().finish.clone()
+    }
+
+    fn streams(&self) -> Arc<dyn StreamStore> {
+        let home: Arc<dyn StreamHome> = Arc::<OpenJob>::clone(&self.open);
+        Arc::new(StreamFiles::new(home))
     }
 }

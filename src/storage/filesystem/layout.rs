@@ -220,7 +220,7 @@ impl fmt::Display for ChunkFile {
 }
 
 /// Sixteen bytes that were never drawn before.
-pub(super) fn random() -> [u8; 16] {
+pub(in crate::storage) fn random() -> [u8; 16] {
     let mut bytes = [0; 16];
     for half in bytes.chunks_exact_mut(8) {
         // The standard library seeds each `RandomState` from the system.

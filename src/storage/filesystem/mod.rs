@@ -25,6 +25,7 @@
 //! | `savepoint` | savepoints in directories of their own |
 //! | `inline` | checkpoints whose `_metadata` holds everything |
 //! | `pending`, `writer` | a checkpoint in progress, and one task's part of it |
+//! | `streams` | raw streams as files, here and for the sled store |
 
 mod claim;
 mod description;
@@ -43,12 +44,14 @@ mod savepoint;
 mod sharing;
 mod site;
 mod standing;
+pub(in crate::storage) mod streams;
 mod survey;
 mod table;
 mod writer;
 
 pub use description::FileSystemCheckpointStorage;
 pub(super) use inline::AllInline;
+pub(in crate::storage) use layout::random;
 pub(super) use location::check as checked_location;
 pub(super) use pointer::resolve;
 pub(super) use savepoint::SavepointDir;

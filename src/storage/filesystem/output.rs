@@ -70,14 +70,42 @@ impl Output {
         Ok(())
     }
 
+    /// Hands every byte to the disk.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.write(&buffer)?;
+        buffer.clear();
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    /// Makes every byte so far durable. The file's name may not be yet.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub(super) fn sync(&mut self) -> Result<()> {
+        self.flush()?;
+        self.file.sync_data().map_err(|error| failed("sync", &self.path, error))
+    }
+
+    /// Puts bytes in the place of the first ones.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub(super) fn replace_start(&mut self, bytes: &[u8]) -> Result<()> {
+        self.flush()?;
+        self.file.write_all_at(bytes, 0).map_err(|error| failed("write", &self.path, error))
+    }
+
     /// Makes every byte durable. The file's name may not be yet.
     ///
     /// # Errors
     /// What the disk answers.
     pub(super) fn finish(mut self) -> Result<()> {
-        let buffer = std::mem::take(&mut self.buffer);
-        self.write(&buffer)?;
-        self.file.sync_data().map_err(|error| failed("sync", &self.path, error))
+        self.sync()
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {

@@ -9,6 +9,8 @@ use crate::record::{Node, RecordRef};
 use crate::storage::access::{JobAccess, PendingRecords, RecordSource, StoredCheckpoint};
 use crate::storage::memory::pending::MemoryPending;
 use crate::storage::memory::store::MemoryStore;
+use crate::storage::memory::streams::MemoryStreams;
+use crate::storage::stream::StreamStore;
 
 /// Which start of which job acts on which store.
 #[derive(Debug, Clone)]
@@ -40,6 +42,8 @@ impl MemoryJob {
                 return None;
             }
             facts.claimed = true;
+            facts.initialized.clear();
+            facts.writing.clear();
             facts.attempt_max = Attempt(facts.attempt_max.0.saturating_add(1));
             Some(facts.attempt_max)
         });
@@ -115,5 +119,9 @@ impl JobAccess for MemoryJob {
 
     fn finish(&self) -> Option<Vec<u8>> {
         self.actor.store.with_job(&self.actor.job, |facts| facts.finish.clone())
+    }
+
+    fn streams(&self) -> Arc<dyn StreamStore> {
+        Arc::new(MemoryStreams::new(self.actor.clone()))
     }
 }

@@ -7,6 +7,7 @@
 mod job;
 mod pending;
 mod store;
+mod streams;
 
 use std::fmt;
 use std::sync::Arc;

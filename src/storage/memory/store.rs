@@ -13,6 +13,7 @@ use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::record::{Frame, FrameHeader, FrameKind, Node, Origin, RecordRef};
 use crate::storage::access::StoredCheckpoint;
+use crate::storage::stream::StreamStateHandle;
 use crate::sync::{AtomicU64, Ordering};
 
 /// An encoded frame.
@@ -28,6 +29,12 @@ pub(super) struct JobFacts {
     pub(super) attempt_max: Attempt,
     pub(super) checkpoint_max: CheckpointId,
     pub(super) finish: Option<Vec<u8>>,
+    /// Checkpoints with a location for streams, since the newest start.
+    pub(super) initialized: BTreeSet<CheckpointId>,
+    /// Metadata that are being written.
+    pub(super) writing: BTreeSet<CheckpointId>,
+    /// Metadata that hosts completed.
+    pub(super) hosted: BTreeMap<CheckpointId, StreamStateHandle>,
     live: BTreeMap<CheckpointId, Live>,
 }
 

@@ -2,12 +2,15 @@
 //! comes back. Method: whole checkpoints, and looks at the store behind them. The promises of every
 //! storage are tested in `src/storage/tests`.
 
+use std::io::{Read, Write};
+
 use super::*;
 use crate::catalog::Checkpoints;
 use crate::config::CheckpointConfig;
 use crate::error::ErrorKind;
 use crate::ids::CheckpointId;
 use crate::state::{SectionKey, SectionKind, SnapshotSink};
+use crate::storage::StreamStateHandle;
 use crate::storage::tests::{SUBTASKS, assert_whole, begin, body, commit, ids, key, task};
 
 fn open(storage: &JobManagerCheckpointStorage) -> Checkpoints {
@@ -123,6 +126,54 @@ fn memory_comes_back_from_what_is_dropped_and_from_what_was_never_committed() {
     let checkpoints = open(&storage);
     checkpoints.discard(&checkpoints.ids()).unwrap();
     assert_eq!(storage.store.usage(), (0, 0));
+}
+
+/// N23, N35: the maximum itself is taken, one byte more fails at the commit.
+#[test]
+fn a_stream_above_the_maximum_fails_at_its_commit_and_names_both_sizes() {
+    let storage = JobManagerCheckpointStorage::new().with_max_state_size(10).unwrap();
+    let job = storage.open(&JobId::new("job").unwrap()).unwrap();
+    for (len, fits) in [(1, true), (10, true), (11, false), (100_000, false)] {
+        let mut stream = job.worker().task_owned_stream().unwrap();
+        for part in vec![7; len].chunks(3) {
+            stream.write_all(part).unwrap();
+        }
+        assert_eq!(stream.position(), len as u64);
+        let outcome = stream.close_and_get_handle();
+        if fits {
+            let mut found = Vec::new();
+            job.open_state(&outcome.unwrap().unwrap()).unwrap().read_to_end(&mut found).unwrap();
+            assert_eq!(found, vec![7; len]);
+            continue;
+        }
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        let text = error.to_string();
+        assert!(text.contains(&format!("{len} bytes")) && text.contains("is 10;"), "{text}");
+        assert_eq!(stream.close_and_get_handle().unwrap_err().kind(), ErrorKind::Closed);
+    }
+}
+
+/// N25, N26: handles hold the bytes, those of metadata too; they live as long as the store.
+#[test]
+fn the_bytes_of_a_stream_lie_in_its_handle() {
+    let storage = JobManagerCheckpointStorage::new();
+    let job = storage.open(&JobId::new("job").unwrap()).unwrap();
+    job.initialize_location(CheckpointId(3)).unwrap();
+    let mut stream = job.metadata_stream(CheckpointId(3)).unwrap();
+    stream.write_all(&vec![7; 100_000]).unwrap();
+    let handle = stream.close_and_get_handle().unwrap();
+    assert!(handle.is_inline());
+    drop((job, stream));
+    let job = storage.open(&JobId::new("job").unwrap()).unwrap();
+    assert_eq!(job.raw_checkpoints().unwrap(), [(CheckpointId(3), handle.clone())]);
+    let text = serde_json::to_string(&handle).unwrap();
+    assert_eq!(serde_json::from_str::<StreamStateHandle>(&text).unwrap(), handle);
+    let changed = text.replacen("\"len\":100000", "\"len\":100001", 1);
+    assert_ne!(changed, text);
+    assert!(serde_json::from_str::<StreamStateHandle>(&changed).is_err());
+    let other = JobManagerCheckpointStorage::new().open(&JobId::new("job").unwrap()).unwrap();
+    assert_eq!(other.raw_checkpoints().unwrap(), []);
 }
 
 fn written(dir: &std::path::Path, most: u64) -> JobManagerCheckpointStorage {

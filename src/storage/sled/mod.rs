@@ -14,6 +14,7 @@ mod log;
 mod owner;
 mod placed;
 mod split;
+mod streams;
 mod view;
 
 use std::fmt;

@@ -15,12 +15,15 @@ use crate::storage::access::{
     JobAccess, JobStorage, PendingRecords, RecordSource, StoredCheckpoint,
 };
 use crate::storage::disk::{Disk, RealDisk};
+use crate::storage::filesystem::streams::Apart;
 use crate::storage::sled::Placement;
 use crate::storage::sled::backend::{Actor, Backend, Change};
 use crate::storage::sled::directory::{Format, StoreDir, StoreLock};
 use crate::storage::sled::image::chain;
 use crate::storage::sled::placed::PlacedStore;
 use crate::storage::sled::split::{SplitStore, lock};
+use crate::storage::sled::streams;
+use crate::storage::stream::StreamStore;
 
 /// The stores that this process has open, by canonical path.
 static OPEN: Mutex<BTreeMap<PathBuf, Weak<OpenStore>>> = Mutex::new(BTreeMap::new());
@@ -28,6 +31,7 @@ static OPEN: Mutex<BTreeMap<PathBuf, Weak<OpenStore>>> = Mutex::new(BTreeMap::ne
 /// An open store with its lock.
 #[derive(Debug)]
 pub(crate) struct OpenStore {
+    directory: PathBuf,
     backend: Arc<dyn Backend>,
     placement: Placement,
     jobs: Mutex<BTreeSet<JobId>>,
@@ -105,7 +109,8 @@ impl OpenStore {
         for (job, id, why) in &backend.report().broken {
             tracing::warn!(job, %id, why, "a completed checkpoint cannot be read");
         }
-        Ok(Self { backend, placement: format.placement, jobs: Mutex::default(), _lock: held })
+        let (directory, placement) = (directory.to_path_buf(), format.placement);
+        Ok(Self { directory, backend, placement, jobs: Mutex::default(), _lock: held })
     }
 
     pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
@@ -127,11 +132,18 @@ pub(crate) fn new_store_id() -> Result<StoreId> {
     Ok(StoreId(id))
 }
 
+/// The claim on one job of an open store; dropping it gives the job back.
+#[derive(Debug)]
+struct Claim {
+    store: Arc<OpenStore>,
+    actor: Actor,
+}
+
 /// One job of an open store.
 #[derive(Debug)]
 pub(crate) struct SledJob {
-    store: Arc<OpenStore>,
-    actor: Actor,
+    claim: Claim,
+    streams: Apart,
 }
 
 impl SledJob {
@@ -142,18 +154,25 @@ impl SledJob {
             return Err(Error::new(ErrorKind::Conflict, message));
         }
         let attempt = store.backend.job(job.as_str()).attempt_max.0.saturating_add(1);
-        // From here on dropping `this` gives the job back.
-        let this = Self { store, actor: Actor { job: job.clone(), attempt: Attempt(attempt) } };
-        this.change(Change::Attempt)?;
-        Ok(Arc::new(this))
+        // From here on dropping the claim gives the job back.
+        let claim = Claim { store, actor: Actor { job: job.clone(), attempt: Attempt(attempt) } };
+        claim.change(Change::Attempt)?;
+        let streams = streams::open(&claim.store.directory, &claim.store.backend, &claim.actor)?;
+        Ok(Arc::new(Self { claim, streams }))
     }
 
+    fn backend(&self) -> &Arc<dyn Backend> {
+        &self.claim.store.backend
+    }
+}
+
+impl Claim {
     fn change(&self, change: Change<'_>) -> Result<()> {
         self.store.backend.change(&self.actor, change)
     }
 }
 
-impl Drop for SledJob {
+impl Drop for Claim {
     fn drop(&mut self) {
         lock(&self.store.jobs).remove(&self.actor.job);
     }
@@ -161,49 +180,57 @@ impl Drop for SledJob {
 
 impl RecordSource for SledJob {
     fn node(&self, record: &RecordRef) -> Result<Node> {
-        self.store.backend.node(record)
+        self.backend().node(record)
     }
 
     fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
-        self.store.backend.chunk(record, buffer)
+        self.backend().chunk(record, buffer)
     }
 }
 
 impl JobAccess for SledJob {
     fn owner(&self) -> String {
-        let name = format!("{}/{}", self.store.backend.store(), self.actor.job);
+        let name = format!("{}/{}", self.backend().store(), self.claim.actor.job);
         format!("{:08x}", crc32fast::hash(name.as_bytes()))
     }
 
     fn attempt(&self) -> Attempt {
-        self.actor.attempt
+        self.claim.actor.attempt
     }
 
     fn next_checkpoint_id(&self) -> CheckpointId {
-        self.store.backend.job(self.actor.job.as_str()).checkpoint_max.next()
+        let begun = self.backend().job(self.claim.actor.job.as_str()).checkpoint_max;
+        begun.max(self.streams.seen()).next()
     }
 
     fn stored(&self) -> Vec<StoredCheckpoint> {
-        self.store.backend.job(self.actor.job.as_str()).stored
+        self.backend().job(self.claim.actor.job.as_str()).stored
     }
 
     fn begin(&self, id: CheckpointId, _: CheckpointType) -> Result<Arc<dyn PendingRecords>> {
-        Arc::clone(&self.store.backend).begin(&self.actor, id)
+        Arc::clone(self.backend()).begin(&self.claim.actor, id)
     }
 
     fn drop_checkpoints(&self, ids: &[CheckpointId]) -> Result<()> {
-        self.change(Change::Drop(ids))
+        self.claim.change(Change::Drop(ids))?;
+        // CRASH: before this is done no record names the streams, and the next start removes them.
+        self.streams.drop_checkpoints(ids);
+        Ok(())
     }
 
     fn record_finish(&self, body: &[u8]) -> Result<()> {
-        self.change(Change::Finish(Some(body)))
+        self.claim.change(Change::Finish(Some(body)))
     }
 
     fn clear_finish(&self) -> Result<()> {
-        self.change(Change::Finish(None))
+        self.claim.change(Change::Finish(None))
     }
 
     fn finish(&self) -> Option<Vec<u8>> {
-        self.store.backend.job(self.actor.job.as_str()).finish
+        self.backend().job(self.claim.actor.job.as_str()).finish
+    }
+
+    fn streams(&self) -> Arc<dyn StreamStore> {
+        self.streams.streams()
     }
 }

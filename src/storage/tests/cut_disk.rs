@@ -101,6 +101,11 @@ impl Disk for CutDisk {
         RealDisk.rename(from, to)
     }
 
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.whole()?;
+        RealDisk.hard_link(from, to)
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.whole()?;
         RealDisk.remove_file(path)

@@ -92,8 +92,12 @@ fn nothing_is_left_over(dir: &Path, checkpoints: &Checkpoints, cut: u64) {
     let claim = format!("base/job/attempts/{}", checkpoints.attempt());
     for name in layout(dir) {
         let expected = match name.as_str() {
-            "base/" | "base/job/" | "base/job/attempts/" | "base/job/finished"
-            | "base/job/shared/" | "base/job/taskowned/" => true,
+            "base/"
+            | "base/job/"
+            | "base/job/attempts/"
+            | "base/job/finished"
+            | "base/job/shared/"
+            | "base/job/taskowned/" => true,
             name if name == claim || is_shared_by_a_live_one(name, checkpoints) => true,
             name => live.iter().any(|dir| {
                 name.strip_prefix(dir.as_str())

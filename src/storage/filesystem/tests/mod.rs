@@ -32,7 +32,7 @@ fn open(dir: &Path) -> Checkpoints {
 }
 
 /// Copies what lies in the files: what a killed process leaves behind.
-fn image(from: &Path, to: &Path) {
+pub(super) fn image(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -46,7 +46,7 @@ fn image(from: &Path, to: &Path) {
 }
 
 /// Every file and every directory below, sorted; a directory ends in a slash.
-fn listing(dir: &Path) -> Vec<String> {
+pub(super) fn listing(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut left = vec![dir.to_path_buf()];
     while let Some(next) = left.pop() {
@@ -66,7 +66,7 @@ fn listing(dir: &Path) -> Vec<String> {
 }
 
 /// The listing with random names replaced.
-fn layout(dir: &Path) -> Vec<String> {
+pub(super) fn layout(dir: &Path) -> Vec<String> {
     let mask = |name: String| {
         let Some((dir, file)) = name.rsplit_once('/') else { return name };
         match file.split_once('-') {
@@ -81,7 +81,7 @@ fn layout(dir: &Path) -> Vec<String> {
     names
 }
 
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn files(dir: &Path) -> Vec<PathBuf> {
     let names = listing(dir).into_iter().filter(|name| !name.ends_with('/'));
     names.map(|name| dir.join(name)).collect()
 }

@@ -92,6 +92,9 @@ impl Disk for Overtaken {
         self.moment("rename", to);
         self.real.rename(from, to)
     }
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.real.hard_link(from, to)
+    }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.real.remove_file(path)
     }

@@ -56,7 +56,7 @@ fn made(kind: FrameKind) -> Batch {
 }
 
 /// Key and payload; a new kind does not compile without a line here. `None` where the record is
-/// frozen with the layouts of `record` or is in the log only.
+/// frozen with the layouts of `record` or lies elsewhere only.
 fn frozen(kind: FrameKind) -> Option<(&'static str, &'static str)> {
     match kind {
         FrameKind::Segment
@@ -66,7 +66,9 @@ fn frozen(kind: FrameKind) -> Option<(&'static str, &'static str)> {
         | FrameKind::Manifest
         | FrameKind::Commit
         | FrameKind::Drop
-        | FrameKind::Finish => None,
+        | FrameKind::Finish
+        | FrameKind::Table
+        | FrameKind::HostMetadata => None,
         FrameKind::ChunkPlace => {
             Some(("630000000000000003", "040000000000000005000000000000000600000000000000"))
         }
@@ -88,8 +90,6 @@ fn frozen(kind: FrameKind) -> Option<(&'static str, &'static str)> {
             ),
         )),
         FrameKind::Applied => Some(("61", "0600000000000000")),
-        // Only the file system storage has it.
-        FrameKind::Table => None,
     }
 }
 
