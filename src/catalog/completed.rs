@@ -115,7 +115,8 @@ impl Checkpoints {
     /// # Errors
     /// `Full`, `Poisoned` or `Unavailable` as the storage answers.
     pub fn begin(&self, id: CheckpointId, plan: CheckpointPlan) -> Result<PendingCheckpoint> {
-        let (records, pointer) = self.storage.begin(id, plan.kind)?;
+        let target = plan.savepoint_target.as_deref();
+        let (records, pointer) = self.storage.begin(id, plan.kind, target)?;
         Ok(PendingCheckpoint::new(id, self.attempt(), plan, records).with_pointer(pointer))
     }
 

@@ -43,13 +43,17 @@ pub struct CheckpointPlan {
     pub timestamp_ms: u64,
     /// What the job says of itself.
     pub properties: BTreeMap<String, String>,
+    /// Below which location a savepoint gets its directory, as `file:///path` (Flink:
+    /// `targetDirectory`); where the job's savepoints go when not set.
+    pub savepoint_target: Option<String>,
 }
 
 impl CheckpointPlan {
     /// A checkpoint of these operators, without properties, triggered at time 0.
     pub fn new(operators: Vec<OperatorSpec>) -> Self {
         let kind = CheckpointType::Checkpoint;
-        Self { operators, kind, timestamp_ms: 0, properties: BTreeMap::new() }
+        let properties = BTreeMap::new();
+        Self { operators, kind, timestamp_ms: 0, properties, savepoint_target: None }
     }
 }
 

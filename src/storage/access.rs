@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::config::EffectiveConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ids::{Attempt, CheckpointId, JobId, TaskId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
-use crate::storage::filesystem::{SavepointDir, resolve};
+use crate::storage::filesystem::{Savepoints, resolve};
 use crate::storage::stream::StreamStore;
 use crate::storage::tee::TeePending;
 use crate::storage::{StorageCapabilities, StorageUri};
@@ -64,52 +64,37 @@ pub struct JobStorage {
     savepoints: Savepoints,
 }
 
-/// Where the savepoints of a job go.
-#[derive(Clone, Default)]
-pub(in crate::storage) enum Savepoints {
-    /// With its checkpoints.
-    #[default]
-    Within,
-    /// Each into a directory of its own. The one that the job stops with is kept with the checkpoints
-    /// too: the next start goes on from it.
-    Beside(JobId, SavepointDir),
-    /// Refused, but for the one that the job stops with.
-    Nowhere,
-}
-
 impl JobStorage {
-    pub(crate) fn new(access: Arc<dyn JobAccess>) -> Self {
-        Self { access, savepoints: Savepoints::Within }
+    pub(in crate::storage) fn new(access: Arc<dyn JobAccess>, savepoints: Savepoints) -> Self {
+        Self { access, savepoints }
     }
 
-    pub(in crate::storage) fn with_savepoints(self, savepoints: Savepoints) -> Self {
-        Self { savepoints, ..self }
-    }
-
-    /// Starts the records of one checkpoint, where its kind belongs. Also gives the pointer under
-    /// which a savepoint beside the checkpoints will be found.
+    /// Starts the records of one checkpoint, where its kind belongs and, of a savepoint, below
+    /// `target` when that is given. Also gives the pointer under which a savepoint beside the
+    /// checkpoints will be found.
     pub(crate) fn begin(
         &self,
         id: CheckpointId,
         kind: CheckpointType,
+        target: Option<&str>,
     ) -> Result<(Arc<dyn PendingRecords>, Option<String>)> {
         let own = || self.access.begin(id, kind);
-        match &self.savepoints {
-            Savepoints::Beside(job, dir) if kind.is_savepoint() => {
-                let (beside, pointer) = dir.begin(job, self.attempt(), id)?;
-                // Begun here too, whatever the kind: the id is used up.
-                let own = own()?;
-                let is_kept = kind == CheckpointType::SyncSavepoint;
-                let both = || Arc::new(TeePending::new(own, Arc::clone(&beside))) as Arc<_>;
-                let records = if is_kept { both() } else { beside };
-                Ok((records, Some(pointer)))
-            }
-            Savepoints::Nowhere if kind == CheckpointType::Savepoint => Err(Error::invalid(
-                "a savepoint of a job in memory goes to a file system, and no directory is set: \
-                     set the storage's savepoint path, or the configuration's savepoint directory",
-            )),
-            _ => Ok((own()?, None)),
+        if !kind.is_savepoint() {
+            return Ok((own()?, None));
         }
+        let Some((beside, pointer)) = self.savepoints.begin(target, self.attempt(), id, kind)?
+        else {
+            return Ok((own()?, None));
+        };
+        // Begun here too, whatever the kind: the id is used up.
+        let own = own()?;
+        Ok(match kind {
+            // The next start goes on from it.
+            CheckpointType::SyncSavepoint => {
+                (Arc::new(TeePending::new(own, beside)), Some(pointer))
+            }
+            _ => (beside, Some(pointer)),
+        })
     }
 
     pub(crate) fn access(&self) -> &Arc<dyn JobAccess> {

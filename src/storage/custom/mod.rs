@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ids::JobId;
+use crate::storage::filesystem::Savepoints;
 use crate::storage::{CheckpointStorage, JobStorage, StorageCapabilities, StorageUri};
 
 pub use blobs::{BlobReader, BlobWriter, CustomAccess};
@@ -105,7 +106,8 @@ impl CheckpointStorage for CustomCheckpointStorage {
         let factory = registry::factory(&self.name)?;
         let most = factory.capabilities(&self.parameters).max_state_size();
         let open = || factory.open(&self.parameters);
-        Ok(JobStorage::new(job::CustomJob::claim(&self.to_string(), &open, job, most)?))
+        let access = job::CustomJob::claim(&self.to_string(), &open, job, most)?;
+        Ok(JobStorage::new(access, Savepoints::within(job)))
     }
 
     fn to_uri(&self) -> Option<StorageUri> {

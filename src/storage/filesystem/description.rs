@@ -10,12 +10,12 @@ use crate::config::EffectiveConfig;
 use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::storage::StorageUri;
-use crate::storage::access::{CheckpointStorage, JobStorage, Savepoints};
+use crate::storage::access::{CheckpointStorage, JobStorage};
 use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::filesystem::job::FileJob;
 use crate::storage::filesystem::layout;
 use crate::storage::filesystem::location;
-use crate::storage::filesystem::savepoint::SavepointDir;
+use crate::storage::filesystem::savepoint::Savepoints;
 use crate::storage::filesystem::site::Sizes;
 
 /// Checkpoints as files under a directory, local or mounted (Flink: `FileSystemCheckpointStorage`,
@@ -208,13 +208,9 @@ impl FileSystemCheckpointStorage {
         let threshold = size(self.min_file_size_threshold());
         let buffer = size(self.write_buffer_size()).max(threshold);
         let sizes = Sizes { threshold, buffer, all_inline: None };
-        let savepoints = self.fields.savepoint_path.as_deref();
-        let savepoints = savepoints.map(|path| SavepointDir::new(path, sizes)).transpose()?;
+        let savepoints = Savepoints::at(job, self.fields.savepoint_path.as_deref(), sizes)?;
         let access = Arc::new(FileJob::open(disk, &self.job_dir(job), job, sizes)?);
-        Ok(JobStorage::new(access).with_savepoints(match savepoints {
-            Some(dir) => Savepoints::Beside(job.clone(), dir),
-            None => Savepoints::Within,
-        }))
+        Ok(JobStorage::new(access, savepoints))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::storage::disk::RealDisk;
 use crate::storage::filesystem::job::FileJob;
 use crate::storage::filesystem::layout;
 use crate::storage::filesystem::location;
-use crate::storage::filesystem::savepoint::SavepointDir;
+use crate::storage::filesystem::savepoint::Savepoints;
 use crate::storage::filesystem::site::Sizes;
 
 /// How such checkpoints are written.
@@ -25,12 +25,16 @@ impl AllInline {
         Sizes { threshold: usize::MAX, buffer: 64 * 1024, all_inline: Some(self.most) }
     }
 
-    /// Savepoints below this location.
+    /// Savepoints below this location, and nowhere else.
     ///
     /// # Errors
-    /// As [`SavepointDir::new`].
-    pub(in crate::storage) fn savepoints(self, location: &str) -> Result<SavepointDir> {
-        SavepointDir::new(location, self.sizes())
+    /// As [`Savepoints::at`].
+    pub(in crate::storage) fn savepoints(
+        self,
+        job: &JobId,
+        location: Option<&str>,
+    ) -> Result<Savepoints> {
+        Ok(Savepoints::at(job, location, self.sizes())?.of_a_volatile_job())
     }
 
     /// The checkpoints of a job below this location.

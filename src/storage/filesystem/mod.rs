@@ -54,7 +54,7 @@ pub(super) use inline::AllInline;
 pub(in crate::storage) use layout::random;
 pub(super) use location::check as checked_location;
 pub(super) use pointer::resolve;
-pub(super) use savepoint::SavepointDir;
+pub(super) use savepoint::Savepoints;
 
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
+use crate::message::CheckpointType;
 use crate::storage::access::PendingRecords;
 use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::filesystem::layout;
@@ -22,9 +23,68 @@ const CREATE_TRIES: u32 = 10;
 /// How much of the job's name a savepoint's directory carries, as in Flink.
 const JOB_CHARS: usize = 6;
 
+/// Where the savepoints of a job go.
+#[derive(Debug, Clone)]
+pub(in crate::storage) struct Savepoints {
+    job: JobId,
+    /// Where they go that name no place; with the job's checkpoints when not set.
+    base: Option<SavepointDir>,
+    sizes: Sizes,
+    /// The checkpoints of the job end with the process.
+    is_volatile: bool,
+}
+
+impl Savepoints {
+    /// With the job's checkpoints, unless one names a place.
+    pub(in crate::storage) fn within(job: &JobId) -> Self {
+        Self { job: job.clone(), base: None, sizes: Sizes::default(), is_volatile: false }
+    }
+
+    /// Below this location, or with the job's checkpoints where there is none.
+    ///
+    /// # Errors
+    /// `Invalid` when it is none, or of another file system.
+    pub(super) fn at(job: &JobId, location: Option<&str>, sizes: Sizes) -> Result<Self> {
+        let base = location.map(|location| SavepointDir::new(location, sizes)).transpose()?;
+        Ok(Self { job: job.clone(), base, sizes, is_volatile: false })
+    }
+
+    /// Those of a job that would lose them with the process.
+    pub(super) fn of_a_volatile_job(self) -> Self {
+        Self { is_volatile: true, ..self }
+    }
+
+    /// Starts a savepoint in a directory of its own: below `target` when it names a place, else where
+    /// the job's savepoints go. `None` when it belongs with the job's checkpoints. Also gives the
+    /// pointer under which it will be found.
+    ///
+    /// # Errors
+    /// `Invalid` when the target is no location, or there is none and the job needs one.
+    pub(in crate::storage) fn begin(
+        &self,
+        target: Option<&str>,
+        attempt: Attempt,
+        id: CheckpointId,
+        kind: CheckpointType,
+    ) -> Result<Option<(Arc<dyn PendingRecords>, String)>> {
+        let dir = match (target, &self.base) {
+            (Some(target), _) => SavepointDir::new(target, self.sizes)?,
+            (None, Some(base)) => base.clone(),
+            (None, None) if self.is_volatile && kind == CheckpointType::Savepoint => {
+                return Err(Error::invalid(
+                    "a savepoint of a job in memory goes to a file system, and no directory is set: \
+                     set the storage's savepoint path, or the configuration's savepoint directory",
+                ));
+            }
+            (None, None) => return Ok(None),
+        };
+        dir.begin(&self.job, attempt, id).map(Some)
+    }
+}
+
 /// The directory below which each savepoint has its own.
 #[derive(Debug, Clone)]
-pub(in crate::storage) struct SavepointDir {
+struct SavepointDir {
     disk: Arc<dyn Disk>,
     base: PathBuf,
     sizes: Sizes,
@@ -35,7 +95,7 @@ impl SavepointDir {
     ///
     /// # Errors
     /// `Invalid` when it is none, or of another file system.
-    pub(super) fn new(location: &str, sizes: Sizes) -> Result<Self> {
+    fn new(location: &str, sizes: Sizes) -> Result<Self> {
         let base = location::path(&location::check("savepoint path", location)?);
         Ok(Self { disk: Arc::new(RealDisk), base, sizes })
     }
@@ -44,7 +104,7 @@ impl SavepointDir {
     ///
     /// # Errors
     /// What the disk answers.
-    pub(in crate::storage) fn begin(
+    fn begin(
         &self,
         job: &JobId,
         attempt: Attempt,

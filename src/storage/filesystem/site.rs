@@ -21,6 +21,13 @@ pub(super) struct Sizes {
     pub(super) all_inline: Option<u64>,
 }
 
+impl Default for Sizes {
+    /// Flink's threshold, and a buffer that makes few writes of many chunks.
+    fn default() -> Self {
+        Self { threshold: 20_480, buffer: 64 * 1024, all_inline: None }
+    }
+}
+
 /// The place of one checkpoint.
 #[derive(Debug)]
 pub(super) struct Site {

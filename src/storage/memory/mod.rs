@@ -17,10 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::{EffectiveConfig, split_scheme};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::JobId;
-use crate::storage::access::{
-    CheckpointStorage, CompletedCheckpointLocation, JobStorage, Savepoints,
-};
-use crate::storage::filesystem::{AllInline, checked_location, resolve};
+use crate::storage::access::{CheckpointStorage, CompletedCheckpointLocation, JobStorage};
+use crate::storage::filesystem::{AllInline, Savepoints, checked_location, resolve};
 use crate::storage::{StorageCapabilities, StorageUri};
 
 use job::MemoryJob;
@@ -210,16 +208,16 @@ impl CheckpointStorage for JobManagerCheckpointStorage {
     fn open(&self, job: &JobId) -> Result<JobStorage> {
         let most = self.max_state_size;
         let files = AllInline { most };
-        let savepoints = match &self.savepoint_path {
-            Some(path) => Savepoints::Beside(job.clone(), files.savepoints(path)?),
-            None if self.keeps_savepoints => Savepoints::Within,
-            None => Savepoints::Nowhere,
+        let savepoints = if self.keeps_savepoints {
+            Savepoints::within(job)
+        } else {
+            files.savepoints(job, self.savepoint_path.as_deref())?
         };
         let access = match &self.checkpoint_path {
             Some(path) => files.open(path, job)?,
             None => MemoryJob::claim(Arc::clone(&self.store), job, most)?,
         };
-        Ok(JobStorage::new(access).with_savepoints(savepoints))
+        Ok(JobStorage::new(access, savepoints))
     }
 
     fn configured(&self, config: &EffectiveConfig) -> Option<Arc<dyn CheckpointStorage>> {

@@ -15,6 +15,7 @@ use crate::storage::access::{
     JobAccess, JobStorage, PendingRecords, RecordSource, StoredCheckpoint,
 };
 use crate::storage::disk::{Disk, RealDisk};
+use crate::storage::filesystem::Savepoints;
 use crate::storage::filesystem::streams::Apart;
 use crate::storage::sled::Placement;
 use crate::storage::sled::backend::{Actor, Backend, Change};
@@ -54,7 +55,7 @@ pub(crate) fn open_job(
     job: &JobId,
 ) -> Result<JobStorage> {
     let store = open_shared(directory, placement)?;
-    Ok(JobStorage::new(SledJob::claim(store, job)?))
+    Ok(JobStorage::new(SledJob::claim(store, job)?, Savepoints::within(job)))
 }
 
 fn open_shared(directory: &Path, placement: Option<Placement>) -> Result<Arc<OpenStore>> {

@@ -7,13 +7,22 @@ use crate::ids::{CheckpointId, OperatorUid};
 use crate::message::CheckpointType;
 use crate::state::{SnapshotSink, SnapshotSource};
 use crate::storage::tests::{body, commit, ids, key, task};
-use crate::storage::{CheckpointStorage, JobManagerCheckpointStorage};
+use crate::storage::{CheckpointStorage, JobManagerCheckpointStorage, SledCheckpointStorage};
 
 const LEN: usize = 50_000;
 
 fn save(checkpoints: &Checkpoints, kind: CheckpointType) -> Result<(CheckpointId, Option<String>)> {
+    save_to(checkpoints, kind, None)
+}
+
+fn save_to(
+    checkpoints: &Checkpoints,
+    kind: CheckpointType,
+    target: Option<String>,
+) -> Result<(CheckpointId, Option<String>)> {
     let mut plan = CheckpointPlan::new(vec![OperatorSpec::new(OperatorUid::new("op")?, 1)]);
     plan.kind = kind;
+    plan.savepoint_target = target;
     let id = checkpoints.next_id();
     let pending = checkpoints.begin(id, plan)?;
     let mut writer = pending.writer(&task(0))?;
@@ -92,6 +101,33 @@ fn the_savepoint_that_a_job_stops_with_is_kept_with_its_checkpoints_too() {
         assert_eq!(checkpoints.newest().unwrap(), Some(id));
         checkpoints.verify(id, &mut |_| ()).unwrap();
         assert_saved(&*storage, &pointer.unwrap(), id);
+    }
+}
+
+/// N17: a savepoint that names its place goes there, from any storage, whatever else is set.
+#[test]
+fn a_savepoint_goes_to_the_place_it_names() {
+    for at in 0..5 {
+        let dir = tempfile::tempdir().unwrap();
+        let [first, second, third] = storages(dir.path()).map(|(storage, _)| storage);
+        let all: [Box<dyn CheckpointStorage>; 5] = [
+            first,
+            second,
+            third,
+            Box::new(JobManagerCheckpointStorage::new()),
+            Box::new(SledCheckpointStorage::new(dir.path().join("store"))),
+        ];
+        let storage = all.into_iter().nth(at).unwrap();
+        let checkpoints = Checkpoints::new(storage.open(&JobId::new("job").unwrap()).unwrap());
+        let target = format!("file://{}/target", dir.path().to_str().unwrap());
+        let (id, pointer) =
+            save_to(&checkpoints, CheckpointType::Savepoint, Some(target.clone())).unwrap();
+        let pointer = pointer.unwrap();
+        assert!(pointer.starts_with(&format!("{target}/savepoint-job-")), "{pointer}");
+        assert_saved(&*storage, &pointer, id);
+        assert!(ids(&checkpoints).is_empty());
+        let wrong = save_to(&checkpoints, CheckpointType::Savepoint, Some("/a".to_owned()));
+        assert_eq!(wrong.unwrap_err().kind(), ErrorKind::Invalid);
     }
 }
 

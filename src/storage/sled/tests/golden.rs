@@ -4,8 +4,9 @@
 //! If a test here fails, the layout changed: keep the old reader, raise `FORMAT_VERSION`, and only
 //! then freeze the new bytes beside the old ones.
 
-use crate::ids::{Attempt, StoreId};
+use crate::ids::{Attempt, JobId, StoreId};
 use crate::record::{Frame, FrameHeader, FrameKind, RecordRef};
+use crate::storage::filesystem::Savepoints;
 use crate::storage::sled::index::IndexCodec;
 use crate::storage::sled::kv::Batch;
 use crate::storage::sled::ledger::{Base, BaseJob, JobFacts, Live, Usage};
@@ -137,7 +138,10 @@ fn the_payloads_of_drop_and_finish_frames_are_frozen() {
     {
         let store = Arc::new(OpenStore::open(dir.path(), None, Arc::new(RealDisk)).unwrap());
         let job = SledJob::claim(store, &JobId::new("job").unwrap()).unwrap();
-        let checkpoints = Checkpoints::new(JobStorage::new(Arc::clone(&job)));
+        let checkpoints = Checkpoints::new(JobStorage::new(
+            Arc::clone(&job),
+            Savepoints::within(&JobId::new("job").unwrap()),
+        ));
         commit(&checkpoints, CheckpointId(1)).unwrap();
         job.drop_checkpoints(&[CheckpointId(1)]).unwrap();
         job.record_finish(b"F").unwrap();

@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::ids::{CheckpointId, JobId};
 use crate::storage::access::JobStorage;
 use crate::storage::disk::{Disk, RealDisk};
+use crate::storage::filesystem::Savepoints;
 use crate::storage::sled::Placement;
 use crate::storage::sled::owner::{OpenStore, SledJob};
 use crate::storage::tests::{assert_whole, begin, body, commit, ids, key, task};
@@ -25,7 +26,7 @@ const BOTH: [Placement; 2] = [Placement::Split, Placement::Sled];
 fn open_on(dir: &Path, placement: Placement, disk: Arc<dyn Disk>) -> Result<Checkpoints> {
     let store = Arc::new(OpenStore::open(dir, Some(placement), disk)?);
     let job = SledJob::claim(store, &JobId::new("job")?)?;
-    Ok(Checkpoints::new(JobStorage::new(job)))
+    Ok(Checkpoints::new(JobStorage::new(job, Savepoints::within(&JobId::new("job")?))))
 }
 
 fn open(dir: &Path, placement: Placement) -> Checkpoints {
