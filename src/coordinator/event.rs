@@ -1,6 +1,7 @@
 //! What a step asks of the host and tells it, in order.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::CheckpointId;
@@ -67,6 +68,8 @@ pub enum Event<S> {
         barrier: Barrier,
         /// Who asked.
         kind: RequestKind,
+        /// Where a savepoint goes that names its place, as it was asked for.
+        target: Option<Arc<str>>,
     },
     /// Make this durable, then report it through `commit_finished`. Commits run in the order in
     /// which they are handed out.

@@ -43,8 +43,19 @@ impl<S: Send> CoordinatorHandle<S> {
     /// Asks for a checkpoint or savepoint. The handle gives the outcome, also of a request that is
     /// refused.
     pub fn submit(&self, kind: CheckpointType) -> TriggerHandle {
+        self.submit_to(kind, None)
+    }
+
+    /// The same for a savepoint that names its place, which comes back with its trigger and means
+    /// nothing here (Flink: the target location of `CheckpointTriggerRequest`).
+    pub fn submit_to(
+        &self,
+        kind: CheckpointType,
+        target: Option<std::sync::Arc<str>>,
+    ) -> TriggerHandle {
         let (promise, handle) = Promise::new();
-        let request = Request { kind: RequestKind::Manual(kind), promise: Some(promise) };
+        let kind = RequestKind::Manual(kind);
+        let request = Request { kind, target, promise: Some(promise) };
         if let Err(refused) = self.shared.requests.push(request) {
             let reason = CheckpointFailureReason::TooManyCheckpointRequests;
             let outcome = CheckpointOutcome::Failed { id: None, reason };

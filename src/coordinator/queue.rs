@@ -1,6 +1,7 @@
 //! Requests that wait for their turn, best first.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::coordinator::event::RequestKind;
 use crate::coordinator::trigger::Promise;
@@ -10,6 +11,8 @@ use crate::limits::QUEUED_REQUESTS_MAX;
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) kind: RequestKind,
+    /// Where a savepoint goes; only its host knows what that means.
+    pub(super) target: Option<Arc<str>>,
     /// Where the outcome goes; the timer wants none.
     pub(super) promise: Option<Promise>,
 }
@@ -92,7 +95,7 @@ mod tests {
     const FULL: RequestKind = RequestKind::Manual(CheckpointType::FullCheckpoint);
 
     fn request(kind: RequestKind) -> Request {
-        Request { kind, promise: None }
+        Request { kind, target: None, promise: None }
     }
 
     fn refused(queue: &mut RequestQueue, kind: RequestKind) -> Option<RequestKind> {

@@ -23,6 +23,7 @@ use crate::ids::{Attempt, CheckpointId, TaskId};
 use crate::message::{Barrier, CheckpointRequest, CheckpointType, Notification};
 use crate::restore::RestoreReport;
 use crate::state::SnapshotSource;
+use crate::storage::savepoint_target;
 use crate::task::{ActiveCheckpoints, Meter, TaskHandle};
 
 pub use crate::catalog::{JobStatus, OperatorSpec};
@@ -142,6 +143,22 @@ impl Engine {
     /// Asks for a snapshot; the handle can be waited on and is a `Future`.
     pub fn trigger(&self, kind: CheckpointType) -> TriggerHandle {
         self.handle.submit(kind)
+    }
+
+    /// Asks for a savepoint that gets its directory below `target`, as `file:///path`, whatever else is
+    /// set; a plain one, or one that the job stops with (Flink: `targetDirectory`).
+    ///
+    /// # Errors
+    /// `Invalid` when the target is no location of a local or mounted directory.
+    pub fn trigger_savepoint_to(
+        &self,
+        kind: CheckpointType,
+        target: &str,
+    ) -> Result<TriggerHandle> {
+        if !kind.is_savepoint() {
+            return Err(Error::invalid(format!("a {kind:?} has no place of its own")));
+        }
+        Ok(self.handle.submit_to(kind, Some(savepoint_target(target)?.into())))
     }
 
     /// Asks for a checkpoint (Flink: `triggerCheckpoint`).

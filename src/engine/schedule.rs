@@ -237,9 +237,9 @@ impl Scheduler {
 
     fn handle(&mut self, event: Event<TaskSnapshot>) {
         match event {
-            Event::Trigger { barrier, .. } => {
+            Event::Trigger { barrier, target, .. } => {
                 self.barriers.insert(barrier.id, barrier);
-                self.active.insert(barrier.id);
+                self.active.insert(barrier.id, target);
                 self.host.trigger(barrier);
             }
             Event::Commit(commit) => {

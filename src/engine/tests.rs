@@ -361,6 +361,30 @@ fn a_savepoint_elsewhere_is_restored_by_another_job_in_another_storage() {
 }
 
 #[test]
+fn a_savepoint_that_names_its_place_goes_there_from_any_storage() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = builder(&dir.path().join("store")).open().unwrap();
+    let told = start(&engine);
+    let target = format!("file://{}/target", dir.path().display());
+    for kind in [CheckpointType::Savepoint, CheckpointType::SyncSavepoint] {
+        let handle = engine.trigger_savepoint_to(kind, &target).unwrap();
+        let barrier = next_barrier(&told);
+        acknowledge_all(&engine, barrier);
+        assert_eq!(handle.wait(PATIENCE), Some(CheckpointOutcome::Completed(barrier.id)));
+        let statistics = engine.statistics();
+        let entry = statistics.checkpoint(barrier.id).unwrap();
+        let pointer = entry.external_path.as_deref().unwrap();
+        assert!(pointer.starts_with(&target), "{pointer}");
+        let is_kept = kind == CheckpointType::SyncSavepoint;
+        assert_eq!(engine.checkpoints().ids().contains(&barrier.id), is_kept);
+    }
+    let wrong = engine.trigger_savepoint_to(CheckpointType::Savepoint, "/target");
+    assert_eq!(wrong.unwrap_err().kind(), ErrorKind::Invalid);
+    let wrong = engine.trigger_savepoint_to(CheckpointType::Checkpoint, &target);
+    assert_eq!(wrong.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[test]
 fn a_checkpoint_that_does_not_fit_the_job_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let engine = builder(dir.path()).open().unwrap();

@@ -13,7 +13,7 @@ const TARGET: &str = "tidegate::checkpoint";
 /// One event of the coordinator, as it comes.
 pub(super) fn event(event: &Event<TaskSnapshot>) {
     match event {
-        Event::Trigger { barrier, kind } => {
+        Event::Trigger { barrier, kind, .. } => {
             tracing::debug!(target: TARGET, id = barrier.id.0, %kind, "checkpoint triggered");
         }
         Event::Rejected { kind, reason } => {

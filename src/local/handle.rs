@@ -14,6 +14,7 @@ use crate::ids::CheckpointId;
 use crate::local::end::{End, EndWish, StopMode};
 use crate::message::{CheckpointFailureReason, CheckpointRequest, CheckpointType};
 use crate::restore::RestoreReport;
+use crate::storage::savepoint_target;
 
 /// Is told what happens to a job, on the job's own thread; must not block for long.
 pub trait JobListener: Send + Sync {
@@ -96,7 +97,17 @@ impl JobHandle {
     pub fn stop_with_savepoint(&self, mode: StopMode) -> Result<TriggerHandle> {
         // Both cut at the same place as long as no operator emits anything at its end of input.
         let _: StopMode = mode;
-        self.end_with(CheckpointType::SyncSavepoint, End::StopWith)
+        self.end_with(CheckpointType::SyncSavepoint, None, End::StopWith)
+    }
+
+    /// The same, with the savepoint below `target`, as `file:///path`, too.
+    ///
+    /// # Errors
+    /// As [`stop_with_savepoint`](Self::stop_with_savepoint); `Invalid` when the target is no location
+    /// of a local or mounted directory.
+    pub fn stop_with_savepoint_to(&self, mode: StopMode, target: &str) -> Result<TriggerHandle> {
+        let _: StopMode = mode;
+        self.end_with(CheckpointType::SyncSavepoint, Some(target), End::StopWith)
     }
 
     /// Takes a savepoint and cancels the job when it is complete (Flink: `cancelWithSavepoint`). When
@@ -105,7 +116,16 @@ impl JobHandle {
     /// # Errors
     /// `Unavailable` while the job is not running; `Conflict` when it was asked to end before.
     pub fn cancel_with_savepoint(&self) -> Result<TriggerHandle> {
-        self.end_with(CheckpointType::Savepoint, End::CancelWith)
+        self.end_with(CheckpointType::Savepoint, None, End::CancelWith)
+    }
+
+    /// The same, with the savepoint below `target`, as `file:///path`.
+    ///
+    /// # Errors
+    /// As [`cancel_with_savepoint`](Self::cancel_with_savepoint); `Invalid` when the target is no
+    /// location of a local or mounted directory.
+    pub fn cancel_with_savepoint_to(&self, target: &str) -> Result<TriggerHandle> {
+        self.end_with(CheckpointType::Savepoint, Some(target), End::CancelWith)
     }
 
     /// Asks for a checkpoint now.
@@ -126,6 +146,17 @@ impl JobHandle {
         self.0.with_engine(|engine| Ok(engine.trigger(CheckpointType::Savepoint)))
     }
 
+    /// The same, with the savepoint below `target`, as `file:///path`; its directory is the
+    /// `external_path` of its statistics.
+    ///
+    /// # Errors
+    /// `Unavailable` while the job is not running; `Invalid` when the target is no location of a local
+    /// or mounted directory.
+    pub fn trigger_savepoint_to(&self, target: &str) -> Result<TriggerHandle> {
+        let kind = CheckpointType::Savepoint;
+        self.0.with_engine(|engine| engine.trigger_savepoint_to(kind, target))
+    }
+
     /// Changes the job's policy: of the running attempt at once, and of all that follow.
     ///
     /// # Errors
@@ -144,13 +175,19 @@ impl JobHandle {
     fn end_with(
         &self,
         kind: CheckpointType,
+        target: Option<&str>,
         end: fn(TriggerHandle) -> End,
     ) -> Result<TriggerHandle> {
         let mut asked = None;
         self.0.end.set(|| {
             self.0.with_engine(|engine| {
+                let target = target.map(savepoint_target).transpose()?;
                 engine.stop_periodic()?;
-                Ok(end(asked.insert(engine.trigger(kind)).clone()))
+                let savepoint = match target {
+                    Some(target) => engine.trigger_savepoint_to(kind, &target)?,
+                    None => engine.trigger(kind),
+                };
+                Ok(end(asked.insert(savepoint).clone()))
             })
         })?;
         self.0.wake();

@@ -32,12 +32,12 @@ impl Attempt {
 
     fn handle(&mut self, event: Event<TaskSnapshot>, h: &mut Harness) -> Step {
         match event {
-            Event::Trigger { barrier, kind } => {
+            Event::Trigger { barrier, kind, .. } => {
                 h.trace.note(format!("{kind} {} is triggered", barrier.id));
                 h.counts.triggered += 1;
                 h.judge.triggered(barrier.id, kind, h.plan.settings.max_concurrent)?;
                 self.barriers.insert(barrier.id, barrier);
-                self.active.insert(barrier.id);
+                self.active.insert(barrier.id, None);
                 for source in self.actors.iter_mut().filter(|actor| actor.is_source()) {
                     h.crash_point("between two triggers")?;
                     if h.disturb(h.plan.faults.lose_trigger) {

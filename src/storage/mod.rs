@@ -27,6 +27,7 @@ pub use custom::{
     StorageParameters, register_storage,
 };
 pub use filesystem::FileSystemCheckpointStorage;
+pub(crate) use filesystem::savepoint_target;
 pub use memory::JobManagerCheckpointStorage;
 pub(crate) use sled::{JobListing, StoreView, read_finish};
 pub use sled::{Placement, SledCheckpointStorage};

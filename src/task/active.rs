@@ -8,7 +8,13 @@ use crate::error::Result;
 use crate::ids::CheckpointId;
 use crate::message::Barrier;
 
-type Started = Arc<OnceLock<Result<PendingCheckpoint, Arc<crate::error::Error>>>>;
+/// A checkpoint that was triggered.
+#[derive(Debug, Clone)]
+struct Started {
+    /// Where a savepoint goes that names its place.
+    target: Option<Arc<str>>,
+    pending: Arc<OnceLock<Result<PendingCheckpoint, Arc<crate::error::Error>>>>,
+}
 
 /// Hands each task the records of the checkpoint that a barrier names, and of no other.
 ///
@@ -36,8 +42,8 @@ impl ActiveCheckpoints {
     }
 
     /// A checkpoint was triggered.
-    pub(crate) fn insert(&self, id: CheckpointId) {
-        self.table().insert(id, Started::default());
+    pub(crate) fn insert(&self, id: CheckpointId, target: Option<Arc<str>>) {
+        self.table().insert(id, Started { target, pending: Arc::default() });
     }
 
     /// A checkpoint ended: what tasks write for it from now on is garbage.
@@ -48,7 +54,7 @@ impl ActiveCheckpoints {
     /// Where a savepoint will be found that is written beside the job's checkpoints.
     pub(crate) fn external_pointer(&self, id: CheckpointId) -> Option<String> {
         let started = self.table().get(&id).cloned()?;
-        let pending = started.get()?.as_ref().ok()?;
+        let pending = started.pending.get()?.as_ref().ok()?;
         pending.external_pointer().map(str::to_owned)
     }
 
@@ -58,11 +64,12 @@ impl ActiveCheckpoints {
     /// What the storage answered to the first task that asked.
     pub(crate) fn pending(&self, barrier: &Barrier) -> Result<Option<PendingCheckpoint>> {
         let Some(started) = self.table().get(&barrier.id).cloned() else { return Ok(None) };
-        let pending = started.get_or_init(|| {
+        let pending = started.pending.get_or_init(|| {
             let plan = CheckpointPlan {
                 kind: barrier.options.kind,
                 timestamp_ms: barrier.timestamp_ms,
                 properties: self.properties.clone(),
+                savepoint_target: started.target.as_deref().map(str::to_owned),
                 ..CheckpointPlan::new(self.operators.clone())
             };
             self.checkpoints.begin(barrier.id, plan).map_err(Arc::new)

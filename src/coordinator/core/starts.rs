@@ -30,7 +30,7 @@ impl<S: Send> Coordinator<S> {
 
     pub(super) fn fire_timer(&mut self, now: Duration) {
         if self.mode == Mode::Running && self.timer.fire(now) && !self.queue.has_periodic() {
-            self.offer(Request { kind: RequestKind::Periodic, promise: None }, now);
+            self.offer(Request { kind: RequestKind::Periodic, target: None, promise: None }, now);
         }
     }
 
@@ -95,7 +95,11 @@ impl<S: Send> Coordinator<S> {
         let snapshot = self.snapshot_type(request.kind);
         let options = self.settings.barrier_options(snapshot);
         let barrier = Barrier { id, timestamp_ms: self.wall_ms, options };
-        self.events.push_back(Event::Trigger { barrier, kind: request.kind });
+        self.events.push_back(Event::Trigger {
+            barrier,
+            kind: request.kind,
+            target: request.target,
+        });
         let pending = Pending {
             kind: request.kind,
             snapshot,

@@ -128,7 +128,7 @@ fn ids(history: &[Arc<CheckpointEntry>]) -> Vec<u64> {
 fn triggered(checkpoint: u64, kind: CheckpointType) -> Event<State> {
     let options = BarrierOptions { kind, alignment: Alignment::Aligned, aligned_timeout: None };
     let barrier = Barrier { id: id(checkpoint), timestamp_ms: 5, options };
-    Event::Trigger { barrier, kind: RequestKind::Manual(kind) }
+    Event::Trigger { barrier, kind: RequestKind::Manual(kind), target: None }
 }
 
 fn completed(checkpoint: u64) -> Event<State> {

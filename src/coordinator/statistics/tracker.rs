@@ -91,7 +91,7 @@ impl StatisticsTracker {
         now_wall_ms: u64,
     ) -> Option<Arc<CheckpointEntry>> {
         match event {
-            Event::Trigger { barrier, kind } => {
+            Event::Trigger { barrier, kind, .. } => {
                 let (kind, timestamp_ms) = (kind.checkpoint_type(), barrier.timestamp_ms);
                 let tasks = Arc::clone(&self.tasks);
                 self.started(CheckpointEntry::new(barrier.id, kind, timestamp_ms, tasks));

@@ -38,7 +38,7 @@ fn manual(max_concurrent: u32) -> CoordinatorSettings {
 /// A short name for what came out, for comparison in order.
 fn describe(event: &Event<u32>) -> String {
     match event {
-        Event::Trigger { barrier, kind } => format!("trigger {} {kind}", barrier.id),
+        Event::Trigger { barrier, kind, .. } => format!("trigger {} {kind}", barrier.id),
         Event::Commit(commit) => format!("commit {} {:?}", commit.id, commit.acknowledged),
         Event::Completed { id, .. } => format!("completed {id}"),
         Event::Aborted { id, reason, .. } => format!("aborted {id} {reason}"),

@@ -157,7 +157,7 @@ impl Model {
 
     fn follow(&mut self, event: Event<(CheckpointId, u32)>) {
         match event {
-            Event::Trigger { barrier, kind } => {
+            Event::Trigger { barrier, kind, .. } => {
                 assert!(self.may_start, "{kind} started while the job does not run");
                 assert_eq!(barrier.id.0, self.newest + 1, "ids follow each other");
                 self.newest += 1;

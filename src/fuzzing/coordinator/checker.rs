@@ -159,7 +159,7 @@ impl Checker {
     /// An event came out.
     pub(super) fn follow(&mut self, event: Event<State>, limits: Limits) -> Result<(), Broken> {
         match event {
-            Event::Trigger { barrier, kind } => self.trigger(barrier.id, kind, limits),
+            Event::Trigger { barrier, kind, .. } => self.trigger(barrier.id, kind, limits),
             Event::Commit(commit) => self.commit(commit.id, commit.kind, &commit.acknowledged),
             Event::Discard { id, task, state } => self.out(id, task, state),
             Event::Completed { id, kind, .. } => self.complete(id, kind),

@@ -105,7 +105,11 @@ fn trigger(of: u64) -> Event<State> {
         alignment: Alignment::Aligned,
         aligned_timeout: None,
     };
-    Event::Trigger { barrier: Barrier { id: id(of), timestamp_ms: 0, options }, kind: KIND }
+    Event::Trigger {
+        barrier: Barrier { id: id(of), timestamp_ms: 0, options },
+        kind: KIND,
+        target: None,
+    }
 }
 
 fn commit(of: u64, acknowledged: &[(u32, State)]) -> Event<State> {

@@ -200,7 +200,7 @@ impl<'a> Replay<'a> {
 
     fn take(&mut self, event: Event<u64>) -> Result<()> {
         match event {
-            Event::Trigger { barrier, kind } => {
+            Event::Trigger { barrier, kind, .. } => {
                 let id = barrier.id;
                 self.promise(barrier.timestamp_ms == self.now_ms, "a barrier has another time")?;
                 self.plan_end(id);

@@ -55,6 +55,7 @@ pub(in crate::storage) use layout::random;
 pub(super) use location::check as checked_location;
 pub(super) use pointer::resolve;
 pub(super) use savepoint::Savepoints;
+pub(crate) use savepoint::savepoint_target;
 
 #[cfg(test)]
 mod tests;

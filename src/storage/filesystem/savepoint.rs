@@ -82,6 +82,14 @@ impl Savepoints {
     }
 }
 
+/// Checks where a savepoint shall go.
+///
+/// # Errors
+/// `Invalid` when it is no location of a local or mounted directory.
+pub(crate) fn savepoint_target(text: &str) -> Result<String> {
+    location::check("savepoint target", text)
+}
+
 /// The directory below which each savepoint has its own.
 #[derive(Debug, Clone)]
 struct SavepointDir {
