@@ -11,7 +11,7 @@
     reason = "a test may panic"
 )]
 
-#[path = "../examples/encrypted_storage/directory.rs"]
+#[path = "../examples/encrypted_storage/encrypted.rs"]
 mod encrypted;
 
 use std::path::Path;
@@ -22,7 +22,7 @@ use tidegate::catalog::{CheckpointPlan, Checkpoints, OperatorSpec};
 use tidegate::state::{SectionKey, SectionKind, SnapshotSink, SnapshotSource};
 use tidegate::storage::conformance::Verdict;
 use tidegate::storage::{
-    CheckpointStorage, CustomCheckpointStorage, FileSystemCheckpointStorage,
+    CheckpointStorage, CustomCheckpointStorage, DirectoryBlobs, FileSystemCheckpointStorage,
     JobManagerCheckpointStorage, Placement, SledCheckpointStorage, StorageCapabilities,
     conformance, open_uri, register_storage,
 };
@@ -117,6 +117,20 @@ fn the_storage_in_memory_keeps_every_promise_that_it_makes() {
         Arc::new(JobManagerCheckpointStorage::new().with_max_state_size(300).unwrap())
     };
     judge("memory of 300 bytes per state", small, &skipped);
+}
+
+#[test]
+fn blobs_in_a_directory_keep_every_promise() {
+    let open = |parameters: &tidegate::storage::StorageParameters| {
+        let blobs = DirectoryBlobs::new(parameters.get("directory").unwrap());
+        tidegate::Result::Ok(Arc::new(blobs) as Arc<dyn tidegate::storage::CustomAccess>)
+    };
+    register_storage("plain", open).unwrap();
+    let make = |dir: &Path| -> Shared {
+        let parameters = [("directory", dir.to_str().unwrap())];
+        Arc::new(CustomCheckpointStorage::new("plain", parameters))
+    };
+    judge("blobs in a directory", make, &UNBOUNDED);
 }
 
 #[test]

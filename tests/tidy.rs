@@ -314,7 +314,10 @@ fn function_names(text: &str) -> Vec<String> {
 /// Names of the tests in code, and of the promises that every storage is judged by.
 fn tests_in(code: &str) -> Vec<String> {
     let promises = code.split("const PROMISES").nth(1).and_then(|rest| rest.split("];").next());
-    let promises = promises.unwrap_or_default().split("),").map(|pair| pair.rsplit(' ').next());
+    let promises = promises.unwrap_or_default().split("),").map(|pair| {
+        let pair = pair.trim_end_matches([',', ' ', '\n']);
+        pair.rsplit([' ', '\n']).next()
+    });
     let behind = code.split("#[test]").skip(1).filter_map(|test| test.split("fn ").nth(1));
     let is_word = |c: &char| c.is_alphanumeric() || *c == '_';
     let all = promises.flatten().chain(behind);
@@ -391,6 +394,6 @@ fn a_scenario_is_found_with_the_tests_that_it_names() {
     let code = "#[test]\nfn a_b() {}\nfn c_d() {}\n#[test]\n#[cold]\nfn e_f() {}";
     assert_eq!(tests_in(code), ["a_b", "e_f"]);
     let promises =
-        "const PROMISES: [P; 2] = [(\"g_h\", g_h), (\"i_j\", i_j)];\nfn k() { f(\"l\") }";
+        "const PROMISES: [P; 2] = [(\"g_h\", g_h), (\n\"i_j\",\n i_j,\n),\n];\nfn k() { f(\"l\") }";
     assert_eq!(tests_in(promises), ["g_h", "i_j"]);
 }

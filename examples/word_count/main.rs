@@ -6,7 +6,7 @@
 //! undisturbed run.
 
 mod arguments;
-#[path = "../encrypted_storage/directory.rs"]
+#[path = "../encrypted_storage/encrypted.rs"]
 mod encrypted;
 mod flow;
 mod input;

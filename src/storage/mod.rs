@@ -24,7 +24,7 @@ pub use capabilities::StorageCapabilities;
 pub use choose::{open_uri, storage_of};
 pub use custom::{
     BlobReader, BlobWriter, CustomAccess, CustomCheckpointStorage, CustomStorageFactory,
-    StorageParameters, register_storage,
+    DirectoryBlobs, StorageParameters, register_storage,
 };
 pub use filesystem::FileSystemCheckpointStorage;
 pub(crate) use filesystem::savepoint_target;

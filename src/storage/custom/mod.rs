@@ -5,6 +5,7 @@
 //! bytes lie is the user's. Must never trust what a blob gives back.
 
 mod blobs;
+mod directory;
 mod job;
 mod names;
 mod pending;
@@ -22,6 +23,7 @@ use crate::storage::filesystem::Savepoints;
 use crate::storage::{CheckpointStorage, JobStorage, StorageCapabilities, StorageUri};
 
 pub use blobs::{BlobReader, BlobWriter, CustomAccess};
+pub use directory::DirectoryBlobs;
 pub use registry::{CustomStorageFactory, StorageParameters, register_storage};
 
 /// Checkpoints in a storage of the user's own, which was registered by name with

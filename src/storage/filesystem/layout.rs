@@ -219,6 +219,11 @@ impl fmt::Display for ChunkFile {
     }
 }
 
+/// A name that was never drawn before, of 32 small hexadecimal digits.
+pub(in crate::storage) fn random_name() -> String {
+    StoreId(random()).to_string()
+}
+
 /// Sixteen bytes that were never drawn before.
 pub(in crate::storage) fn random() -> [u8; 16] {
     let mut bytes = [0; 16];

@@ -52,6 +52,7 @@ mod writer;
 pub use description::FileSystemCheckpointStorage;
 pub(super) use inline::AllInline;
 pub(in crate::storage) use layout::random;
+pub(super) use layout::random_name;
 pub(super) use location::check as checked_location;
 pub(super) use pointer::resolve;
 pub(super) use savepoint::Savepoints;
