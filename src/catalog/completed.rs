@@ -81,6 +81,11 @@ impl Checkpoints {
         Self { adopted: Some(external), ..self }
     }
 
+    /// The storage that they lie in: for raw streams beside them, and for what tasks may do with it.
+    pub fn storage(&self) -> &JobStorage {
+        &self.storage
+    }
+
     /// The number of this start of the job.
     pub fn attempt(&self) -> Attempt {
         self.storage.attempt()

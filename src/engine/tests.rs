@@ -15,7 +15,9 @@ use crate::ids::{JobId, OperatorUid};
 use crate::message::CheckpointFailureReason as Reason;
 use crate::restore::RestorePolicy;
 use crate::state::{SectionKey, SectionKind};
-use crate::storage::{JobManagerCheckpointStorage, SledCheckpointStorage};
+use crate::storage::{
+    CheckpointedStateScope, JobManagerCheckpointStorage, SledCheckpointStorage, StreamStateHandle,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -292,6 +294,39 @@ fn only_the_retained_checkpoints_stay() {
     assert_eq!(subsumed, [1, 2]);
     let left: Vec<u64> = engine.checkpoints().ids().iter().map(|id| id.0).collect();
     assert_eq!(left, [3, 4, 5]);
+}
+
+/// A task writes a stream of its own and keeps the handle in its snapshot.
+#[test]
+fn a_handle_of_a_stream_in_a_snapshot_opens_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = builder(dir.path()).open().unwrap();
+    let told = start(&engine);
+    let completed = engine.trigger(CheckpointType::Checkpoint);
+    let barrier = next_barrier(&told);
+    let storage = engine.checkpoints().storage();
+    storage.initialize_location(barrier.id).unwrap();
+    for subtask in 0..2 {
+        let scope = CheckpointedStateScope::Exclusive;
+        let mut stream = storage.worker().streams(barrier.id).create(scope).unwrap();
+        let bytes = vec![u8::try_from(subtask).unwrap(); 50_000];
+        std::io::Write::write_all(&mut stream, &bytes).unwrap();
+        let text = serde_json::to_string(&stream.close_and_get_handle().unwrap()).unwrap();
+        let handle = engine.task(&task(subtask)).unwrap();
+        let body = &mut |out: &mut dyn std::io::Write| Ok(out.write_all(text.as_bytes())?);
+        handle.snapshot(barrier, &mut |sink| sink.section(&key(), body)).unwrap();
+    }
+    assert!(completed.wait(PATIENCE).is_some());
+    drop(engine);
+    let engine = builder(dir.path()).open().unwrap();
+    for subtask in 0..2 {
+        let text = state(&engine, subtask).unwrap();
+        let handle: StreamStateHandle = serde_json::from_str(&text).unwrap();
+        let mut stream = engine.checkpoints().storage().worker().open_state(&handle).unwrap();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut stream, &mut bytes).unwrap();
+        assert_eq!(bytes, vec![u8::try_from(subtask).unwrap(); 50_000]);
+    }
 }
 
 #[test]
