@@ -121,6 +121,7 @@ impl PendingRecords for Arc<SplitPending> {
         let applied = self.index_batch(&tasks, (record.id, &frame)).and_then(|mut batch| {
             store.reader.codec.live(job, &live, &mut batch)?;
             store.reader.codec.job(job, &facts, &mut batch)?;
+            store.applied(record.id, &mut batch)?;
             store.reader.with_index(|kv| kv.apply(batch.clone()))
         });
         if let Err(error) = applied {
