@@ -186,11 +186,11 @@ impl StoreDir {
     /// # Errors
     /// What the disk answers.
     pub(crate) fn write_current(&self, current: Current) -> Result<()> {
-        let mut body = format!("index {}\n", current.index);
-        if let Some(Clean { sequence, facts }) = current.clean {
-            body.push_str(&format!("clean {sequence}\n"));
-            body.push_str(&facts.map(|facts| format!("facts {facts:08x}\n")).unwrap_or_default());
-        }
+        let clean = current.clean.map(|Clean { sequence, facts }| {
+            let facts = facts.map(|facts| format!("facts {facts:08x}\n")).unwrap_or_default();
+            format!("clean {sequence}\n{facts}")
+        });
+        let body = format!("index {}\n{}", current.index, clean.unwrap_or_default());
         let text = format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()));
         self.disk
             .replace_small(&self.path.join("CURRENT"), text.as_bytes())
