@@ -70,7 +70,8 @@ struct Journal {
     operations: Vec<Operation>,
     names: BTreeMap<PathBuf, usize>,
     files: usize,
-    /// Operations are refused once there are so many.
+    is_off: bool,
+    /// Once there are so many operations, the next sync of a file turns the disk off.
     end: Option<usize>,
 }
 
@@ -150,7 +151,7 @@ impl PowerDisk {
     /// The journal, while the disk works.
     fn running(&self) -> io::Result<MutexGuard<'_, Journal>> {
         let journal = self.journal();
-        if journal.end.is_some_and(|end| journal.operations.len() >= end) {
+        if journal.is_off {
             return Err(io::Error::other("the disk is off"));
         }
         Ok(journal)
@@ -160,11 +161,18 @@ impl PowerDisk {
         path.strip_prefix(&self.root).unwrap_or(path).to_path_buf()
     }
 
-    /// Fails every operation after so many more, or works again. What the process had written stays:
-    /// the process ended, the machine did not.
-    pub(in crate::storage) fn end_after(&self, more: Option<usize>) {
+    /// Fails every operation from now on, or works again. What the process had written stays: the
+    /// process ended, the machine did not.
+    pub(in crate::storage) fn turn(&self, is_off: bool) {
         let mut journal = self.journal();
-        journal.end = more.map(|more| journal.operations.len() + more);
+        journal.is_off = is_off;
+        journal.end = None;
+    }
+
+    /// Turns off instead of syncing a file, the next time after so many more operations.
+    pub(in crate::storage) fn end_at_a_sync(&self, more: usize) {
+        let mut journal = self.journal();
+        journal.end = Some(journal.operations.len() + more);
     }
 
     /// Operations so far.
@@ -413,7 +421,12 @@ impl DiskFile for PowerFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.disk.running()?.operations.push(Operation::SyncFile { file: self.number });
+        let mut journal = self.disk.running()?;
+        if journal.end.is_some_and(|end| journal.operations.len() >= end) {
+            journal.is_off = true;
+            return Err(io::Error::other("the disk is off"));
+        }
+        journal.operations.push(Operation::SyncFile { file: self.number });
         Ok(())
     }
 

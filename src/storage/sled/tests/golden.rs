@@ -66,7 +66,9 @@ fn frozen(kind: FrameKind) -> Option<(&'static str, &'static str)> {
         | FrameKind::Manifest
         | FrameKind::Commit
         | FrameKind::Drop
-        | FrameKind::Finish => None,
+        | FrameKind::Finish
+        // Only the file system storage has it.
+        | FrameKind::Table => None,
         FrameKind::ChunkPlace => {
             Some(("630000000000000003", "040000000000000005000000000000000600000000000000"))
         }
@@ -88,8 +90,6 @@ fn frozen(kind: FrameKind) -> Option<(&'static str, &'static str)> {
             ),
         )),
         FrameKind::Applied => Some(("61", "060000000000000007000000")),
-        // Only the file system storage has it.
-        FrameKind::Table => None,
     }
 }
 

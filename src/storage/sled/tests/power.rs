@@ -112,18 +112,16 @@ impl Run {
             self.believe(job, checkpoints);
         }
         if is_killed {
-            self.disk.end_after(Some(20 + random.below(30)));
+            self.disk.end_at_a_sync(15 + random.below(30));
         }
         for _ in 0..3 {
             let job = random.below(JOBS.len());
             let done = self.step(job, &jobs[job], random);
             assert!(done.is_ok() || is_killed, "{done:?}");
         }
-        if is_killed {
-            self.disk.end_after(Some(0));
-        }
+        self.disk.turn(is_killed);
         drop(jobs);
-        self.disk.end_after(None);
+        self.disk.turn(false);
         if !is_killed {
             self.keep_index(&path);
         }
@@ -153,9 +151,13 @@ impl Run {
         self.say(job, Event::Committed(id.0));
         let kept = 1 + random.below(2);
         let old: Vec<_> = checkpoints.ids().into_iter().rev().skip(kept).collect();
-        old.iter().for_each(|id| self.say(job, Event::Dropping(id.0)));
+        for id in &old {
+            self.say(job, Event::Dropping(id.0));
+        }
         checkpoints.discard(&old)?;
-        old.iter().for_each(|id| self.say(job, Event::Dropped(id.0)));
+        for id in &old {
+            self.say(job, Event::Dropped(id.0));
+        }
         Ok(())
     }
 
@@ -180,7 +182,11 @@ impl Run {
             let said = &mut said[*job];
             match event {
                 Event::Started => said.attempts += 1,
-                Event::Committing(id) => drop(said.committing.insert(*id)),
+                Event::Committing(id) => {
+                    // A number of which nothing reached the disk may be given again.
+                    said.dropped.remove(id);
+                    said.committing.insert(*id);
+                }
                 Event::Committed(id) => drop(said.committed.insert(*id)),
                 Event::Dropping(id) => drop(said.dropping.insert(*id)),
                 Event::Dropped(id) => drop(said.dropped.insert(*id)),
@@ -286,7 +292,7 @@ fn judge_job(
         if !said.committing.contains(id) && !fresh.contains(id) {
             return Err(format!("{id} appeared"));
         }
-        if said.dropped.contains(id) {
+        if said.dropped.contains(id) && !fresh.contains(id) {
             return Err(format!("{id} came back"));
         }
         match read_small(checkpoints, CheckpointId(*id)) {
@@ -307,7 +313,7 @@ fn judge_job(
 /// Judges the states of one seed and returns how many there were.
 fn cut_everywhere(seed: u64, random_states: u64) -> usize {
     let run = Run::new(seed);
-    let (mut seen, hasher) = (HashSet::new(), RandomState::new());
+    let (mut states, hasher) = (HashSet::new(), RandomState::new());
     for cut in 0..=run.disk.operations() {
         let said = run.said(cut);
         let pending = run.disk.pending(cut);
@@ -316,7 +322,7 @@ fn cut_everywhere(seed: u64, random_states: u64) -> usize {
             let mut random = Random(seed << 32 | (cut as u64) << 8 | number);
             let remains = run.disk.remains(cut, &mode.fates(&pending, &mut random));
             let is_random = matches!(mode, Mode::Random(_));
-            if !seen.insert(hasher.hash_one((&remains, &said, is_random))) {
+            if !states.insert(hasher.hash_one((&remains, &said, is_random))) {
                 continue;
             }
             let dir = quick_dir();
@@ -327,7 +333,7 @@ fn cut_everywhere(seed: u64, random_states: u64) -> usize {
             }
         }
     }
-    seen.len()
+    states.len()
 }
 
 #[test]
