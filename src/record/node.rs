@@ -61,6 +61,11 @@ impl RecordRef {
         }
     }
 
+    /// True for what [`unreadable`](Self::unreadable) makes.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        *self == Self::unreadable(self.id, self.checkpoint)
+    }
+
     /// True when `header` opens the record that this reference means.
     pub(crate) fn matches(&self, header: &FrameHeader<'_>) -> bool {
         let mut found = Self::to_record(header);

@@ -33,6 +33,10 @@ pub(crate) trait Disk: Debug + Send + Sync {
     /// Gives a file a second name, which no file may have.
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Cuts a file off behind its first `len` bytes.
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
+        File::options().write(true).open(path)?.set_len(len)
+    }
     /// Removes an empty directory.
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;

@@ -38,8 +38,16 @@ pub(crate) struct Format {
 pub(crate) struct Current {
     /// The number of the live index directory.
     pub(crate) index: u64,
-    /// The sequence number up to which a cleanly closed store was used.
-    pub(crate) clean: Option<u64>,
+    pub(crate) clean: Option<Clean>,
+}
+
+/// What an orderly close leaves to be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Clean {
+    /// The sequence number up to which the store was used.
+    pub(crate) sequence: u64,
+    /// The checksum of what was known; earlier releases wrote none.
+    pub(crate) facts: Option<u32>,
 }
 
 /// A store's lock while it is held.
@@ -157,10 +165,11 @@ impl StoreDir {
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
         self.disk.create_dir_all(&log).map_err(io)?;
-        let text = format!(
+        let body = format!(
             "{FORMAT_MAGIC}\nversion {FORMAT_VERSION}\nstore {}\nplacement {}\n",
             format.store, format.placement
         );
+        let text = format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()));
         // CRASH: before this the directory is empty but for the lock and an empty log, and the
         // next start makes the store anew.
         self.disk.replace_small(&self.path.join("FORMAT"), text.as_bytes()).map_err(io)
@@ -177,7 +186,10 @@ impl StoreDir {
     /// # Errors
     /// What the disk answers.
     pub(crate) fn write_current(&self, current: Current) -> Result<()> {
-        let clean = current.clean.map(|sequence| format!("clean {sequence}\n"));
+        let clean = current.clean.map(|Clean { sequence, facts }| {
+            let facts = facts.map(|facts| format!("facts {facts:08x}\n")).unwrap_or_default();
+            format!("clean {sequence}\n{facts}")
+        });
         let body = format!("index {}\n{}", current.index, clean.unwrap_or_default());
         let text = format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()));
         self.disk
@@ -253,10 +265,23 @@ fn parse_format(path: &Path, bytes: &[u8]) -> Result<Format> {
         );
         return Err(Error::new(ErrorKind::Incompatible, message));
     }
+    check_format(path, text)?;
     let store = field("store")?.parse().map_err(|_| foreign("a wrong store id"))?;
     let placement = Placement::from_str(&field("placement")?)
         .map_err(|error| Error::new(ErrorKind::Incompatible, error.to_string()))?;
     Ok(Format { store, placement })
+}
+
+/// Under a wrong store id a whole log would be another store's. Earlier releases wrote no checksum.
+fn check_format(path: &Path, text: &str) -> Result<()> {
+    let body: String = text.split_inclusive('\n').take(4).collect();
+    let expected = format!("crc {:08x}", crc32fast::hash(body.as_bytes()));
+    match text.lines().nth(4) {
+        Some(found) if found != expected => {
+            Err(Error::corrupt(path, body.len() as u64, "FORMAT", expected, found))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn parse_current(text: &str) -> Option<Current> {
@@ -268,7 +293,9 @@ fn parse_current(text: &str) -> Option<Current> {
     let mut lines = body.lines();
     let index = lines.next()?.strip_prefix("index ")?.parse().ok()?;
     let clean = lines.next().and_then(|line| line.strip_prefix("clean ")?.parse().ok());
-    Some(Current { index, clean })
+    let facts = lines.next().and_then(|line| line.strip_prefix("facts "));
+    let facts = facts.and_then(|facts| u32::from_str_radix(facts, 16).ok());
+    Some(Current { index, clean: clean.map(|sequence| Clean { sequence, facts }) })
 }
 
 #[cfg(test)]
@@ -288,7 +315,9 @@ mod tests {
         let format = Format { store: StoreId([7; 16]), placement: Placement::Sled };
         dir.create(format).unwrap();
         assert_eq!(dir.require_format().unwrap(), format);
-        for current in [Current { index: 3, clean: None }, Current { index: 4, clean: Some(99) }] {
+        let clean = |facts| Some(Clean { sequence: 99, facts });
+        for clean in [None, clean(None), clean(Some(0x00ab_cdef))] {
+            let current = Current { index: 3, clean };
             dir.write_current(current).unwrap();
             assert_eq!(dir.read_current(), Some(current));
         }
@@ -303,6 +332,26 @@ mod tests {
         let error = dir.read_format().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Incompatible);
         assert!(error.to_string().contains("version 9"));
+    }
+
+    #[test]
+    fn a_flipped_bit_in_format_is_damage_and_a_format_without_checksum_is_read() {
+        let (keep, dir) = dir();
+        let format = Format { store: StoreId([7; 16]), placement: Placement::Split };
+        dir.create(format).unwrap();
+        let path = keep.path().join("FORMAT");
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            let is_read = dir.read_format().is_ok_and(|read| read == Some(format));
+            assert!(!is_read, "byte {at}");
+        }
+        let earlier: String =
+            String::from_utf8(whole).unwrap().split_inclusive('\n').take(4).collect();
+        std::fs::write(&path, earlier).unwrap();
+        assert_eq!(dir.require_format().unwrap(), format);
     }
 
     #[test]

@@ -2,16 +2,17 @@
 //! tools.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, StoreId};
 use crate::record::{Frame, FrameHeader, FrameKind, Node, RecordRef, codec};
 use crate::storage::sled::directory::StoreDir;
+use crate::storage::sled::gaps::{Gap, Gaps};
 use crate::storage::sled::index::IndexCodec;
 use crate::storage::sled::kv::{Batch, Kv};
 use crate::storage::sled::ledger::{Base, Delta, JobDelta, JobFacts, Ledger, Live, Usage};
-use crate::storage::sled::log::{Damage, Place, parse_segment_name, scan_segment};
+use crate::storage::sled::log::{Damage, Place, SegmentScan, parse_segment_name, scan_segment};
 
 /// How many index entries are applied at once.
 const BATCH_ENTRIES: usize = 1024;
@@ -40,12 +41,22 @@ pub(crate) struct Image {
     segments: BTreeMap<u64, u64>,
     nodes: BTreeMap<u64, NodeFrame>,
     chunks: BTreeMap<u64, (u64, Place)>,
-    /// Segments with damage: nothing of theirs is freed before somebody looked at it.
+    /// Segments with damage, or of another store: none is freed before somebody looked at it.
     damaged: Vec<u64>,
     /// Bases with their segments.
     bases: Vec<(u64, Base)>,
+    /// What the index of the last process knew.
+    index: Option<Base>,
     deltas: Vec<JobDelta>,
     seen: BTreeMap<String, Seen>,
+    ends: Vec<SegmentEnd>,
+}
+
+/// How one segment ends.
+#[derive(Debug)]
+struct SegmentEnd {
+    file: PathBuf,
+    scan: SegmentScan,
 }
 
 /// An image brought into the forms that a store works with.
@@ -90,16 +101,53 @@ impl Image {
             };
             image.segments.entry(number).or_default();
             image.sequence_max = image.sequence_max.max(number);
-            let scan =
+            let mut scan =
                 scan_segment(&*file, &path, number, store, &mut |header, place, payload| {
                     image.frame(header, place, payload)
                 })?;
-            if !scan.damage.is_empty() {
+            if scan.is_foreign || !scan.damage.is_empty() {
                 image.damaged.push(number);
             }
-            image.damage.extend(scan.damage);
+            image.damage.append(&mut scan.damage);
+            image.ends.push(SegmentEnd { file: path, scan });
         }
         Ok(image)
+    }
+
+    /// Adds what the index of the last process knew. It learned of each change after the log had it, so
+    /// it counts like a base: what it knows stays known when the log has lost the frame.
+    pub(crate) fn add_index(&mut self, index: Base) {
+        for job in &index.jobs {
+            let seen = self.seen.entry(job.job.clone()).or_default();
+            seen.attempt = seen.attempt.max(job.attempt_max);
+            seen.checkpoint = seen.checkpoint.max(job.checkpoint_max);
+        }
+        // No number that was given out is given out again.
+        self.sequence_max = self.sequence_max.max(index.as_of);
+        self.index = Some(index);
+    }
+
+    /// Where frames are missing.
+    pub(crate) fn gaps(&self) -> Gaps {
+        let found = self.damage.iter().map(|damage| Gap {
+            file: damage.file.clone(),
+            offset: damage.offset,
+            after: damage.after,
+            before: damage.before,
+        });
+        let ends = self.ends.iter().map(|SegmentEnd { file, scan }| Gap {
+            file: file.clone(),
+            offset: scan.end,
+            after: scan.last,
+            before: u64::MAX,
+        });
+        Gaps::new(found.chain(ends).collect())
+    }
+
+    /// Segments with nothing but zeros behind `len`: their files and `len`.
+    pub(crate) fn reserved(&self) -> impl Iterator<Item = (&Path, u64)> {
+        let ends = self.ends.iter().filter(|SegmentEnd { scan, .. }| scan.used < scan.len);
+        ends.map(|SegmentEnd { file, scan }| (file.as_path(), scan.used))
     }
 
     fn frame(
@@ -176,7 +224,8 @@ impl Image {
             ledger.segments.entry(*segment).or_default().pins += 1;
         }
         let deltas = std::mem::take(&mut self.deltas);
-        let resolved = Ledger::resolve(bases.into_iter().map(|(_, base)| base).collect(), deltas);
+        let bases = bases.into_iter().map(|(_, base)| base).chain(self.index.take()).collect();
+        let resolved = Ledger::resolve(bases, deltas);
         let mut broken = Vec::new();
         let mut batch = Batch::new();
         for (job, facts) in resolved.jobs {
@@ -188,40 +237,59 @@ impl Image {
                 live: BTreeMap::new(),
             };
             for (record, id) in facts.live {
-                let live = self.live(record, codec, &mut batch).unwrap_or_else(|error| {
-                    broken.push((job.clone(), id, chain(&error)));
-                    // It stays listed, so that it is named and not forgotten.
-                    Live { record: RecordRef::unreadable(record, id), usage: Vec::new() }
-                });
+                let (live, damage) = self.live((record, id), codec, &mut batch);
+                broken.extend(damage.map(|error| (job.clone(), id, chain(&error))));
                 codec.live(&job, &live, &mut batch)?;
                 ledger.add_live(&job, id, live);
                 apply_full(&mut batch, kv, BATCH_ENTRIES)?;
             }
             codec.job(&job, ledger.job(&job), &mut batch)?;
         }
-        codec.applied(self.sequence_max, &mut batch)?;
+        codec.applied(self.sequence_max, ledger.checksum().ok(), &mut batch)?;
         apply_full(&mut batch, kv, 0)?;
         let (sequence_max, damage) = (self.sequence_max, self.damage);
         Ok(Loaded { ledger, sequence_max, damage, broken })
     }
 
-    /// Follows a commit to its chunks; all their places go into the index.
-    fn live(&self, id: u64, codec: IndexCodec, batch: &mut Batch) -> Result<Live> {
+    /// Follows a commit to its chunks; all their places go into the index. What cannot be read stays
+    /// listed with what can, so that it is named and not forgotten.
+    fn live(
+        &self,
+        (id, checkpoint): (u64, CheckpointId),
+        codec: IndexCodec,
+        batch: &mut Batch,
+    ) -> (Live, Option<Error>) {
         let mut usage = BTreeMap::new();
-        let (record, commit) = self.node(id, None, codec, &mut usage, batch)?;
-        for manifest in &commit.refs {
-            let (_, manifest) = self.node(manifest.id, Some(manifest), codec, &mut usage, batch)?;
-            for chunk in &manifest.refs {
-                // A chunk that is gone makes the checkpoint unreadable, not unknown: reading it
-                // will name the chunk.
-                if let Some((_, place)) = self.chunks.get(&chunk.id) {
-                    *usage.entry(place.segment).or_default() += place.len;
-                    codec.chunk(chunk.id, place, batch)?;
-                }
+        let (record, damage) = match self.node(id, None, codec, &mut usage, batch) {
+            Ok((record, commit)) => {
+                let manifests = commit.refs.iter();
+                let read = manifests.map(|found| self.manifest(found, codec, &mut usage, batch));
+                // Each of them is looked at, whatever became of the others.
+                (record, read.fold(None, |first, read| first.or(read.err())))
+            }
+            Err(error) => (RecordRef::unreadable(id, checkpoint), Some(error)),
+        };
+        let usage = usage.into_iter().map(|(segment, bytes)| Usage { segment, bytes }).collect();
+        (Live { record, usage }, damage)
+    }
+
+    fn manifest(
+        &self,
+        record: &RecordRef,
+        codec: IndexCodec,
+        usage: &mut BTreeMap<u64, u64>,
+        batch: &mut Batch,
+    ) -> Result<()> {
+        let (_, manifest) = self.node(record.id, Some(record), codec, usage, batch)?;
+        for chunk in &manifest.refs {
+            // A chunk that is gone makes the checkpoint unreadable, not unknown: reading it
+            // will name the chunk.
+            if let Some((_, place)) = self.chunks.get(&chunk.id) {
+                *usage.entry(place.segment).or_default() += place.len;
+                codec.chunk(chunk.id, place, batch)?;
             }
         }
-        let usage = usage.into_iter().map(|(segment, bytes)| Usage { segment, bytes }).collect();
-        Ok(Live { record, usage })
+        Ok(())
     }
 
     fn node(

@@ -38,6 +38,14 @@ struct LiveEntry {
     usage: Vec<Usage>,
 }
 
+/// How far an index is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Applied {
+    pub(crate) sequence: u64,
+    /// The checksum of what is known there; earlier releases wrote none.
+    pub(crate) facts: Option<u32>,
+}
+
 /// Encodes entries for one index directory of one store.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct IndexCodec {
@@ -100,17 +108,29 @@ impl IndexCodec {
         Ok(frame.payload)
     }
 
-    pub(crate) fn applied(&self, sequence: u64, batch: &mut Batch) -> Result<()> {
-        let frame = self.frame(FrameKind::Applied, sequence, 0, &sequence.to_le_bytes())?;
+    /// Says that the index holds every change up to `sequence`, and with `facts` the checksum of
+    /// what it then knows.
+    pub(crate) fn applied(
+        &self,
+        sequence: u64,
+        facts: Option<u32>,
+        batch: &mut Batch,
+    ) -> Result<()> {
+        let mut payload = sequence.to_le_bytes().to_vec();
+        payload.extend(facts.into_iter().flat_map(u32::to_le_bytes));
+        let frame = self.frame(FrameKind::Applied, sequence, 0, &payload)?;
         batch.push((applied_key(), Some(frame)));
         Ok(())
     }
 
-    pub(crate) fn read_applied(&self, kv: &dyn Kv) -> Result<Option<u64>> {
+    pub(crate) fn read_applied(&self, kv: &dyn Kv) -> Result<Option<Applied>> {
         let value = kv.get_many(vec![applied_key()])?.pop().flatten();
         let Some(value) = value else { return Ok(None) };
         let payload = self.check(FrameKind::Applied, 0, &value)?;
-        Ok(payload.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)))
+        Ok(payload.split_first_chunk::<8>().map(|(sequence, facts)| Applied {
+            sequence: u64::from_le_bytes(*sequence),
+            facts: facts.first_chunk::<4>().map(|facts| u32::from_le_bytes(*facts)),
+        }))
     }
 
     pub(crate) fn chunk<P: Serialize>(&self, id: u64, place: &P, batch: &mut Batch) -> Result<()> {
@@ -207,6 +227,19 @@ impl IndexCodec {
     /// Removes a commit or manifest record.
     pub(crate) fn remove_node(kv: &dyn Kv, id: u64, batch: &mut Batch) -> Result<()> {
         remove_all(kv, &node_key(id), batch)
+    }
+
+    /// What the index knows and up to where, if it says so.
+    ///
+    /// # Errors
+    /// `Corrupt` when it knows something else than it did, whole as its entries may be.
+    pub(crate) fn read_known(&self, kv: &dyn Kv) -> Result<Option<(Applied, Ledger)>> {
+        let Some(applied) = self.read_applied(kv)? else { return Ok(None) };
+        let ledger = self.read_ledger(kv)?;
+        if applied.facts.is_some() && applied.facts != ledger.checksum().ok() {
+            return Err(Error::new(ErrorKind::Corrupt, "entries of the index are missing or old"));
+        }
+        Ok(Some((applied, ledger)))
     }
 
     /// Reads the facts back: jobs, live checkpoints and the usage of segments.

@@ -133,14 +133,19 @@ pub(crate) struct SledSettings {
     pub(crate) cache_bytes: u64,
     /// The size of sled's own segments; values of a quarter of it stay inline.
     pub(crate) segment_bytes: usize,
+    /// What is applied is written to the files when there is nothing else to do, so that it
+    /// outlives the process. It is not synced.
+    pub(crate) is_written_soon: bool,
 }
 
 impl SledSettings {
     /// For an index of small values.
-    pub(crate) const INDEX: Self = Self { cache_bytes: 16 << 20, segment_bytes: 512 * 1024 };
+    pub(crate) const INDEX: Self =
+        Self { cache_bytes: 16 << 20, segment_bytes: 512 * 1024, is_written_soon: true };
 
     /// For bodies of `SLED_CHUNK_BYTES`, which must not spill into files that sled never syncs.
-    pub(crate) const BODIES: Self = Self { cache_bytes: 64 << 20, segment_bytes: 16 << 20 };
+    pub(crate) const BODIES: Self =
+        Self { cache_bytes: 64 << 20, segment_bytes: 16 << 20, is_written_soon: false };
 }
 
 /// A sled database on a thread of its own.
@@ -259,7 +264,10 @@ fn serve(
             Call::GetMany(keys, reply) => answer(&reply, || get_many(&db, &keys)),
             Call::Scan(prefix, reply) => answer(&reply, || scan(&db, &prefix)),
             Call::Last(prefix, reply) => answer(&reply, || last(&db, &prefix)),
-            Call::Apply(batch, reply) => answer(&reply, || apply(&db, batch)),
+            Call::Apply(batch, reply) => {
+                let is_idle = || settings.is_written_soon && waiting.is_empty();
+                answer(&reply, || apply(&db, batch)) && (!is_idle() || write_out(&db))
+            }
             Call::Sync(reply) => answer(&reply, || sync(&db, dir)),
             Call::Close(reply) => {
                 let synced = catch_unwind(AssertUnwindSafe(|| sync(&db, dir)));
@@ -287,6 +295,11 @@ fn answer<T>(reply: &Sender<Result<T>>, act: impl FnOnce() -> Result<T>) -> bool
     let healthy = result.is_ok();
     let _gone = reply.send(result);
     healthy
+}
+
+/// Nobody waits for this: a failure is found by the next call, which gets no answer.
+fn write_out(db: &sled::Db) -> bool {
+    catch_unwind(AssertUnwindSafe(|| db.flush())).is_ok_and(|flushed| flushed.is_ok())
 }
 
 fn panicked() -> Error {

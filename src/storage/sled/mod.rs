@@ -6,6 +6,7 @@
 
 mod backend;
 mod directory;
+mod gaps;
 mod image;
 mod index;
 mod kv;

@@ -21,6 +21,7 @@ use crate::storage::sled::Placement;
 use crate::storage::sled::backend::{Actor, Backend, Change};
 use crate::storage::sled::directory::{Format, StoreDir, StoreLock};
 use crate::storage::sled::image::chain;
+use crate::storage::sled::log::LogSettings;
 use crate::storage::sled::placed::PlacedStore;
 use crate::storage::sled::split::{SplitStore, lock};
 use crate::storage::sled::streams;
@@ -89,6 +90,16 @@ impl OpenStore {
         placement: Option<Placement>,
         disk: Arc<dyn Disk>,
     ) -> Result<Self> {
+        Self::open_with(directory, placement, disk, LogSettings::default())
+    }
+
+    /// The same, over a log with these settings.
+    pub(crate) fn open_with(
+        directory: &Path,
+        placement: Option<Placement>,
+        disk: Arc<dyn Disk>,
+        settings: LogSettings,
+    ) -> Result<Self> {
         let dir = StoreDir::new(directory, disk);
         let held = dir.lock()?;
         let format = if let Some(format) = dir.read_format()? {
@@ -101,7 +112,7 @@ impl OpenStore {
         };
         check_placement(directory, format.placement, placement)?;
         let backend: Arc<dyn Backend> = match format.placement {
-            Placement::Split => Arc::new(SplitStore::open(dir, format.store)?),
+            Placement::Split => Arc::new(SplitStore::open(dir, format.store, settings)?),
             Placement::Sled => Arc::new(PlacedStore::open(dir, format.store)?),
         };
         for damage in &backend.report().damage {

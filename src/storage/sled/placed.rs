@@ -94,7 +94,9 @@ impl PlacedStore {
         Ok(Self {
             dir,
             codec,
-            sequence: AtomicU64::new(codec.read_applied(&kv)?.unwrap_or_default()),
+            sequence: AtomicU64::new(
+                codec.read_applied(&kv)?.map_or(0, |applied| applied.sequence),
+            ),
             kv,
             ledger: Mutex::new(ledger),
             slots: Mutex::new(slots),
@@ -131,7 +133,7 @@ impl PlacedStore {
 
     /// Applies a change with the sequence number reached, and makes it durable.
     fn apply_durably(&self, mut batch: Batch) -> Result<()> {
-        self.codec.applied(self.sequence.load(Ordering::Acquire), &mut batch)?;
+        self.codec.applied(self.sequence.load(Ordering::Acquire), None, &mut batch)?;
         self.kv.apply(batch)?;
         self.kv.sync()
     }

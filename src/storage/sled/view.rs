@@ -18,7 +18,7 @@ use crate::storage::access::{RecordSource, StoredCheckpoint};
 use crate::storage::disk::RealDisk;
 use crate::storage::sled::Placement;
 use crate::storage::sled::backend::JobView;
-use crate::storage::sled::directory::StoreDir;
+use crate::storage::sled::directory::{Current, StoreDir};
 use crate::storage::sled::image::{Image, Loaded};
 use crate::storage::sled::index::IndexCodec;
 use crate::storage::sled::kv::MemoryKv;
@@ -70,7 +70,10 @@ impl StoreView {
     }
 
     fn of_log(dir: StoreDir, store: StoreId) -> Result<Self> {
+        let before = dir.read_current();
         let Look { codec, kv, loaded } = Look::settled(&dir, store)?;
+        let closed = dir.read_current().filter(|now| before == Some(*now));
+        let lost = lost_since_close(&dir, closed, &loaded);
         let mut broken = by_job(loaded.broken);
         let jobs = loaded.ledger.jobs.iter();
         let jobs = jobs.map(|(job, facts)| listing(job, JobView::from(facts), &mut broken));
@@ -78,7 +81,7 @@ impl StoreView {
         let frame = |Damage { file, offset, fault, .. }: &Damage| {
             Error::corrupt(file, *offset, "a frame", "a valid frame", fault)
         };
-        let damage = loaded.damage.iter().map(frame).collect();
+        let damage = loaded.damage.iter().map(frame).chain(lost).collect();
         let reader = Reader::new(dir.clone(), codec, Arc::new(kv));
         Ok(Self { source: Source::Log { dir, store, reader }, jobs, damage })
     }
@@ -162,6 +165,17 @@ pub(crate) fn read_finish(directory: &Path, job: &str) -> Result<Option<Vec<u8>>
     let view = StoreView::open(directory)?;
     let listing = view.jobs().iter().find(|listing| listing.job == job);
     Ok(listing.and_then(|listing| listing.finish.clone()))
+}
+
+/// What a store that was closed in order knew, its log must say. CURRENT says otherwise before the next
+/// owner writes, so a store with the same CURRENT before and after the look had none.
+fn lost_since_close(dir: &StoreDir, closed: Option<Current>, loaded: &Loaded) -> Option<Error> {
+    let facts = closed?.clean?.facts?;
+    let found = loaded.ledger.checksum().ok()?;
+    (found != facts).then(|| {
+        let (expected, found) = (format!("{facts:08x}"), format!("{found:08x}"));
+        Error::corrupt(&dir.log(), 0, "what the log says of all jobs", expected, found)
+    })
 }
 
 type Broken = BTreeMap<String, BTreeMap<CheckpointId, String>>;

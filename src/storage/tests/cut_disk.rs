@@ -111,6 +111,11 @@ impl Disk for CutDisk {
         RealDisk.remove_file(path)
     }
 
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
+        self.whole()?;
+        RealDisk.truncate(path, len)
+    }
+
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         self.whole()?;
         RealDisk.remove_dir(path)

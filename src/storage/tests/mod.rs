@@ -4,8 +4,10 @@
 
 mod cut_disk;
 mod life;
+mod power_disk;
 
 pub(in crate::storage) use cut_disk::CutDisk;
+pub(in crate::storage) use power_disk::{Fate, PowerDisk};
 
 use tempfile::TempDir;
 

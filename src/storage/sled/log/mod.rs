@@ -6,10 +6,12 @@
 
 mod scan;
 mod segment;
+mod settings;
 mod writeback;
 mod writer;
 
-pub(crate) use scan::{Damage, scan_segment};
+pub(crate) use scan::{Damage, SegmentScan, scan_segment};
 pub(crate) use segment::{Place, Segment, parse_segment_name, segment_name};
+pub(crate) use settings::LogSettings;
 pub(crate) use writeback::Writeback;
 pub(crate) use writer::{SegmentHead, SegmentWriter};

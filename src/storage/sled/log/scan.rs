@@ -28,11 +28,14 @@ pub(crate) struct Damage {
     pub(crate) offset: u64,
     pub(crate) len: u64,
     pub(crate) fault: FrameFault,
+    /// The sequence numbers of the valid frames around it, which whatever stood there lay between.
+    pub(crate) after: u64,
+    pub(crate) before: u64,
 }
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, offset, len, fault } = self;
+        let Self { file, offset, len, fault, .. } = self;
         write!(f, "{} at offset {offset}, {len} bytes: {fault}", file.display())
     }
 }
@@ -42,8 +45,16 @@ impl fmt::Display for Damage {
 pub(crate) struct SegmentScan {
     /// The end of the last valid frame.
     pub(crate) end: u64,
-    /// Damage before `end`; whatever lies behind it was never complete.
+    /// Damage before `end`; whatever lies behind it was never complete, or has lost its header.
     pub(crate) damage: Vec<Damage>,
+    /// The first frame is valid and not of this store, or not of this segment.
+    pub(crate) is_foreign: bool,
+    /// The sequence number of the last valid frame.
+    pub(crate) last: u64,
+    /// The length up to the last byte that is not zero, if that is not `end`.
+    pub(crate) used: u64,
+    /// The length of the file.
+    pub(crate) len: u64,
 }
 
 /// Told of each valid frame; the payload is `None` for a chunk.
@@ -62,19 +73,21 @@ pub(crate) fn scan_segment(
 ) -> Result<SegmentScan> {
     let len = file.len().map_err(|error| read_error(path, error))?;
     let mut reader = Reader { file, path, bytes: Vec::new(), start: 0 };
-    let mut found = SegmentScan::default();
+    let mut found = SegmentScan { len, ..SegmentScan::default() };
     let mut damage: Option<Damage> = None;
     let mut offset = 0;
     while offset < len {
         match read_frame(&mut reader, offset, len, number, store)? {
             Step::Frame { header_len, frame_len } => {
-                if let Some(mut damage) = damage.take() {
-                    damage.len = offset - damage.offset;
-                    found.damage.push(damage);
-                }
                 let bytes = reader.at(offset, header_len)?;
                 let header = FrameHeader::decode(bytes)
                     .map_err(|fault| fault_error(path, offset, &fault))?;
+                if let Some(mut damage) = damage.take() {
+                    damage.len = offset - damage.offset;
+                    damage.before = header.sequence;
+                    found.damage.push(damage);
+                }
+                found.last = header.sequence;
                 let place = Place { segment: number, offset, len: frame_len };
                 if header.kind == FrameKind::Chunk {
                     visit(&header, place, None)?;
@@ -89,15 +102,26 @@ pub(crate) fn scan_segment(
                 found.end = offset;
             }
             Step::Bad { fault, skip } => {
-                damage.get_or_insert(Damage { file: path.to_owned(), offset, len: 0, fault });
+                damage.get_or_insert(Damage {
+                    file: path.to_owned(),
+                    offset,
+                    len: 0,
+                    fault,
+                    after: found.last,
+                    before: u64::MAX,
+                });
                 match reader.next_magic(offset + skip, len)? {
                     Some(next) => offset = next,
                     None => break,
                 }
             }
-            Step::Foreign => break,
+            Step::Foreign => {
+                found.is_foreign = offset == 0;
+                break;
+            }
         }
     }
+    found.used = reader.used(found.end, len)?;
     Ok(found)
 }
 
@@ -192,6 +216,22 @@ impl Reader<'_> {
         self.bytes.truncate(read);
         self.start = offset;
         Ok(())
+    }
+
+    /// The end of the last byte behind `from` that is not zero, or `from`.
+    fn used(&mut self, from: u64, len: u64) -> Result<u64> {
+        let (mut offset, mut used) = (from, from);
+        while offset < len {
+            self.fill(offset, SEARCH_BYTES)?;
+            if self.bytes.is_empty() {
+                break;
+            }
+            if let Some(at) = self.bytes.iter().rposition(|byte| *byte != 0) {
+                used = offset + at as u64 + 1;
+            }
+            offset += self.bytes.len() as u64;
+        }
+        Ok(used)
     }
 
     /// The offset of the next magic at or behind `from`.

@@ -23,6 +23,11 @@ pub(crate) struct Writeback {
 }
 
 impl Writeback {
+    /// No thread at all: every sync is the final one.
+    pub(crate) fn off() -> Self {
+        Self { requests: None, thread: None }
+    }
+
     pub(crate) fn start() -> Result<Self> {
         let (requests, waiting) = bounded::<Arc<Segment>>(WAITING_MAX);
         let thread = thread::Builder::new()

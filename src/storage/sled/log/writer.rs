@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
-use crate::limits::{SEGMENT_BYTES, WRITE_BUFFER_BYTES, WRITEBACK_BYTES};
+use crate::limits::{WRITE_BUFFER_BYTES, WRITEBACK_BYTES};
 use crate::record::{FrameHeader, FrameKind, Origin, RecordRef};
 use crate::storage::sled::log::{Place, Segment, Writeback};
 
@@ -20,6 +20,8 @@ pub(crate) struct SegmentHead<'a> {
     pub(crate) base_sequence: u64,
     /// The most bytes to reserve ahead of the data.
     pub(crate) preallocate_max: u64,
+    /// The length at which the segment is full.
+    pub(crate) segment_bytes: u64,
 }
 
 /// The one writer of an open segment.
@@ -34,6 +36,7 @@ pub(crate) struct SegmentWriter {
     requested: u64,
     preallocated: u64,
     preallocate_max: u64,
+    segment_bytes: u64,
 }
 
 impl SegmentWriter {
@@ -49,6 +52,7 @@ impl SegmentWriter {
             requested: 0,
             preallocated: 0,
             preallocate_max: head.preallocate_max,
+            segment_bytes: head.segment_bytes,
             segment,
         };
         let number = writer.segment.number;
@@ -69,7 +73,7 @@ impl SegmentWriter {
 
     /// True when the segment is as long as segments get.
     pub(crate) fn is_full(&self) -> bool {
-        self.end() >= SEGMENT_BYTES
+        self.end() >= self.segment_bytes
     }
 
     /// Appends a frame; `sequence` is also the record's id.
@@ -149,8 +153,8 @@ impl SegmentWriter {
         if end <= self.preallocated {
             return;
         }
-        let wanted =
-            (self.preallocated * 2).max(PREALLOCATE_FIRST).max(end).min(SEGMENT_BYTES.max(end));
+        let longest = self.segment_bytes.max(end);
+        let wanted = (self.preallocated * 2).max(PREALLOCATE_FIRST).max(end).min(longest);
         if wanted <= self.preallocate_max && self.segment.file().preallocate(wanted).is_ok() {
             self.preallocated = wanted;
         } else {

@@ -15,13 +15,13 @@ use crate::ids::{CheckpointId, StoreId};
 use crate::record::{FrameKind, Node, Origin, RecordRef, codec};
 use crate::storage::access::PendingRecords;
 use crate::storage::sled::backend::{Actor, Backend, Change, JobView, OpenReport};
-use crate::storage::sled::directory::{Current, StoreDir};
+use crate::storage::sled::directory::{Clean, Current, StoreDir};
 use crate::storage::sled::image::chain;
 use crate::storage::sled::index::{self, IndexCodec};
 use crate::storage::sled::kv::Batch;
 use crate::storage::sled::ledger::Ledger;
 use crate::storage::sled::log::{
-    Place, Segment, SegmentHead, SegmentWriter, Writeback, segment_name,
+    LogSettings, Place, Segment, SegmentHead, SegmentWriter, Writeback, segment_name,
 };
 use crate::storage::sled::split::open::Opened;
 use crate::storage::sled::split::pending::SplitPending;
@@ -42,11 +42,13 @@ pub(crate) struct SplitStore {
     ledger: Mutex<Ledger>,
     idle: Mutex<Vec<SegmentWriter>>,
     writeback: Writeback,
+    settings: LogSettings,
     /// Commits and other deltas one after the other: their order in the log is their order in time.
     delta: Mutex<()>,
     /// Set by the first write: the index on disk is behind from then on.
     used: Mutex<bool>,
-    log_dir_behind: AtomicBool,
+    /// The log directory has names that are not durable.
+    log_dir_behind: Mutex<bool>,
     poisoned: AtomicBool,
     report: OpenReport,
 }
@@ -60,17 +62,22 @@ impl SplitStore {
     ///
     /// # Errors
     /// What the disk answers; damage is in the report.
-    pub(crate) fn open(dir: StoreDir, store: StoreId) -> Result<Self> {
+    pub(crate) fn open(dir: StoreDir, store: StoreId, settings: LogSettings) -> Result<Self> {
         let opened = Opened::open(&dir, store)?;
         let this = Self {
             reader: Reader::new(dir, opened.codec, opened.kv),
             sequence: AtomicU64::new(opened.sequence),
             ledger: Mutex::new(opened.ledger),
             idle: Mutex::default(),
-            writeback: Writeback::start()?,
+            writeback: if settings.is_synced_early {
+                Writeback::start()?
+            } else {
+                Writeback::off()
+            },
+            settings,
             delta: Mutex::default(),
             used: Mutex::new(opened.report.rebuilt),
-            log_dir_behind: AtomicBool::new(false),
+            log_dir_behind: Mutex::new(false),
             poisoned: AtomicBool::new(false),
             report: opened.report,
         };
@@ -127,7 +134,7 @@ impl SplitStore {
         let path = self.reader.dir.log().join(segment_name(number));
         let io = |error| Error::io(format!("make {}", path.display()), error);
         let file = self.reader.dir.disk().create(&path).map_err(io)?;
-        self.log_dir_behind.store(true, Ordering::Release);
+        *lock(&self.log_dir_behind) = true;
         let base = {
             let mut ledger = lock(&self.ledger);
             let base_sequence = self.next_sequence();
@@ -143,6 +150,7 @@ impl SplitStore {
             base: &base.encode()?,
             base_sequence,
             preallocate_max: free / PREALLOCATE_SHARE,
+            segment_bytes: self.settings.segment_bytes,
         };
         let segment = Arc::new(Segment::new(number, base.as_of, path.clone(), file));
         SegmentWriter::new(segment, head)
@@ -185,21 +193,31 @@ impl SplitStore {
     }
 
     /// Makes segments durable, and the directory if it has new ones.
-    fn sync_segments<'a>(&self, segments: impl Iterator<Item = &'a Arc<Segment>>) -> Result<()> {
-        for segment in segments {
+    fn sync_segments<'a>(
+        &self,
+        segments: impl Iterator<Item = &'a Arc<Segment>> + Clone,
+    ) -> Result<()> {
+        for segment in segments.clone() {
             self.poison_on_sync_error(segment.sync())?;
-            if let Some(facts) = lock(&self.ledger).segments.get_mut(&segment.number) {
-                facts.durable_base = Some(segment.base_as_of);
+        }
+        {
+            // Whoever finds the directory synced must not be ahead of the sync.
+            let mut is_behind = lock(&self.log_dir_behind);
+            if *is_behind {
+                self.reader.dir.disk().sync_dir(&self.reader.dir.log()).map_err(|error| {
+                    self.poisoned.store(true, Ordering::Release);
+                    Error::new(ErrorKind::Poisoned, "syncing the log directory failed")
+                        .with_source(error)
+                })?;
+                *is_behind = false;
             }
         }
-        // ORDERING: pairs with the store in `new_segment`: a segment that is synced here was made
-        // before, so its name is covered.
-        if self.log_dir_behind.swap(false, Ordering::AcqRel) {
-            self.reader.dir.disk().sync_dir(&self.reader.dir.log()).map_err(|error| {
-                self.poisoned.store(true, Ordering::Release);
-                Error::new(ErrorKind::Poisoned, "syncing the log directory failed")
-                    .with_source(error)
-            })?;
+        // A base counts once the name of its segment is durable, too.
+        let mut ledger = lock(&self.ledger);
+        for segment in segments {
+            if let Some(facts) = ledger.segments.get_mut(&segment.number) {
+                facts.durable_base = Some(segment.base_as_of);
+            }
         }
         Ok(())
     }
@@ -313,34 +331,43 @@ impl SplitStore {
         if live.is_empty() {
             return Ok(());
         }
-        let batch = self.removals(job, &live);
+        let mut batch = self.removals(job, &live);
         let records: Vec<u64> = live.iter().map(|(_, record)| record.id).collect();
         let mut payload = Vec::new();
         codec::encode_list(&records, &mut payload)?;
-        self.delta_frame(FrameKind::Drop, actor, &payload)?;
+        let sequence = self.delta_frame(FrameKind::Drop, actor, &payload)?;
         // CRASH: the drop is durable; the index on disk is behind and is rebuilt.
         self.settle_delta(|ledger| {
             for (id, _) in &live {
                 ledger.remove_live(job, *id);
             }
         });
+        self.applied(sequence, &mut batch)?;
         self.reader.with_index(|kv| kv.apply(batch.clone()))?;
         self.free_segments();
         Ok(())
     }
 
-    fn delta_frame(&self, kind: FrameKind, actor: &Actor, payload: &[u8]) -> Result<()> {
+    /// Returns the sequence number of the frame.
+    fn delta_frame(&self, kind: FrameKind, actor: &Actor, payload: &[u8]) -> Result<u64> {
         let origin =
             Origin { job: actor.job.as_str(), attempt: actor.attempt, ..Origin::default() };
-        self.append_delta(kind, &origin, payload)?;
-        Ok(())
+        Ok(self.append_delta(kind, &origin, payload)?.0.id)
+    }
+
+    /// Says in `batch` that the index then holds every delta up to this one. The caller holds `delta`
+    /// and has settled this one.
+    fn applied(&self, sequence: u64, batch: &mut Batch) -> Result<()> {
+        let facts = lock(&self.ledger).checksum().ok();
+        self.reader.codec.applied(sequence, facts, batch)
     }
 
     /// Brings the index entry of a job up to date.
-    fn index_job(&self, job: &str) -> Result<()> {
+    fn index_job(&self, job: &str, sequence: u64) -> Result<()> {
         let facts = lock(&self.ledger).job(job).clone();
         let mut batch = Batch::new();
         self.reader.codec.job(job, &facts, &mut batch)?;
+        self.applied(sequence, &mut batch)?;
         self.reader.with_index(|kv| kv.apply(batch.clone()))
     }
 }
@@ -365,24 +392,26 @@ impl Backend for SplitStore {
     fn change(&self, actor: &Actor, change: Change<'_>) -> Result<()> {
         let _order = lock(&self.delta);
         let job = actor.job.as_str();
-        match change {
+        let sequence = match change {
             Change::Drop(ids) => return self.drop_live(actor, ids),
             Change::Attempt => {
-                self.delta_frame(FrameKind::Attempt, actor, &[])?;
+                let sequence = self.delta_frame(FrameKind::Attempt, actor, &[])?;
                 self.settle_delta(|ledger| {
                     let facts = ledger.job(job);
                     facts.attempt_max = facts.attempt_max.max(actor.attempt);
                 });
+                sequence
             }
             Change::Finish(body) => {
                 let payload = body.map_or(vec![0], |body| [&[1], body].concat());
-                self.delta_frame(FrameKind::Finish, actor, &payload)?;
+                let sequence = self.delta_frame(FrameKind::Finish, actor, &payload)?;
                 self.settle_delta(|ledger| {
                     ledger.job(job).finish = body.map(<[u8]>::to_vec);
                 });
+                sequence
             }
-        }
-        self.index_job(job)
+        };
+        self.index_job(job, sequence)
     }
 
     fn begin(self: Arc<Self>, actor: &Actor, id: CheckpointId) -> Result<Arc<dyn PendingRecords>> {
@@ -416,17 +445,20 @@ impl Backend for SplitStore {
         }
         self.sync_segments(segments.iter())?;
         let sequence = self.sequence.load(Ordering::Acquire);
+        let (jobs, facts) = {
+            let ledger = lock(&self.ledger);
+            (ledger.jobs.clone(), ledger.checksum().ok())
+        };
         let mut batch = Batch::new();
-        self.reader.codec.applied(sequence, &mut batch)?;
+        self.reader.codec.applied(sequence, facts, &mut batch)?;
         // The ids of checkpoints that were never committed are in no batch so far.
-        let jobs = lock(&self.ledger).jobs.clone();
         for (job, facts) in &jobs {
             self.reader.codec.job(job, facts, &mut batch)?;
         }
         kv.apply(batch)?;
         kv.close()?;
         // CRASH: before this CURRENT says that the index is behind, and the next open rebuilds it.
-        let current = Current { index: self.reader.codec.incarnation, clean: Some(sequence) };
-        self.reader.dir.write_current(current)
+        let clean = Some(Clean { sequence, facts });
+        self.reader.dir.write_current(Current { index: self.reader.codec.incarnation, clean })
     }
 }

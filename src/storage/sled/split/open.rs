@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::StoreId;
 use crate::storage::sled::backend::OpenReport;
-use crate::storage::sled::directory::{Current, StoreDir};
+use crate::storage::sled::directory::{Clean, Current, StoreDir};
 use crate::storage::sled::image::{Image, chain, list_segments};
 use crate::storage::sled::index::IndexCodec;
 use crate::storage::sled::kv::{Kv, MemoryKv, SledKv, SledSettings};
-use crate::storage::sled::ledger::Ledger;
+use crate::storage::sled::ledger::{Base, Ledger};
 
 /// A log whose facts are known.
 #[derive(Debug)]
@@ -27,9 +27,9 @@ impl Opened {
     /// What the disk answers. Damage is no error here: it is in the report, and reading what
     /// depends on it fails.
     pub(crate) fn open(dir: &StoreDir, store: StoreId) -> Result<Self> {
-        if let Some(Current { index, clean: Some(sequence) }) = dir.read_current() {
+        if let Some(Current { index, clean: Some(clean) }) = dir.read_current() {
             let codec = IndexCodec { store, incarnation: index };
-            match Self::clean(dir, codec, sequence) {
+            match Self::clean(dir, codec, clean) {
                 Ok(opened) => return Ok(opened),
                 Err(error) => tracing::warn!(
                     error = %chain(&error),
@@ -40,18 +40,39 @@ impl Opened {
         Self::scan(dir, store)
     }
 
-    fn clean(dir: &StoreDir, codec: IndexCodec, sequence: u64) -> Result<Self> {
-        let corrupt = |message: String| Error::new(ErrorKind::Corrupt, message);
+    fn clean(dir: &StoreDir, codec: IndexCodec, clean: Clean) -> Result<Self> {
         let path = dir.index(codec.incarnation);
         if !path.is_dir() {
-            return Err(corrupt(format!("{} is missing", path.display())));
+            let message = format!("{} is missing", path.display());
+            return Err(Error::new(ErrorKind::Corrupt, message));
         }
         let kv = SledKv::open(&path, SledSettings::INDEX)?;
-        let applied = codec.read_applied(&kv)?;
-        if applied != Some(sequence) {
-            return Err(corrupt(format!("the index stands at {applied:?}, not at {sequence}")));
+        let sequence = clean.sequence;
+        match Self::closed_facts(dir, codec, &kv, sequence) {
+            Ok(ledger) => {
+                let report = OpenReport::default();
+                Ok(Self { codec, kv: Arc::new(kv), ledger, sequence, report })
+            }
+            Err(error) => {
+                // Its files are opened once more, to be compared with the log.
+                let _failed = kv.close();
+                Err(error)
+            }
         }
-        let mut ledger = codec.read_ledger(&kv)?;
+    }
+
+    /// What an index that was closed in order knows.
+    fn closed_facts(
+        dir: &StoreDir,
+        codec: IndexCodec,
+        kv: &SledKv,
+        sequence: u64,
+    ) -> Result<Ledger> {
+        let corrupt = |message: String| Error::new(ErrorKind::Corrupt, message);
+        let known = codec.read_known(kv)?.filter(|(applied, _)| applied.sequence == sequence);
+        let Some((_, mut ledger)) = known else {
+            return Err(corrupt(format!("the index does not stand at {sequence}")));
+        };
         let segments = list_segments(dir)?;
         let missing = |number: &&u64| !segments.iter().any(|(listed, _)| listed == *number);
         if let Some(number) = ledger.segments.keys().find(missing) {
@@ -61,7 +82,7 @@ impl Opened {
             // The index contains every delta up to here; the next durable base will, too.
             ledger.segments.entry(number).or_default().delta_max = sequence;
         }
-        Ok(Self { codec, kv: Arc::new(kv), ledger, sequence, report: OpenReport::default() })
+        Ok(ledger)
     }
 
     /// Reads the whole log and makes a new index of it.
@@ -74,17 +95,27 @@ impl Opened {
         }
         let log = dir.log();
         dir.disk().sync_dir(&log).map_err(|error| Error::io("sync the log directory", error))?;
-        let image = Image::scan(dir, store)?;
+        let mut image = Image::scan(dir, store)?;
+        cut_reserved(dir, &image);
         let old = dir.indexes()?;
-        let current = dir.read_current().map_or(0, |current| current.index);
-        let number = old.iter().copied().chain([current]).max().unwrap_or(0).saturating_add(1);
+        let current = dir.read_current();
+        let index = old_index(dir, store, current, &old);
+        if let Some(index) = &index {
+            image.add_index(index.clone());
+        }
+        let used = old.iter().copied().chain(current.map(|current| current.index));
+        let number = used.max().unwrap_or(0).saturating_add(1);
         let codec = IndexCodec { store, incarnation: number };
         let kv = new_index(dir, number);
         let loaded = match image.load(codec, &*kv) {
             Err(error) if error.kind() == ErrorKind::Unavailable => {
                 tracing::warn!(error = %chain(&error), "the index stays in memory");
                 let kv = Arc::new(MemoryKv::default());
-                (Image::scan(dir, store)?.load(codec, &*kv)?, kv as Arc<dyn Kv>)
+                let mut image = Image::scan(dir, store)?;
+                if let Some(index) = index {
+                    image.add_index(index);
+                }
+                (image.load(codec, &*kv)?, kv as Arc<dyn Kv>)
             }
             loaded => (loaded?, kv),
         };
@@ -97,6 +128,41 @@ impl Opened {
         };
         Ok(Self { codec, kv, ledger: loaded.ledger, sequence: loaded.sequence_max, report })
     }
+}
+
+/// Gives back the space that a dead process reserved behind its last frames.
+fn cut_reserved(dir: &StoreDir, image: &Image) {
+    for (path, len) in image.reserved() {
+        // CRASH: the zeros are there again, and end the segment as they did before.
+        if let Err(error) = dir.disk().truncate(path, len) {
+            tracing::warn!(%error, path = %path.display(), "a segment keeps its reserved space");
+        }
+    }
+}
+
+/// What the index that the last process used knew, if it still says.
+fn old_index(
+    dir: &StoreDir,
+    store: StoreId,
+    current: Option<Current>,
+    old: &[u64],
+) -> Option<Base> {
+    let named = current.filter(|current| old.contains(&current.index));
+    let number = named.map(|current| current.index).or(old.iter().max().copied())?;
+    let read = || {
+        let kv = SledKv::open(&dir.index(number), SledSettings::INDEX)?;
+        let known = IndexCodec { store, incarnation: number }.read_known(&kv);
+        // Its files are removed next.
+        let _failed = kv.close();
+        known
+    };
+    let (applied, ledger) = read().unwrap_or_else(|error| {
+        tracing::warn!(error = %chain(&error), "the old index is not compared with the log");
+        None
+    })?;
+    // An earlier release wrote nothing to tell an index that lost entries by.
+    applied.facts?;
+    Some(Base { as_of: applied.sequence, jobs: ledger.base(applied.sequence).jobs })
 }
 
 /// A new index in sled, or in memory when the disk takes no more.

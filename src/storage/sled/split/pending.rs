@@ -134,6 +134,7 @@ impl PendingRecords for Arc<SplitPending> {
             store.reader.codec.node(record.id, &frame, &mut batch)?;
             store.reader.codec.live(job, &live, &mut batch)?;
             store.reader.codec.job(job, &facts, &mut batch)?;
+            store.applied(record.id, &mut batch)?;
             store.reader.with_index(|kv| kv.apply(batch.clone()))
         });
         if let Err(error) = applied {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
@@ -11,6 +11,7 @@ use crate::record::frame::HEADER_BYTES_MAX;
 use crate::record::{Frame, Node, RecordRef};
 use crate::storage::disk::DiskFile;
 use crate::storage::sled::directory::StoreDir;
+use crate::storage::sled::gaps::Gaps;
 use crate::storage::sled::image::{Image, chain};
 use crate::storage::sled::index::{IndexCodec, check_record};
 use crate::storage::sled::kv::{Kv, MemoryKv};
@@ -50,11 +51,14 @@ pub(crate) struct Reader {
     pub(super) codec: IndexCodec,
     index: RwLock<Arc<dyn Kv>>,
     files: OpenFiles,
+    /// Where frames were missing when one was first missed.
+    gaps: OnceLock<Gaps>,
 }
 
 impl Reader {
     pub(crate) fn new(dir: StoreDir, codec: IndexCodec, index: Arc<dyn Kv>) -> Self {
-        Self { dir, codec, index: RwLock::new(index), files: OpenFiles::default() }
+        let (index, files) = (RwLock::new(index), OpenFiles::default());
+        Self { dir, codec, index, files, gaps: OnceLock::new() }
     }
 
     pub(super) fn index(&self) -> Arc<dyn Kv> {
@@ -93,14 +97,34 @@ impl Reader {
     }
 
     pub(crate) fn node(&self, record: &RecordRef) -> Result<Node> {
-        self.with_index(|kv| {
+        if record.is_unreadable() {
+            let missing =
+                Error::new(ErrorKind::Corrupt, format!("record {} is missing", record.id));
+            return Err(self.placed(record, missing));
+        }
+        let node = self.with_index(|kv| {
             let bytes = self.codec.read_node(kv, record.id)?;
             check_record(&bytes, record, self.codec.store)
-        })
+        });
+        node.map_err(|error| self.placed(record, error))
+    }
+
+    /// Names the place in the log from which a record is missing, where that can be told.
+    fn placed(&self, record: &RecordRef, error: Error) -> Error {
+        if error.kind() != ErrorKind::Corrupt || error.corruption().is_some() {
+            return error;
+        }
+        let scan = || Image::scan(&self.dir, self.codec.store).map(|image| image.gaps());
+        let gaps = self.gaps.get_or_init(|| scan().unwrap_or_default());
+        match gaps.error(record.id) {
+            Some(placed) => placed.with_source(error),
+            None => error,
+        }
     }
 
     pub(crate) fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
-        let place: Place = self.with_index(|kv| self.codec.read_chunk(kv, record.id))?;
+        let place = self.with_index(|kv| self.codec.read_chunk(kv, record.id));
+        let place: Place = place.map_err(|error| self.placed(record, error))?;
         let path = self.dir.log().join(segment_name(place.segment));
         let longest = (FRAME_PAYLOAD_BYTES_MAX + HEADER_BYTES_MAX) as u64;
         let len = usize::try_from(place.len).ok().filter(|_| place.len <= longest);

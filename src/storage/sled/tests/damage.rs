@@ -1,7 +1,6 @@
 //! Wrong bytes in files: a clear error or a store that does without them, never wrong state.
 
 use std::fs;
-use std::path::PathBuf;
 
 use super::*;
 use crate::error::ErrorKind;
@@ -127,5 +126,22 @@ fn a_segment_of_another_store_is_not_read() {
         fs::copy(from, to).unwrap();
     }
     fs::remove_file(two.path().join("CURRENT")).unwrap();
+    // The index knows what the store had; without it nothing does.
+    let checkpoints = open(two.path(), Placement::Split);
+    for id in checkpoints.ids() {
+        let error = checkpoints.verify(id, &mut |_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    }
+    drop(checkpoints);
+    for entry in fs::read_dir(two.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("index-") {
+            fs::remove_dir_all(path).unwrap();
+        }
+    }
+    let log = segments(two.path())
+        .into_iter()
+        .filter(|path| !one.path().join("log").join(path.file_name().unwrap()).exists());
+    log.for_each(|path| fs::remove_file(path).unwrap());
     assert!(ids(&open(two.path(), Placement::Split)).is_empty());
 }

@@ -50,7 +50,7 @@ fn made(kind: FrameKind) -> Batch {
             let live = Live { record, usage: vec![Usage { segment: 4, bytes: 5 }] };
             CODEC.live("job", &live, &mut batch)
         }
-        _ => CODEC.applied(6, &mut batch),
+        _ => CODEC.applied(6, Some(7), &mut batch),
     }
     .unwrap();
     batch
@@ -90,7 +90,7 @@ fn frozen(kind: FrameKind) -> Option<(&'static str, &'static str)> {
                 "0500000000000000",                 // bytes
             ),
         )),
-        FrameKind::Applied => Some(("61", "0600000000000000")),
+        FrameKind::Applied => Some(("61", "060000000000000007000000")),
     }
 }
 

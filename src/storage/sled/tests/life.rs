@@ -101,3 +101,21 @@ fn a_store_that_is_open_elsewhere_is_a_conflict() {
     let second = open_on(dir.path(), Placement::Split, Arc::new(RealDisk)).unwrap_err();
     assert_eq!(second.kind(), ErrorKind::Conflict);
 }
+
+#[test]
+fn the_space_that_a_killed_process_reserved_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    let checkpoints = open(dir.path(), Placement::Split);
+    commit_small(&checkpoints, CheckpointId(1)).unwrap();
+    image(dir.path(), copy.path());
+    let longest = |dir: &Path| {
+        let log = std::fs::read_dir(dir.join("log")).unwrap();
+        log.map(|entry| entry.unwrap().metadata().unwrap().len()).max().unwrap()
+    };
+    assert!(longest(copy.path()) >= 1 << 20, "nothing was reserved");
+    let store = OpenStore::open(copy.path(), None, Arc::new(RealDisk)).unwrap();
+    assert!(longest(copy.path()) < 1 << 16);
+    drop(store);
+    assert!(read_small(&open(copy.path(), Placement::Split), CheckpointId(1)).unwrap());
+}

@@ -5,19 +5,25 @@
 
 mod crash;
 mod damage;
+mod damage_matrix;
 mod golden;
 mod life;
+mod power;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use tempfile::TempDir;
 
 use crate::catalog::Checkpoints;
 use crate::error::Result;
 use crate::ids::{CheckpointId, JobId};
+use crate::state::{SnapshotSink, SnapshotSource};
 use crate::storage::access::JobStorage;
 use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::filesystem::Savepoints;
 use crate::storage::sled::Placement;
+use crate::storage::sled::log::LogSettings;
 use crate::storage::sled::owner::{OpenStore, SledJob};
 use crate::storage::tests::{assert_whole, begin, body, commit, ids, key, task};
 
@@ -45,4 +51,49 @@ fn image(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+/// Segments of a few frames, so that checkpoints span them, and no second thread.
+const SETTINGS: LogSettings = LogSettings { segment_bytes: 8 * 1024, is_synced_early: false };
+
+/// A directory in memory where there is one: thousands of states are synced for nothing.
+fn quick_dir() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// Small state, some of it in the manifest, some in chunks; both tasks write at once.
+fn commit_small(checkpoints: &Checkpoints, id: CheckpointId) -> Result<()> {
+    let pending = begin(checkpoints, id, 2)?;
+    let mut writers = Vec::new();
+    for subtask in 0..2 {
+        let mut writer = pending.writer(&task(subtask))?;
+        for (index, bytes) in (0..).zip(small(id, subtask)) {
+            writer.section(&key(index), &mut |out| Ok(out.write_all(&bytes)?))?;
+        }
+        writers.push((task(subtask), writer));
+    }
+    let snapshots: Result<Vec<_>> =
+        writers.into_iter().map(|(task, writer)| Ok((task, writer.finish()?))).collect();
+    pending.commit(&snapshots?)?;
+    Ok(())
+}
+
+fn small(id: CheckpointId, subtask: u32) -> [Vec<u8>; 2] {
+    let extra = usize::try_from((id.0 * 977 + u64::from(subtask) * 331) % 3000).unwrap();
+    [body(id, subtask, 10), body(id, subtask, 2100 + extra)]
+}
+
+fn read_small(checkpoints: &Checkpoints, id: CheckpointId) -> Result<bool> {
+    for subtask in 0..2 {
+        let mut reader = checkpoints.read_task(id, &task(subtask))?;
+        for (index, bytes) in (0..).zip(small(id, subtask)) {
+            let mut found = Vec::new();
+            let section = reader.next_section()?;
+            reader.body().read_to_end(&mut found)?;
+            if section != Some(key(index)) || found != bytes {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }

@@ -1,0 +1,18 @@
+//! How a log is laid out and written. Tests make it small and steady; nothing of this is on disk.
+
+use crate::limits::SEGMENT_BYTES;
+
+/// See the fields.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogSettings {
+    /// The length at which a segment is closed.
+    pub(crate) segment_bytes: u64,
+    /// Segments are synced in the background while they are written.
+    pub(crate) is_synced_early: bool,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { segment_bytes: SEGMENT_BYTES, is_synced_early: true }
+    }
+}
