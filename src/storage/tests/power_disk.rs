@@ -371,6 +371,17 @@ impl Disk for PowerDisk {
         RealDisk.rename(from, to)
     }
 
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut journal = self.running()?;
+        RealDisk.hard_link(from, to)?;
+        if let Some(file) = journal.names.get(&self.below(from)).copied() {
+            let path = self.below(to);
+            journal.names.insert(path.clone(), file);
+            journal.operations.push(Operation::Link { path, file });
+        }
+        Ok(())
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let mut journal = self.running()?;
         let below = self.below(path);

@@ -9,6 +9,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::inspect::Inspector;
 use crate::record::FrameKind;
+use crate::storage::filesystem::Savepoints;
 use crate::storage::sled::directory::StoreDir;
 use crate::storage::sled::log::{parse_segment_name, scan_segment};
 
@@ -74,8 +75,9 @@ impl Store {
         let (older, dir, work) = (quick_dir(), quick_dir(), quick_dir());
         let disk = Arc::new(RealDisk);
         let store = OpenStore::open_with(work.path(), Some(Placement::Split), disk, settings);
-        let job = SledJob::claim(Arc::new(store.unwrap()), &JobId::new("job").unwrap()).unwrap();
-        let checkpoints = Checkpoints::new(JobStorage::new(job));
+        let name = JobId::new("job").unwrap();
+        let job = SledJob::claim(Arc::new(store.unwrap()), &name).unwrap();
+        let checkpoints = Checkpoints::new(JobStorage::new(job, Savepoints::within(&name)));
         for id in 1..=4 {
             commit_small(&checkpoints, CheckpointId(id)).unwrap();
             let old: Vec<_> = checkpoints.ids().into_iter().rev().skip(2).collect();

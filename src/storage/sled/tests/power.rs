@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::state::SnapshotSink;
+use crate::storage::filesystem::Savepoints;
 use crate::storage::tests::{Fate, PowerDisk};
 use crate::storage::{CheckpointStorage, SledCheckpointStorage};
 
@@ -103,8 +104,9 @@ impl Run {
         let store = Arc::new(store.unwrap());
         let mut jobs = Vec::new();
         for (job, name) in JOBS.iter().enumerate() {
-            let access = SledJob::claim(Arc::clone(&store), &JobId::new(*name).unwrap()).unwrap();
-            jobs.push(Checkpoints::new(JobStorage::new(access)));
+            let name = JobId::new(*name).unwrap();
+            let access = SledJob::claim(Arc::clone(&store), &name).unwrap();
+            jobs.push(Checkpoints::new(JobStorage::new(access, Savepoints::within(&name))));
             self.say(job, Event::Started);
         }
         drop(store);
