@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform;
@@ -133,19 +133,30 @@ pub(crate) struct SledSettings {
     pub(crate) cache_bytes: u64,
     /// The size of sled's own segments; values of a quarter of it stay inline.
     pub(crate) segment_bytes: usize,
-    /// What is applied is written to the files when there is nothing else to do, so that it
-    /// outlives the process. It is not synced.
-    pub(crate) is_written_soon: bool,
+    /// How many changes go to sled at once; all of a batch when not set. What sled needs in memory
+    /// while it takes a batch in is many times its size.
+    pub(crate) piece: Option<usize>,
+    /// After so long without a call what was applied is written to the files, so that it outlives the
+    /// process; never when not set. It is not synced.
+    pub(crate) written_after: Option<Duration>,
 }
+
+/// While sled writes its files no call is answered: only a pause is used for it. A test looks at the
+/// files after a call and waits for nothing.
+const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 20 });
 
 impl SledSettings {
     /// For an index of small values.
-    pub(crate) const INDEX: Self =
-        Self { cache_bytes: 16 << 20, segment_bytes: 512 * 1024, is_written_soon: true };
+    pub(crate) const INDEX: Self = Self {
+        cache_bytes: 16 << 20,
+        segment_bytes: 512 * 1024,
+        piece: Some(512),
+        written_after: Some(PAUSE),
+    };
 
     /// For bodies of `SLED_CHUNK_BYTES`, which must not spill into files that sled never syncs.
     pub(crate) const BODIES: Self =
-        Self { cache_bytes: 64 << 20, segment_bytes: 16 << 20, is_written_soon: false };
+        Self { cache_bytes: 64 << 20, segment_bytes: 16 << 20, piece: None, written_after: None };
 }
 
 /// A sled database on a thread of its own.
@@ -258,15 +269,28 @@ fn serve(
     };
     let _gone = opened.send(Ok(()));
     let mut healthy = true;
+    let mut unwritten = None;
     while healthy {
-        let Ok(call) = waiting.recv() else { break };
+        let call = match unwritten {
+            None => waiting.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(pause) => waiting.recv_timeout(pause),
+        };
+        let call = match call {
+            Ok(call) => call,
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                unwritten = None;
+                healthy = write_out(&db);
+                continue;
+            }
+        };
         healthy = match call {
             Call::GetMany(keys, reply) => answer(&reply, || get_many(&db, &keys)),
             Call::Scan(prefix, reply) => answer(&reply, || scan(&db, &prefix)),
             Call::Last(prefix, reply) => answer(&reply, || last(&db, &prefix)),
             Call::Apply(batch, reply) => {
-                let is_idle = || settings.is_written_soon && waiting.is_empty();
-                answer(&reply, || apply(&db, batch)) && (!is_idle() || write_out(&db))
+                unwritten = settings.written_after;
+                answer(&reply, || apply(&db, batch, settings.piece))
             }
             Call::Sync(reply) => answer(&reply, || sync(&db, dir)),
             Call::Close(reply) => {
@@ -348,15 +372,21 @@ fn last(db: &sled::Db, prefix: &[u8]) -> Result<Option<Vec<u8>>> {
     Ok(last.map_err(|error| sled_error(&error))?.map(|(key, _)| key.to_vec()))
 }
 
-fn apply(db: &sled::Db, changes: Batch) -> Result<()> {
-    let mut batch = sled::Batch::default();
-    for (key, value) in changes {
-        match value {
-            Some(value) => batch.insert(key, value),
-            None => batch.remove(key),
+/// CRASH: of a batch in pieces a part may be in the files. Whoever lets it be cut knows that the index
+/// is behind, and rebuilds it.
+fn apply(db: &sled::Db, changes: Batch, piece: Option<usize>) -> Result<()> {
+    let mut changes = changes.into_iter().peekable();
+    while changes.peek().is_some() {
+        let mut batch = sled::Batch::default();
+        for (key, value) in changes.by_ref().take(piece.unwrap_or(usize::MAX)) {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
         }
+        db.apply_batch(batch).map_err(|error| sled_error(&error))?;
     }
-    db.apply_batch(batch).map_err(|error| sled_error(&error))
+    Ok(())
 }
 
 /// sled's own flush does not sync: its files, and the directories that name them, are synced here.

@@ -15,9 +15,6 @@ use crate::storage::sled::ledger::{Live, Usage};
 use crate::storage::sled::log::{Place, Segment, SegmentWriter};
 use crate::storage::sled::split::{SplitStore, lock};
 
-/// Chunks that the index is told of at once.
-const INDEX_PIECE: usize = 512;
-
 /// What one task wrote.
 #[derive(Debug)]
 struct TaskRecords {
@@ -61,25 +58,17 @@ impl SplitPending {
         }
     }
 
-    /// Tells the index of everything but the checkpoint itself, in pieces: what one piece needs in
-    /// memory while sled takes it in is many times its size.
-    ///
-    /// CRASH: a part of it is in the index. The index is known to be behind then, and is rebuilt.
-    fn index_records(&self, tasks: &[TaskRecords]) -> Result<()> {
-        let SplitStore { reader, .. } = &*self.store;
+    fn index_batch(&self, tasks: &[TaskRecords], commit: (u64, &[u8])) -> Result<Batch> {
+        let codec = &self.store.reader.codec;
+        let mut batch = Batch::new();
         for task in tasks {
-            for chunks in task.chunks.chunks(INDEX_PIECE) {
-                let mut batch = Batch::new();
-                for (id, place) in chunks {
-                    reader.codec.chunk(*id, place, &mut batch)?;
-                }
-                reader.with_index(|kv| kv.apply(batch.clone()))?;
+            for (id, place) in &task.chunks {
+                codec.chunk(*id, place, &mut batch)?;
             }
-            let mut batch = Batch::new();
-            reader.codec.node(task.manifest.id, &task.manifest_frame, &mut batch)?;
-            reader.with_index(|kv| kv.apply(batch.clone()))?;
+            codec.node(task.manifest.id, &task.manifest_frame, &mut batch)?;
         }
-        Ok(())
+        codec.node(commit.0, commit.1, &mut batch)?;
+        Ok(batch)
     }
 }
 
@@ -129,9 +118,7 @@ impl PendingRecords for Arc<SplitPending> {
         });
         self.unpin();
         let frame = frame_bytes(store, FrameKind::Commit, &origin, &record, place, &payload);
-        let applied = self.index_records(&tasks).and_then(|()| {
-            let mut batch = Batch::new();
-            store.reader.codec.node(record.id, &frame, &mut batch)?;
+        let applied = self.index_batch(&tasks, (record.id, &frame)).and_then(|mut batch| {
             store.reader.codec.live(job, &live, &mut batch)?;
             store.reader.codec.job(job, &facts, &mut batch)?;
             store.applied(record.id, &mut batch)?;
