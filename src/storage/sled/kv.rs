@@ -273,6 +273,8 @@ fn serve(
     while healthy {
         let call = match unwritten {
             None => waiting.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            // Before the next call, whether it is there or not.
+            Some(Duration::ZERO) => Err(RecvTimeoutError::Timeout),
             Some(pause) => waiting.recv_timeout(pause),
         };
         let call = match call {
