@@ -70,6 +70,17 @@ pub(crate) mod types {
                     self.0.store(value, order);
                 }
 
+                pub(crate) fn compare_exchange(
+                    &self,
+                    found: $value,
+                    changed: $value,
+                    set: Ordering,
+                    fetch: Ordering,
+                ) -> Result<$value, $value> {
+                    pass();
+                    self.0.compare_exchange(found, changed, set, fetch)
+                }
+
                 /// As std's, with a stop before every attempt.
                 pub(crate) fn fetch_update(
                     &self,
