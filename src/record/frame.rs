@@ -7,7 +7,7 @@
 
 use crc32fast::Hasher;
 
-use crate::ids::{Attempt, CheckpointId, StoreId};
+use crate::ids::{Attempt, CheckpointId, JobId, StoreId, TaskId};
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, NAME_BYTES_MAX};
 use crate::record::FORMAT_VERSION;
 
@@ -90,7 +90,17 @@ pub(crate) struct Origin<'a> {
     pub(crate) index: u32,
 }
 
-impl Origin<'_> {
+impl<'a> Origin<'a> {
+    /// Of what the job itself writes for a checkpoint.
+    pub(crate) fn of(job: &'a JobId, checkpoint: CheckpointId, attempt: Attempt) -> Self {
+        Self { job: job.as_str(), checkpoint, attempt, ..Self::default() }
+    }
+
+    /// The same for a task's state.
+    pub(crate) fn within(self, task: &'a TaskId, state: &'a str, index: u32) -> Self {
+        Self { operator: task.operator.as_str(), subtask: task.subtask, state, index, ..self }
+    }
+
     /// A checksum of the names, which references repeat.
     pub(crate) fn names_crc(&self) -> u32 {
         let mut hasher = Hasher::new();

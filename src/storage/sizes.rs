@@ -1,10 +1,16 @@
-//! The sizes of the states that one task writes, against the most that a storage takes. Counts
-//! chunks; looks at no byte.
+//! The sizes of the states that one task writes, against the most that a storage takes, and the sizes
+//! that storages have in common. Counts chunks; looks at no byte.
 
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::ids::TaskId;
+
+/// State of at most so many bytes has no file or blob where nothing else is said, as in Flink.
+pub(super) const INLINE_BYTES: usize = 20_480;
+
+/// Through a buffer of so many bytes goes what is larger where nothing else is said.
+pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Bytes of the chunks so far, by state.
 #[derive(Debug)]

@@ -50,12 +50,7 @@ impl Shared {
     }
 
     fn origin(&self) -> Origin<'_> {
-        Origin {
-            job: self.actor.job.as_str(),
-            checkpoint: self.id,
-            attempt: self.actor.attempt,
-            ..Origin::default()
-        }
+        Origin::of(&self.actor.job, self.id, self.actor.attempt)
     }
 
     fn begin_blob(&self) -> Result<Blob> {
@@ -182,9 +177,7 @@ impl CustomWriter {
         index: u32,
         payload: &[u8],
     ) -> Result<RecordRef> {
-        let operator = self.task.operator.as_str();
-        let subtask = self.task.subtask;
-        let origin = Origin { operator, state, subtask, index, ..self.pending.origin() };
+        let origin = self.pending.origin().within(&self.task, state, index);
         self.blob.frame(kind, &self.pending, origin, payload)
     }
 }

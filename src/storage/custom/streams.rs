@@ -7,19 +7,15 @@ use std::io::{self, BufWriter, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::ids::CheckpointId;
 use crate::storage::custom::job::{Actor, lock};
 use crate::storage::custom::{BlobReader, BlobWriter};
+use crate::storage::sizes::{BUFFER_BYTES, INLINE_BYTES};
 use crate::storage::stream::{
     Place, Realm, Stored, StreamLimits, StreamName, StreamSink, StreamSource, StreamStateHandle,
-    StreamStore,
+    StreamStore, complete, no_location, not_the_hosts, taken,
 };
-
-/// A stream of at most so many bytes lies in its handle, as in Flink.
-const THRESHOLD_BYTES: usize = 20_480;
-
-const BUFFER_BYTES: usize = 64 * 1024;
 
 /// What this start knows of the host's checkpoints.
 #[derive(Debug, Default)]
@@ -107,11 +103,6 @@ impl Actor {
     }
 }
 
-fn taken(id: CheckpointId) -> Error {
-    let message = format!("checkpoint {id} has metadata already, or they are being written");
-    Error::new(ErrorKind::Conflict, message)
-}
-
 impl StreamStore for CustomStreams {
     fn realm(&self) -> Realm {
         self.actor.realm()
@@ -119,7 +110,7 @@ impl StreamStore for CustomStreams {
 
     fn limits(&self) -> StreamLimits {
         StreamLimits {
-            inline: THRESHOLD_BYTES,
+            inline: INLINE_BYTES,
             metadata_inline: None,
             buffer: BUFFER_BYTES,
             most: self.actor.max_state_size,
@@ -134,8 +125,7 @@ impl StreamStore for CustomStreams {
                 return Err(taken(id));
             }
             if !hosting.initialized.contains(&id) {
-                let message = format!("checkpoint {id} has no location; the coordinator makes it");
-                return Err(Error::new(ErrorKind::NotFound, message));
+                return Err(no_location(id));
             }
             hosting.writing.insert(id);
         }
@@ -174,8 +164,7 @@ impl StreamStore for CustomStreams {
             let is_complete = root.live.iter().any(|(live, _)| *live == id)
                 || root.hosted.iter().any(|(hosted, _)| *hosted == id);
             if is_complete {
-                let message = format!("checkpoint {id} is complete");
-                return Err(Error::new(ErrorKind::Conflict, message));
+                return Err(complete(id));
             }
             root.checkpoint_max = root.checkpoint_max.max(id);
             Ok(())
@@ -187,8 +176,7 @@ impl StreamStore for CustomStreams {
     fn dispose(&self, id: CheckpointId) -> Result<()> {
         let actor = &self.actor;
         if actor.is_live(id) {
-            let message = format!("checkpoint {id} is the crate's; discard it there");
-            return Err(Error::new(ErrorKind::Conflict, message));
+            return Err(not_the_hosts(id));
         }
         if actor.is_hosted(id) {
             actor.forget_hosted(id)?;

@@ -55,18 +55,14 @@ impl Facts {
 
     /// Where a record lies: in the checkpoint that wrote it, or in one that shares it. With the
     /// checkpoint whose table says so.
-    pub(super) fn find(
-        &self,
-        record: &RecordRef,
-    ) -> Option<(CheckpointId, Arc<Content>, Option<ChunkFile>, Entry)> {
+    pub(super) fn find(&self, record: &RecordRef) -> Option<(CheckpointId, Arc<Content>, Entry)> {
         let own = self.live.get_key_value(&record.checkpoint);
         let all = own.into_iter().chain(self.live.iter().rev());
         all.filter_map(|(id, live)| Some((id, live.content.as_ref()?))).find_map(|(id, content)| {
             let entry = content.table.find(record.id)?;
-            let file = content.table.file(&entry);
-            let is_reachable =
-                *id == record.checkpoint || matches!(file, Some(ChunkFile::Shared(..)));
-            is_reachable.then(|| (*id, Arc::clone(content), file, entry))
+            let is_shared = || matches!(content.table.file(&entry), Some(ChunkFile::Shared(..)));
+            let is_reachable = *id == record.checkpoint || is_shared();
+            is_reachable.then(|| (*id, Arc::clone(content), entry))
         })
     }
 

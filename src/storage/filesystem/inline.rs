@@ -12,6 +12,7 @@ use crate::storage::filesystem::layout;
 use crate::storage::filesystem::location;
 use crate::storage::filesystem::savepoint::Savepoints;
 use crate::storage::filesystem::site::Sizes;
+use crate::storage::sizes::BUFFER_BYTES;
 
 /// How such checkpoints are written.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +23,7 @@ pub(in crate::storage) struct AllInline {
 
 impl AllInline {
     pub(super) fn sizes(self) -> Sizes {
-        Sizes { threshold: usize::MAX, buffer: 64 * 1024, all_inline: Some(self.most) }
+        Sizes { threshold: usize::MAX, buffer: BUFFER_BYTES, all_inline: Some(self.most) }
     }
 
     /// Savepoints below this location, and nowhere else.

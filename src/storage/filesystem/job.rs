@@ -17,7 +17,7 @@ use crate::storage::filesystem::layout::{self, ChunkFile, FINISHED, JobPaths, ME
 use crate::storage::filesystem::metadata::{self, Place};
 use crate::storage::filesystem::output::{Unpublished, failed, publish};
 use crate::storage::filesystem::pending::FilePending;
-use crate::storage::filesystem::read::Spot;
+use crate::storage::filesystem::read::{self, Spot};
 use crate::storage::filesystem::sharing::Offer;
 use crate::storage::filesystem::site::{Site, Sizes};
 use crate::storage::filesystem::streams::{
@@ -260,7 +260,7 @@ impl OpenJob {
 
     /// Removes files of a checkpoint that are in no table; `all` when it is not complete and never
     /// will be.
-    pub(super) fn abandon(&self, id: CheckpointId, names: &BTreeSet<String>, all: bool) {
+    pub(super) fn abandon(&self, id: CheckpointId, mut names: BTreeSet<String>, all: bool) {
         if names.is_empty() && !all {
             return;
         }
@@ -273,30 +273,24 @@ impl OpenJob {
             }
             may_go
         };
-        let mut names = names.clone();
-        if !self.hosted().completed.contains_key(&id) {
-            names.extend(self.streams_of(id));
-        }
         let dir = self.paths.checkpoint(id);
+        if !self.hosted().completed.contains_key(&id) {
+            let found = self.disk.list(&dir).unwrap_or_default();
+            names.extend(self.streams_among(&found, id));
+        }
         survey::warn(survey::remove_all(&*self.disk, &dir, &names, may_go));
     }
 
-    /// The names of a checkpoint's exclusive streams.
-    fn streams_of(&self, id: CheckpointId) -> impl Iterator<Item = String> {
-        let names = self.disk.list(&self.paths.checkpoint(id)).unwrap_or_default();
-        streams::garbage_of(&names, Realm::new(self.store, &self.job), id, None).into_iter()
+    /// Those of the names in a checkpoint's directory that are its exclusive streams.
+    fn streams_among(&self, names: &[String], id: CheckpointId) -> BTreeSet<String> {
+        streams::garbage_of(names, Realm::new(self.store, &self.job), id, None)
     }
 
     /// Takes back one completed checkpoint: its name first, so that it is not found any more.
     fn discard(&self, id: CheckpointId) -> Result<()> {
         let dir = self.paths.checkpoint(id);
         let path = self.paths.metadata(id);
-        match self.disk.remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(failed("remove", &path, error));
-            }
-            _ => {}
-        }
+        survey::remove(&*self.disk, &path)?;
         // CRASH: before this is durable the checkpoint may come back whole, for none of its files
         // is touched; after it they are removed by the next start.
         let outcome = self.disk.sync_dir(&dir).map_err(|error| failed("sync", &dir, error));
@@ -310,7 +304,7 @@ impl OpenJob {
         outcome?;
         let names = self.disk.list(&dir).map_err(|error| failed("list", &dir, error))?;
         let mut garbage = survey::garbage_of(&names, self.store, id, None);
-        garbage.extend(self.streams_of(id));
+        garbage.extend(self.streams_among(&names, id));
         survey::remove_all(&*self.disk, &dir, &garbage, true).and(self.remove_shared(&unused))
     }
 
@@ -322,12 +316,11 @@ impl OpenJob {
             let expected = format!("record {} of checkpoint {id}", record.id);
             Error::corrupt(&path, 0, "a record", expected, found)
         };
-        let (found, live) = {
-            let facts = self.facts();
-            (facts.find(record), facts.live.get(&id).cloned())
-        };
-        let Some((home, content, chunks, entry)) = found else {
-            let Some(live) = live else { return Err(missing("no such checkpoint")) };
+        let found = self.facts().find(record);
+        let Some((home, content, entry)) = found else {
+            let Some(live) = self.facts().live.get(&id).cloned() else {
+                return Err(missing("no such checkpoint"));
+            };
             if live.content.is_none() {
                 // Says again what is wrong, and where.
                 metadata::load(&*self.disk, &path, self.store, &self.job, id)?;
@@ -335,13 +328,8 @@ impl OpenJob {
             }
             return Err(missing("no such record"));
         };
-        let incarnation = chunks.map_or(content.incarnation, |file| file.name().incarnation());
-        let path = match chunks {
-            None => self.paths.metadata(home),
-            Some(ChunkFile::Own(name)) => self.paths.checkpoint(home).join(name.to_string()),
-            Some(file) => self.paths.shared().join(file.to_string()),
-        };
-        Spot { path, store: self.store, incarnation, entry }.read(&*self.disk, record, buffer)
+        let spot = Spot::of(&self.paths.metadata(home), self.store, &content, entry);
+        spot.read(&*self.disk, record, buffer)
     }
 
     fn write_finish(&self, body: &[u8]) -> Result<()> {
@@ -396,13 +384,10 @@ impl StreamHome for OpenJob {
         match self.make_dir(id) {
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 let facts = self.facts();
-                let is_over = facts.live.contains_key(&id) || facts.kept.contains(&id);
-                let is_open = !is_over;
-                if is_open && !self.hosted().completed.contains_key(&id) {
-                    Ok(())
-                } else {
-                    Err(error)
-                }
+                let is_over = facts.live.contains_key(&id)
+                    || facts.kept.contains(&id)
+                    || self.hosted().completed.contains_key(&id);
+                if is_over { Err(error) } else { Ok(()) }
             }
             other => other,
         }
@@ -487,10 +472,8 @@ impl RecordSource for FileJob {
     fn node(&self, record: &RecordRef) -> Result<Node> {
         let mut buffer = Vec::new();
         let at = self.open.read(record, &mut buffer)?;
-        Node::decode(buffer.get(at..).unwrap_or_default()).ok_or_else(|| {
-            let path = self.open.paths.metadata(record.checkpoint);
-            Error::corrupt(&path, 0, "a node", "references", "fewer bytes than they need")
-        })
+        let path = self.open.paths.metadata(record.checkpoint);
+        read::node(&path, buffer.get(at..).unwrap_or_default())
     }
 
     fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
@@ -561,12 +544,7 @@ impl JobAccess for FileJob {
         let _order = open.order();
         open.check_newest()?;
         let path = open.paths.finished();
-        match open.disk.remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(failed("remove", &path, error));
-            }
-            _ => {}
-        }
+        survey::remove(&*open.disk, &path)?;
         // CRASH: before this the end may be found again, and whoever opens the job sees it.
         let root = open.paths.root();
         open.disk.sync_dir(root).map_err(|error| failed("sync", root, error))?;

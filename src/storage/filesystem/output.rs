@@ -10,6 +10,25 @@ use crate::storage::disk::{Disk, DiskFile};
 /// How often a name is drawn before a directory counts as full of them, as in Flink.
 const CREATE_TRIES: u32 = 10;
 
+/// Makes something under a drawn name that nothing has, and gives back what `draw` said of it.
+///
+/// # Errors
+/// `Unavailable` when ten drawn names were all taken, or what `make` answers.
+pub(super) fn at_a_free_name<N, T>(
+    mut draw: impl FnMut() -> (N, PathBuf),
+    make: impl Fn(&Path) -> io::Result<T>,
+) -> Result<(N, PathBuf, T)> {
+    let mut tried = 1;
+    loop {
+        let (name, path) = draw();
+        match make(&path) {
+            Ok(done) => return Ok((name, path, done)),
+            Err(error) if is_taken(&error) && tried < CREATE_TRIES => tried += 1,
+            Err(error) => return Err(failed("make", &path, error)),
+        }
+    }
+}
+
 /// A file that is written from its start to its end.
 #[derive(Debug)]
 pub(super) struct Output {
@@ -34,17 +53,10 @@ impl Output {
     pub(super) fn create<T>(
         disk: &dyn Disk,
         capacity: usize,
-        mut draw: impl FnMut() -> (T, PathBuf),
+        draw: impl FnMut() -> (T, PathBuf),
     ) -> Result<(T, Self)> {
-        let mut tried = 1;
-        loop {
-            let (name, path) = draw();
-            match disk.create(&path) {
-                Ok(file) => return Ok((name, Self::new(&path, file, capacity))),
-                Err(error) if is_taken(&error) && tried < CREATE_TRIES => tried += 1,
-                Err(error) => return Err(failed("make", &path, error)),
-            }
-        }
+        let (name, path, file) = at_a_free_name(draw, |path| disk.create(path))?;
+        Ok((name, Self::new(&path, file, capacity)))
     }
 
     /// Where the next byte goes.

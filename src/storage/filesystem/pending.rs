@@ -130,7 +130,7 @@ impl Drop for Parts {
         match &self.home {
             Some(home) => {
                 if !is_uncertain {
-                    home.abandon(self.site.id, &names, !is_committed);
+                    home.abandon(self.site.id, names, !is_committed);
                 }
                 let unused = if is_uncertain { BTreeSet::new() } else { shared };
                 home.give_back(self.offer.as_deref(), unused);

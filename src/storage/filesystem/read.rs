@@ -1,12 +1,14 @@
 //! Reading one record from where a table says that it lies.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
-use crate::record::RecordRef;
+use crate::record::{Node, RecordRef};
 use crate::storage::disk::Disk;
+use crate::storage::filesystem::facts::Content;
 use crate::storage::filesystem::frames::FrameFile;
+use crate::storage::filesystem::layout::{ChunkFile, SHARED};
 use crate::storage::filesystem::table::Entry;
 
 /// Where a record lies, and what its frame must say.
@@ -19,6 +21,21 @@ pub(super) struct Spot {
 }
 
 impl Spot {
+    /// The place that the table of a `_metadata` gives: in that file itself, beside it, or in the
+    /// directory of shared files above.
+    pub(super) fn of(metadata: &Path, store: StoreId, content: &Content, entry: Entry) -> Self {
+        let dir = metadata.parent().unwrap_or(Path::new(""));
+        let (path, incarnation) = match content.table.file(&entry) {
+            None => (metadata.to_path_buf(), content.incarnation),
+            Some(file @ ChunkFile::Own(name)) => (dir.join(file.to_string()), name.incarnation()),
+            Some(file @ ChunkFile::Shared(_, name)) => {
+                let job = dir.parent().unwrap_or(dir);
+                (job.join(SHARED).join(file.to_string()), name.incarnation())
+            }
+        };
+        Self { path, store, incarnation, entry }
+    }
+
     /// Reads and checks the record into `buffer`, which is overwritten; its payload starts at the
     /// returned offset.
     ///
@@ -44,4 +61,14 @@ impl Spot {
         }
         Ok(header.header_len())
     }
+}
+
+/// The node in the payload of a record of this `_metadata`.
+///
+/// # Errors
+/// `Corrupt` when it is none.
+pub(super) fn node(metadata: &Path, payload: &[u8]) -> Result<Node> {
+    Node::decode(payload).ok_or_else(|| {
+        Error::corrupt(metadata, 0, "a node", "references", "fewer bytes than they need")
+    })
 }

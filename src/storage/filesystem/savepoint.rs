@@ -11,14 +11,11 @@ use crate::storage::access::PendingRecords;
 use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::filesystem::layout;
 use crate::storage::filesystem::location;
-use crate::storage::filesystem::output::{failed, is_taken};
+use crate::storage::filesystem::output::{at_a_free_name, failed};
 use crate::storage::filesystem::pending::FilePending;
 use crate::storage::filesystem::pointer::location_of;
 use crate::storage::filesystem::site::{Site, Sizes};
 use crate::sync::AtomicU64;
-
-/// How often a name is drawn before a directory counts as full of them, as in Flink.
-const CREATE_TRIES: u32 = 10;
 
 /// How much of the job's name a savepoint's directory carries, as in Flink.
 const JOB_CHARS: usize = 6;
@@ -138,19 +135,11 @@ impl SavepointDir {
     fn make_dir(&self, job: &JobId) -> Result<PathBuf> {
         let (disk, base) = (&*self.disk, &self.base);
         disk.create_dir_all(base).map_err(|error| failed("make", base, error))?;
-        let mut tried = 1;
-        loop {
-            let dir = base.join(name(job));
-            match disk.create_dir(&dir) {
-                Ok(()) => {
-                    // CRASH: a directory without `_metadata` is no savepoint, and nobody's any more.
-                    disk.sync_dir(base).map_err(|error| failed("sync", base, error))?;
-                    return Ok(dir);
-                }
-                Err(error) if is_taken(&error) && tried < CREATE_TRIES => tried += 1,
-                Err(error) => return Err(failed("make", &dir, error)),
-            }
-        }
+        let draw = || ((), base.join(name(job)));
+        let ((), dir, ()) = at_a_free_name(draw, |dir| disk.create_dir(dir))?;
+        // CRASH: a directory without `_metadata` is no savepoint, and nobody's any more.
+        disk.sync_dir(base).map_err(|error| failed("sync", base, error))?;
+        Ok(dir)
     }
 }
 

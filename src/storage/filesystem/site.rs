@@ -8,6 +8,7 @@ use crate::record::Origin;
 use crate::storage::disk::Disk;
 use crate::storage::filesystem::layout::{self, ChunkFile, DataName};
 use crate::storage::filesystem::metadata::Place;
+use crate::storage::sizes::{BUFFER_BYTES, INLINE_BYTES};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Sizes that the description sets, in bytes.
@@ -24,7 +25,7 @@ pub(super) struct Sizes {
 impl Default for Sizes {
     /// Flink's threshold, and a buffer that makes few writes of many chunks.
     fn default() -> Self {
-        Self { threshold: 20_480, buffer: 64 * 1024, all_inline: None }
+        Self { threshold: INLINE_BYTES, buffer: BUFFER_BYTES, all_inline: None }
     }
 }
 
@@ -55,12 +56,7 @@ impl Site {
 
     /// The origin of what the job itself writes.
     pub(super) fn origin(&self) -> Origin<'_> {
-        Origin {
-            job: self.job.as_str(),
-            checkpoint: self.id,
-            attempt: self.attempt,
-            ..Origin::default()
-        }
+        Origin::of(&self.job, self.id, self.attempt)
     }
 
     pub(super) fn next_record(&self) -> u64 {

@@ -10,9 +10,8 @@ use crate::record::{Node, RecordRef};
 use crate::storage::access::{RecordSource, StoredCheckpoint};
 use crate::storage::disk::Disk;
 use crate::storage::filesystem::facts::Content;
-use crate::storage::filesystem::layout::{ChunkFile, SHARED};
 use crate::storage::filesystem::metadata;
-use crate::storage::filesystem::read::Spot;
+use crate::storage::filesystem::read::{self, Spot};
 
 /// A checkpoint in its directory. Its own files lie beside its `_metadata`, shared ones in the
 /// directory above, so that the whole may be moved.
@@ -48,21 +47,12 @@ impl StandingCheckpoint {
     }
 
     fn read(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
-        let Content { table, incarnation } = &self.content;
-        let entry = table.find(record.id).ok_or_else(|| {
+        let entry = self.content.table.find(record.id).ok_or_else(|| {
             let expected = format!("record {}", record.id);
             Error::corrupt(&self.metadata, 0, "a record", expected, "no such record")
         })?;
-        let dir = self.metadata.parent().unwrap_or(Path::new(""));
-        let (path, incarnation) = match table.file(&entry) {
-            None => (self.metadata.clone(), *incarnation),
-            Some(file @ ChunkFile::Own(name)) => (dir.join(file.to_string()), name.incarnation()),
-            Some(file @ ChunkFile::Shared(_, name)) => {
-                let job = dir.parent().unwrap_or(dir);
-                (job.join(SHARED).join(file.to_string()), name.incarnation())
-            }
-        };
-        Spot { path, store: self.store, incarnation, entry }.read(&*self.disk, record, buffer)
+        let spot = Spot::of(&self.metadata, self.store, &self.content, entry);
+        spot.read(&*self.disk, record, buffer)
     }
 }
 
@@ -70,10 +60,7 @@ impl RecordSource for StandingCheckpoint {
     fn node(&self, record: &RecordRef) -> Result<Node> {
         let mut buffer = Vec::new();
         let at = self.read(record, &mut buffer)?;
-        Node::decode(buffer.get(at..).unwrap_or_default()).ok_or_else(|| {
-            let found = "fewer bytes than they need";
-            Error::corrupt(&self.metadata, 0, "a node", "references", found)
-        })
+        read::node(&self.metadata, buffer.get(at..).unwrap_or_default())
     }
 
     fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {

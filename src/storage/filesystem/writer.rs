@@ -37,13 +37,7 @@ impl TaskWriter {
     }
 
     fn origin<'a>(&'a self, state: &'a str, index: u32) -> Origin<'a> {
-        Origin {
-            operator: self.task.operator.as_str(),
-            subtask: self.task.subtask,
-            state,
-            index,
-            ..self.parts.site.origin()
-        }
+        self.parts.site.origin().within(&self.task, state, index)
     }
 
     /// A record that goes into `_metadata`.

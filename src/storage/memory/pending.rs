@@ -35,12 +35,7 @@ impl Shared {
 
     /// The origin of what the job itself writes.
     fn origin(&self) -> Origin<'_> {
-        Origin {
-            job: self.actor.job.as_str(),
-            checkpoint: self.id,
-            attempt: self.actor.attempt,
-            ..Origin::default()
-        }
+        Origin::of(&self.actor.job, self.id, self.actor.attempt)
     }
 }
 
@@ -91,13 +86,7 @@ impl MemoryWriter {
         index: u32,
         payload: &[u8],
     ) -> Result<(RecordRef, FrameBytes)> {
-        let origin = Origin {
-            operator: self.task.operator.as_str(),
-            subtask: self.task.subtask,
-            state,
-            index,
-            ..self.pending.origin()
-        };
+        let origin = self.pending.origin().within(&self.task, state, index);
         self.pending.actor.store.frame(kind, origin, payload)
     }
 }

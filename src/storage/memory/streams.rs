@@ -5,7 +5,7 @@ use crate::ids::CheckpointId;
 use crate::storage::memory::job::Actor;
 use crate::storage::stream::{
     Place, Realm, Stored, StreamLimits, StreamName, StreamSink, StreamSource, StreamStateHandle,
-    StreamStore,
+    StreamStore, complete, no_location, not_the_hosts, taken,
 };
 
 #[derive(Debug)]
@@ -36,11 +36,6 @@ impl Actor {
     }
 }
 
-fn taken(id: CheckpointId) -> Error {
-    let message = format!("checkpoint {id} has metadata already, or they are being written");
-    Error::new(ErrorKind::Conflict, message)
-}
-
 impl StreamStore for MemoryStreams {
     fn realm(&self) -> Realm {
         Realm::new(self.actor.store.id(), &self.actor.job)
@@ -61,8 +56,7 @@ impl StreamStore for MemoryStreams {
         };
         self.actor.with_hosted(|facts| {
             if !facts.initialized.contains(&id) {
-                let message = format!("checkpoint {id} has no location; the coordinator makes it");
-                return Err(Error::new(ErrorKind::NotFound, message));
+                return Err(no_location(id));
             }
             let is_complete = facts.stored().iter().any(|stored| stored.id == id);
             let is_free =
@@ -92,8 +86,7 @@ impl StreamStore for MemoryStreams {
         self.actor.with_hosted(|facts| {
             let is_complete = facts.stored().iter().any(|stored| stored.id == id);
             if is_complete || facts.hosted.contains_key(&id) {
-                let message = format!("checkpoint {id} is complete");
-                return Err(Error::new(ErrorKind::Conflict, message));
+                return Err(complete(id));
             }
             facts.checkpoint_max = facts.checkpoint_max.max(id);
             facts.initialized.insert(id);
@@ -104,8 +97,7 @@ impl StreamStore for MemoryStreams {
     fn dispose(&self, id: CheckpointId) -> Result<()> {
         self.actor.with_hosted(|facts| {
             if facts.stored().iter().any(|stored| stored.id == id) {
-                let message = format!("checkpoint {id} is the crate's; discard it there");
-                return Err(Error::new(ErrorKind::Conflict, message));
+                return Err(not_the_hosts(id));
             }
             facts.initialized.remove(&id);
             facts.hosted.remove(&id);

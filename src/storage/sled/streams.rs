@@ -10,11 +10,6 @@ use crate::storage::disk::RealDisk;
 use crate::storage::filesystem::streams::{Apart, RecordsElsewhere};
 use crate::storage::sled::backend::{Actor, Backend};
 
-/// A stream of at most so many bytes lies in its handle, as in Flink.
-const THRESHOLD_BYTES: usize = 20_480;
-
-const BUFFER_BYTES: usize = 64 * 1024;
-
 #[derive(Debug)]
 struct Records {
     backend: Arc<dyn Backend>,
@@ -41,7 +36,6 @@ pub(super) fn open(directory: &Path, backend: &Arc<dyn Backend>, actor: &Actor) 
         Arc::new(RealDisk),
         &directory.join("streams"),
         (backend.store(), &actor.job, actor.attempt),
-        [THRESHOLD_BYTES, BUFFER_BYTES],
         records,
     )
 }

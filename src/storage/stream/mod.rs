@@ -42,4 +42,7 @@ pub use views::WorkerStorage;
 pub(crate) use handle::Stored;
 pub(crate) use name::{Realm, StreamName};
 pub(crate) use scope::Place;
-pub(crate) use store::{StreamLimits, StreamSink, StreamSource, StreamStore};
+pub(crate) use store::{
+    StreamLimits, StreamSink, StreamSource, StreamStore, complete, no_location, not_the_hosts,
+    taken,
+};

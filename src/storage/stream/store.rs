@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::storage::stream::{Place, Realm, Stored, StreamName, StreamStateHandle};
 
@@ -83,4 +83,27 @@ pub(crate) trait StreamSource: Send {
 
     /// The file and the offset in it at which the encoded stream begins.
     fn place(&self) -> (std::path::PathBuf, u64);
+}
+
+/// Metadata are written once.
+pub(crate) fn taken(id: CheckpointId) -> Error {
+    let message = format!("checkpoint {id} has metadata already, or they are being written");
+    Error::new(ErrorKind::Conflict, message)
+}
+
+/// A stream needs a location, and only the coordinator makes one.
+pub(crate) fn no_location(id: CheckpointId) -> Error {
+    let message = format!("checkpoint {id} has no location; the coordinator makes it first");
+    Error::new(ErrorKind::NotFound, message)
+}
+
+/// A checkpoint that is complete takes nothing more.
+pub(crate) fn complete(id: CheckpointId) -> Error {
+    Error::new(ErrorKind::Conflict, format!("checkpoint {id} is complete"))
+}
+
+/// A host disposes of its own checkpoints only.
+pub(crate) fn not_the_hosts(id: CheckpointId) -> Error {
+    let message = format!("checkpoint {id} is the crate's; discard it there");
+    Error::new(ErrorKind::Conflict, message)
 }

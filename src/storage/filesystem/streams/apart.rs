@@ -16,7 +16,7 @@ use crate::storage::filesystem::streams::{
     Hosted, StreamFiles, StreamHome, clean_common, garbage_of, host_metadata,
 };
 use crate::storage::filesystem::survey;
-use crate::storage::stream::StreamStore;
+use crate::storage::stream::{StreamStore, complete};
 use crate::sync::{AtomicU64, Ordering};
 
 /// What the owner of the records says.
@@ -63,7 +63,6 @@ impl Apart {
         disk: Arc<dyn Disk>,
         base: &Path,
         (store, job, attempt): (StoreId, &JobId, Attempt),
-        [threshold, buffer]: [usize; 2],
         records: Arc<dyn RecordsElsewhere>,
     ) -> Result<Self> {
         let home = Home {
@@ -72,7 +71,7 @@ impl Apart {
             job: job.clone(),
             store,
             attempt,
-            sizes: Sizes { threshold, buffer: buffer.max(threshold), all_inline: None },
+            sizes: Sizes::default(),
             records,
             seen: AtomicU64::new(0),
             hosted: Mutex::default(),
@@ -213,8 +212,7 @@ impl StreamHome for Home {
         let _order = self.order();
         self.check_newest()?;
         if self.hosted().completed.contains_key(&id) || self.records.is_live(id) {
-            let message = format!("checkpoint {id} is complete");
-            return Err(Error::new(ErrorKind::Conflict, message));
+            return Err(complete(id));
         }
         let dir = self.paths.checkpoint(id);
         // CRASH: an empty directory; its number counts.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::ids::CheckpointId;
 use crate::storage::disk::DiskFile;
 use crate::storage::filesystem::layout::METADATA;
@@ -15,7 +15,7 @@ use crate::storage::filesystem::streams::home::StreamHome;
 use crate::storage::filesystem::streams::sink::{FileSink, check_free};
 use crate::storage::stream::{
     Place, Realm, Stored, StreamLimits, StreamName, StreamSink, StreamSource, StreamStateHandle,
-    StreamStore,
+    StreamStore, not_the_hosts, taken,
 };
 
 /// Bytes that are copied at a time where a file cannot have a second name.
@@ -91,9 +91,7 @@ impl Reservation {
     fn take(home: &Arc<dyn StreamHome>, id: CheckpointId) -> Result<Self> {
         let mut hosted = home.hosted();
         if hosted.completed.contains_key(&id) || !hosted.writing.insert(id) {
-            let message =
-                format!("checkpoint {id} has metadata already, or they are being written");
-            return Err(Error::new(ErrorKind::Conflict, message));
+            return Err(taken(id));
         }
         Ok(Self { home: Arc::clone(home), id })
     }
@@ -201,8 +199,7 @@ impl StreamStore for StreamFiles {
         let _order = home.order();
         home.check_newest()?;
         if home.is_live(id) {
-            let message = format!("checkpoint {id} is the crate's; discard it there");
-            return Err(Error::new(ErrorKind::Conflict, message));
+            return Err(not_the_hosts(id));
         }
         home.release_location(id)?;
         let dir = home.paths().checkpoint(id);

@@ -43,9 +43,7 @@ pub(in crate::storage::filesystem) fn clean_common(
         let names = disk.list(&dir).unwrap_or_default();
         for name in names.iter().filter(|name| may_go(name, realm, place, Some(attempt))) {
             let path = dir.join(name);
-            survey::warn(disk.remove_file(&path).map_err(|error| {
-                crate::storage::filesystem::output::failed("remove", &path, error)
-            }));
+            survey::warn(survey::remove(disk, &path));
         }
     }
 }

@@ -10,7 +10,10 @@ use crate::storage::filesystem::layout::{METADATA, staging};
 use crate::storage::filesystem::output::{Output, failed};
 use crate::storage::filesystem::streams::head;
 use crate::storage::filesystem::streams::home::StreamHome;
-use crate::storage::stream::{Place, Stored, StreamName, StreamSink, StreamStateHandle};
+use crate::storage::filesystem::survey;
+use crate::storage::stream::{
+    Place, Stored, StreamName, StreamSink, StreamStateHandle, complete, no_location,
+};
 
 pub(super) struct FileSink {
     home: Arc<dyn StreamHome>,
@@ -140,7 +143,7 @@ impl FileSink {
 /// `Conflict` when the checkpoint has metadata.
 pub(super) fn check_free(home: &dyn StreamHome, id: CheckpointId, target: &Path) -> Result<()> {
     if home.is_live(id) {
-        return Err(Error::new(ErrorKind::Conflict, format!("checkpoint {id} is complete")));
+        return Err(complete(id));
     }
     match home.disk().open(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -152,16 +155,8 @@ pub(super) fn check_free(home: &dyn StreamHome, id: CheckpointId, target: &Path)
     }
 }
 
-fn no_location(id: CheckpointId) -> Error {
-    let message = format!("checkpoint {id} has no location; the coordinator makes it first");
-    Error::new(ErrorKind::NotFound, message)
-}
-
 fn remove(home: &Arc<dyn StreamHome>, path: &Path) -> Result<()> {
-    match home.disk().remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),
-        _ => Ok(()),
-    }
+    survey::remove(&**home.disk(), path)
 }
 
 impl StreamSink for FileSink {

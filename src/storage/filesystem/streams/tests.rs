@@ -344,9 +344,7 @@ fn a_copy_is_made_where_a_file_cannot_have_a_second_name() {
     let dir = tempfile::tempdir().unwrap();
     let job = JobId::new("job").unwrap();
     let identity = (StoreId([7; 16]), &job, Attempt(1));
-    let sizes = [100, 100];
-    let apart =
-        Apart::open(Arc::new(RealDisk), dir.path(), identity, sizes, Arc::new(NoRecords)).unwrap();
+    let apart = Apart::open(Arc::new(RealDisk), dir.path(), identity, Arc::new(NoRecords)).unwrap();
     assert!(listing(dir.path()).is_empty(), "nothing is made before it is needed");
     let original = dir.path().join("original");
     std::fs::write(&original, bytes(200_000)).unwrap();
