@@ -4,25 +4,23 @@
 //! this alone is the commit point. Then the index learns of it. Nothing here knows what a checkpoint
 //! means.
 
+mod delta;
 mod open;
 mod pending;
 mod read;
+mod segments;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, StoreId};
-use crate::record::{FrameKind, Node, Origin, RecordRef, codec};
+use crate::record::{FrameKind, Node, RecordRef};
 use crate::storage::access::PendingRecords;
 use crate::storage::sled::backend::{Actor, Backend, Change, JobView, OpenReport};
 use crate::storage::sled::directory::{Clean, Current, StoreDir};
-use crate::storage::sled::image::chain;
-use crate::storage::sled::index::{self, IndexCodec};
 use crate::storage::sled::kv::Batch;
 use crate::storage::sled::ledger::Ledger;
-use crate::storage::sled::log::{
-    LogSettings, Place, Segment, SegmentHead, SegmentWriter, Writeback, segment_name,
-};
+use crate::storage::sled::log::{LogSettings, SegmentWriter, Writeback};
 use crate::storage::sled::split::open::Opened;
 use crate::storage::sled::split::pending::SplitPending;
 pub(crate) use crate::storage::sled::split::read::Reader;
@@ -117,258 +115,6 @@ impl SplitStore {
             *used = true;
         }
         Ok(())
-    }
-
-    /// An open segment that nobody else writes.
-    fn checkout(&self) -> Result<SegmentWriter> {
-        self.check_healthy()?;
-        if let Some(writer) = lock(&self.idle).pop() {
-            return Ok(writer);
-        }
-        self.mark_used()?;
-        self.new_segment()
-    }
-
-    fn new_segment(&self) -> Result<SegmentWriter> {
-        let number = self.next_sequence();
-        let path = self.reader.dir.log().join(segment_name(number));
-        let io = |error| Error::io(format!("make {}", path.display()), error);
-        let file = self.reader.dir.disk().create(&path).map_err(io)?;
-        *lock(&self.log_dir_behind) = true;
-        let base = {
-            let mut ledger = lock(&self.ledger);
-            let base_sequence = self.next_sequence();
-            let base = ledger.base(base_sequence);
-            let facts = ledger.segments.entry(number).or_default();
-            facts.open = true;
-            (base_sequence, base)
-        };
-        let (base_sequence, base) = base;
-        let free = self.reader.dir.disk().free_bytes(&self.reader.dir.log()).unwrap_or(0);
-        let head = SegmentHead {
-            store: self.reader.codec.store,
-            base: &base.encode()?,
-            base_sequence,
-            preallocate_max: free / PREALLOCATE_SHARE,
-            segment_bytes: self.settings.segment_bytes,
-        };
-        let segment = Arc::new(Segment::new(number, base.as_of, path.clone(), file));
-        SegmentWriter::new(segment, head)
-    }
-
-    fn checkin(&self, writer: SegmentWriter) {
-        let surplus = {
-            let mut idle = lock(&self.idle);
-            if writer.is_full() || idle.len() >= IDLE_MAX {
-                Some(writer)
-            } else {
-                idle.push(writer);
-                None
-            }
-        };
-        if let Some(writer) = surplus
-            && let Err(error) = self.close_segment(writer)
-        {
-            tracing::warn!(error = %chain(&error), "a segment ends untidily");
-        }
-    }
-
-    /// Ends a segment; its bytes are synced by whoever still needs them.
-    fn close_segment(&self, writer: SegmentWriter) -> Result<()> {
-        let segment = Arc::clone(writer.segment());
-        let closed = writer.close();
-        if let Some(facts) = lock(&self.ledger).segments.get_mut(&segment.number) {
-            facts.open = false;
-        }
-        self.writeback.request(&closed?);
-        Ok(())
-    }
-
-    /// Ends a segment that failed with `error`, which is what the caller has to know.
-    fn give_up(&self, writer: SegmentWriter, error: Error) -> Error {
-        if let Err(second) = self.close_segment(writer) {
-            tracing::warn!(error = %chain(&second), "a segment ends untidily");
-        }
-        error
-    }
-
-    /// Makes segments durable, and the directory if it has new ones.
-    fn sync_segments<'a>(
-        &self,
-        segments: impl Iterator<Item = &'a Arc<Segment>> + Clone,
-    ) -> Result<()> {
-        for segment in segments.clone() {
-            self.poison_on_sync_error(segment.sync())?;
-        }
-        {
-            // Whoever finds the directory synced must not be ahead of the sync.
-            let mut is_behind = lock(&self.log_dir_behind);
-            if *is_behind {
-                self.reader.dir.disk().sync_dir(&self.reader.dir.log()).map_err(|error| {
-                    self.poisoned.store(true, Ordering::Release);
-                    Error::new(ErrorKind::Poisoned, "syncing the log directory failed")
-                        .with_source(error)
-                })?;
-                *is_behind = false;
-            }
-        }
-        // A base counts once the name of its segment is durable, too.
-        let mut ledger = lock(&self.ledger);
-        for segment in segments {
-            if let Some(facts) = ledger.segments.get_mut(&segment.number) {
-                facts.durable_base = Some(segment.base_as_of);
-            }
-        }
-        Ok(())
-    }
-
-    /// Appends one frame that changes what lives, and makes it durable. The caller holds `delta`
-    /// and ends with `settle_delta`.
-    fn append_delta(
-        &self,
-        kind: FrameKind,
-        origin: &Origin<'_>,
-        payload: &[u8],
-    ) -> Result<(RecordRef, Place)> {
-        let mut writer = self.checkout()?;
-        let segment = Arc::clone(writer.segment());
-        let sequence = {
-            let mut ledger = lock(&self.ledger);
-            let sequence = self.next_sequence();
-            // A base that another thread takes from here on does not claim to contain this.
-            ledger.delta_in_progress = Some(sequence);
-            let facts = ledger.segments.entry(segment.number).or_default();
-            facts.delta_max = facts.delta_max.max(sequence);
-            sequence
-        };
-        let appended = writer
-            .append(kind, origin, sequence, payload, &self.writeback)
-            .and_then(|appended| writer.flush().map(|()| appended));
-        match appended {
-            Ok(appended) => {
-                self.checkin(writer);
-                // After a failed sync nobody can tell whether the frame is durable: the store is
-                // poisoned, and `delta_in_progress` stays, so no base claims to know.
-                self.sync_segments(std::iter::once(&segment))?;
-                Ok(appended)
-            }
-            Err(error) => {
-                let error = self.give_up(writer, error);
-                self.settle_delta(|_| ());
-                Err(error)
-            }
-        }
-    }
-
-    /// Ends `append_delta`: `change` brings the facts up to date.
-    fn settle_delta<R>(&self, change: impl FnOnce(&mut Ledger) -> R) -> R {
-        let mut ledger = lock(&self.ledger);
-        ledger.delta_in_progress = None;
-        change(&mut ledger)
-    }
-
-    /// Removes segments that nothing needs.
-    fn free_segments(&self) {
-        let frees = {
-            let mut ledger = lock(&self.ledger);
-            let frees = ledger.plan_frees();
-            for number in &frees {
-                ledger.segments.remove(number);
-            }
-            frees
-        };
-        // CRASH: what is not removed any more is found without live records by the next open.
-        for number in frees {
-            self.reader.forget(number);
-            let path = self.reader.dir.log().join(segment_name(number));
-            if let Err(error) = self.reader.dir.disk().remove_file(&path) {
-                tracing::warn!(%error, path = %path.display(), "a segment cannot be freed");
-            }
-        }
-    }
-
-    /// The index entries of checkpoints that are about to be forgotten.
-    fn removals(&self, job: &str, live: &[(CheckpointId, RecordRef)]) -> Batch {
-        let mut batch = Batch::new();
-        for (id, record) in live {
-            if let Err(error) = self.removal(job, *id, record, &mut batch) {
-                // What stays behind in the index is never asked for, and goes with its rebuild.
-                tracing::warn!(error = %chain(&error), %id, "the index keeps a dropped checkpoint");
-            }
-        }
-        batch
-    }
-
-    fn removal(
-        &self,
-        job: &str,
-        id: CheckpointId,
-        record: &RecordRef,
-        batch: &mut Batch,
-    ) -> Result<()> {
-        let kv = self.reader.index();
-        IndexCodec::remove_live(&*kv, job, id, batch)?;
-        let commit = self.reader.node(record)?;
-        for manifest in &commit.refs {
-            for chunk in self.reader.node(manifest)?.refs {
-                batch.push((index::chunk_key(chunk.id), None));
-            }
-            IndexCodec::remove_node(&*kv, manifest.id, batch)?;
-        }
-        IndexCodec::remove_node(&*kv, record.id, batch)
-    }
-
-    fn drop_live(&self, actor: &Actor, ids: &[CheckpointId]) -> Result<()> {
-        let job = actor.job.as_str();
-        let live: Vec<_> = {
-            let ledger = lock(&self.ledger);
-            let Some(facts) = ledger.jobs.get(job) else {
-                return Ok(());
-            };
-            let record = |id: &CheckpointId| Some((*id, facts.live.get(id)?.record));
-            ids.iter().filter_map(record).collect()
-        };
-        if live.is_empty() {
-            return Ok(());
-        }
-        let mut batch = self.removals(job, &live);
-        let records: Vec<u64> = live.iter().map(|(_, record)| record.id).collect();
-        let mut payload = Vec::new();
-        codec::encode_list(&records, &mut payload)?;
-        let sequence = self.delta_frame(FrameKind::Drop, actor, &payload)?;
-        // CRASH: the drop is durable; the index on disk is behind and is rebuilt.
-        self.settle_delta(|ledger| {
-            for (id, _) in &live {
-                ledger.remove_live(job, *id);
-            }
-        });
-        self.applied(sequence, &mut batch)?;
-        self.reader.with_index(|kv| kv.apply(batch.clone()))?;
-        self.free_segments();
-        Ok(())
-    }
-
-    /// Returns the sequence number of the frame.
-    fn delta_frame(&self, kind: FrameKind, actor: &Actor, payload: &[u8]) -> Result<u64> {
-        let origin =
-            Origin { job: actor.job.as_str(), attempt: actor.attempt, ..Origin::default() };
-        Ok(self.append_delta(kind, &origin, payload)?.0.id)
-    }
-
-    /// Says in `batch` that the index then holds every delta up to this one. The caller holds `delta`
-    /// and has settled this one.
-    fn applied(&self, sequence: u64, batch: &mut Batch) -> Result<()> {
-        let facts = lock(&self.ledger).checksum().ok();
-        self.reader.codec.applied(sequence, facts, batch)
-    }
-
-    /// Brings the index entry of a job up to date.
-    fn index_job(&self, job: &str, sequence: u64) -> Result<()> {
-        let facts = lock(&self.ledger).job(job).clone();
-        let mut batch = Batch::new();
-        self.reader.codec.job(job, &facts, &mut batch)?;
-        self.applied(sequence, &mut batch)?;
-        self.reader.with_index(|kv| kv.apply(batch.clone()))
     }
 }
 

@@ -1,0 +1,134 @@
+//! The segments of an open log: who writes which, when they are durable, when they are given back.
+
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::sled::image::chain;
+use crate::storage::sled::log::{Segment, SegmentHead, SegmentWriter, segment_name};
+use crate::storage::sled::split::{IDLE_MAX, PREALLOCATE_SHARE, SplitStore, lock};
+use crate::sync::Ordering;
+
+impl SplitStore {
+    /// An open segment that nobody else writes.
+    pub(super) fn checkout(&self) -> Result<SegmentWriter> {
+        self.check_healthy()?;
+        if let Some(writer) = lock(&self.idle).pop() {
+            return Ok(writer);
+        }
+        self.mark_used()?;
+        self.new_segment()
+    }
+
+    pub(super) fn new_segment(&self) -> Result<SegmentWriter> {
+        let number = self.next_sequence();
+        let path = self.reader.dir.log().join(segment_name(number));
+        let io = |error| Error::io(format!("make {}", path.display()), error);
+        let file = self.reader.dir.disk().create(&path).map_err(io)?;
+        *lock(&self.log_dir_behind) = true;
+        let base = {
+            let mut ledger = lock(&self.ledger);
+            let base_sequence = self.next_sequence();
+            let base = ledger.base(base_sequence);
+            let facts = ledger.segments.entry(number).or_default();
+            facts.open = true;
+            (base_sequence, base)
+        };
+        let (base_sequence, base) = base;
+        let free = self.reader.dir.disk().free_bytes(&self.reader.dir.log()).unwrap_or(0);
+        let head = SegmentHead {
+            store: self.reader.codec.store,
+            base: &base.encode()?,
+            base_sequence,
+            preallocate_max: free / PREALLOCATE_SHARE,
+            segment_bytes: self.settings.segment_bytes,
+        };
+        let segment = Arc::new(Segment::new(number, base.as_of, path.clone(), file));
+        SegmentWriter::new(segment, head)
+    }
+
+    pub(super) fn checkin(&self, writer: SegmentWriter) {
+        let surplus = {
+            let mut idle = lock(&self.idle);
+            if writer.is_full() || idle.len() >= IDLE_MAX {
+                Some(writer)
+            } else {
+                idle.push(writer);
+                None
+            }
+        };
+        if let Some(writer) = surplus
+            && let Err(error) = self.close_segment(writer)
+        {
+            tracing::warn!(error = %chain(&error), "a segment ends untidily");
+        }
+    }
+
+    /// Ends a segment; its bytes are synced by whoever still needs them.
+    pub(super) fn close_segment(&self, writer: SegmentWriter) -> Result<()> {
+        let segment = Arc::clone(writer.segment());
+        let closed = writer.close();
+        if let Some(facts) = lock(&self.ledger).segments.get_mut(&segment.number) {
+            facts.open = false;
+        }
+        self.writeback.request(&closed?);
+        Ok(())
+    }
+
+    /// Ends a segment that failed with `error`, which is what the caller has to know.
+    pub(super) fn give_up(&self, writer: SegmentWriter, error: Error) -> Error {
+        if let Err(second) = self.close_segment(writer) {
+            tracing::warn!(error = %chain(&second), "a segment ends untidily");
+        }
+        error
+    }
+
+    /// Makes segments durable, and the directory if it has new ones.
+    pub(super) fn sync_segments<'a>(
+        &self,
+        segments: impl Iterator<Item = &'a Arc<Segment>> + Clone,
+    ) -> Result<()> {
+        for segment in segments.clone() {
+            self.poison_on_sync_error(segment.sync())?;
+        }
+        {
+            // Whoever finds the directory synced must not be ahead of the sync.
+            let mut is_behind = lock(&self.log_dir_behind);
+            if *is_behind {
+                self.reader.dir.disk().sync_dir(&self.reader.dir.log()).map_err(|error| {
+                    self.poisoned.store(true, Ordering::Release);
+                    Error::new(ErrorKind::Poisoned, "syncing the log directory failed")
+                        .with_source(error)
+                })?;
+                *is_behind = false;
+            }
+        }
+        // A base counts once the name of its segment is durable, too.
+        let mut ledger = lock(&self.ledger);
+        for segment in segments {
+            if let Some(facts) = ledger.segments.get_mut(&segment.number) {
+                facts.durable_base = Some(segment.base_as_of);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes segments that nothing needs.
+    pub(super) fn free_segments(&self) {
+        let frees = {
+            let mut ledger = lock(&self.ledger);
+            let frees = ledger.plan_frees();
+            for number in &frees {
+                ledger.segments.remove(number);
+            }
+            frees
+        };
+        // CRASH: what is not removed any more is found without live records by the next open.
+        for number in frees {
+            self.reader.forget(number);
+            let path = self.reader.dir.log().join(segment_name(number));
+            if let Err(error) = self.reader.dir.disk().remove_file(&path) {
+                tracing::warn!(%error, path = %path.display(), "a segment cannot be freed");
+            }
+        }
+    }
+}
