@@ -20,7 +20,9 @@ use crate::limits::SLED_VALUE_BYTES_MAX;
 use crate::record::frame::FIXED_BYTES;
 use crate::record::{Frame, FrameHeader, FrameKind, Node, Origin, RecordRef, codec};
 use crate::storage::sled::kv::{Batch, Kv};
-use crate::storage::sled::ledger::{JobFacts, Ledger, Live, Usage};
+use crate::storage::sled::ledger::{JobFacts, Ledger, Live};
+use crate::storage::sled::log::Place;
+use crate::storage::sled::records::{Children, Records};
 
 /// Payload bytes of one part: the names of the origin are left out there.
 const PART_BYTES: usize = SLED_VALUE_BYTES_MAX - FIXED_BYTES;
@@ -35,7 +37,6 @@ struct JobEntry {
 #[derive(Debug, Serialize, Deserialize)]
 struct LiveEntry {
     record: RecordRef,
-    usage: Vec<Usage>,
 }
 
 /// How far an index is.
@@ -148,6 +149,29 @@ impl IndexCodec {
         codec::decode(self.check(FrameKind::ChunkPlace, 0, &value)?)
     }
 
+    /// All commits, manifests and chunks of an index over a log, none of them needed yet. What it does
+    /// not hold whole is left out: reading it fails, and it is not kept.
+    pub(crate) fn read_records(&self, kv: &dyn Kv) -> Result<Records> {
+        let mut records = Records::default();
+        for (id, place) in self.read_chunks::<Place>(kv)? {
+            records.add_chunk(id, place);
+        }
+        for parts in by_key(kv.scan_prefix(b"n")?, 4) {
+            let Ok(bytes) = self.join(FrameKind::Part, &parts) else { continue };
+            let Ok(Frame { header, payload }) = Frame::decode(&bytes) else { continue };
+            let Some(node) = Node::decode(payload) else { continue };
+            let ids = node.refs.iter().map(|record| record.id).collect();
+            let children = match header.kind {
+                FrameKind::Commit => Children::Manifests(ids),
+                _ => Children::Chunks(ids),
+            };
+            // Where in its segment a node lies, nobody has to know.
+            let place = Place { segment: header.incarnation, offset: 0, len: header.frame_len() };
+            records.add_node(header.id, place, children);
+        }
+        Ok(records)
+    }
+
     /// Every chunk's place.
     pub(crate) fn read_chunks<P: DeserializeOwned>(&self, kv: &dyn Kv) -> Result<Vec<(u64, P)>> {
         let entries = kv.scan_prefix(b"c")?;
@@ -207,7 +231,7 @@ impl IndexCodec {
     }
 
     pub(crate) fn live(&self, job: &str, live: &Live, batch: &mut Batch) -> Result<()> {
-        let entry = LiveEntry { record: live.record, usage: live.usage.clone() };
+        let entry = LiveEntry { record: live.record };
         let mut payload = Vec::new();
         codec::encode_into(&entry, &mut payload)?;
         let key = live_key(job, live.record.checkpoint);
@@ -236,13 +260,13 @@ impl IndexCodec {
     pub(crate) fn read_known(&self, kv: &dyn Kv) -> Result<Option<(Applied, Ledger)>> {
         let Some(applied) = self.read_applied(kv)? else { return Ok(None) };
         let ledger = self.read_ledger(kv)?;
-        if applied.facts.is_some() && applied.facts != ledger.checksum().ok() {
+        if applied.facts.is_some() && applied.facts != Some(ledger.checksum()) {
             return Err(Error::new(ErrorKind::Corrupt, "entries of the index are missing or old"));
         }
         Ok(Some((applied, ledger)))
     }
 
-    /// Reads the facts back: jobs, live checkpoints and the usage of segments.
+    /// Reads the facts back: jobs and live checkpoints.
     pub(crate) fn read_ledger(&self, kv: &dyn Kv) -> Result<Ledger> {
         let mut ledger = Ledger::default();
         for (job, parts) in by_owner(kv.scan_prefix(b"j")?, 4)? {
@@ -258,7 +282,7 @@ impl IndexCodec {
             for parts in by_key(kv.scan_prefix(&prefix)?, 4) {
                 let entry: LiveEntry = codec::decode(&self.join(FrameKind::Live, &parts)?)?;
                 let id = entry.record.checkpoint;
-                ledger.add_live(&job, id, Live { record: entry.record, usage: entry.usage });
+                ledger.add_live(&job, id, Live { record: entry.record });
             }
         }
         Ok(ledger)

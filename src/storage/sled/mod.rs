@@ -14,6 +14,7 @@ mod ledger;
 mod log;
 mod owner;
 mod placed;
+mod records;
 mod split;
 mod streams;
 mod view;

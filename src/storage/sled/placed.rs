@@ -313,7 +313,7 @@ impl PendingRecords for Arc<PlacedPending> {
         let origin =
             Origin { job, checkpoint: self.id, attempt: self.actor.attempt, ..Origin::default() };
         let (record, frame) = store.frame(FrameKind::Commit, origin, &node.encode()?)?;
-        let live = Live { record, usage: Vec::new() };
+        let live = Live { record };
         store.codec.node(record.id, &frame, &mut batch)?;
         store.codec.live(job, &live, &mut batch)?;
         batch.extend(store.job_batch(job)?);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::record::{FrameKind, Origin, RecordRef, codec};
 use crate::storage::sled::backend::Actor;
@@ -50,6 +50,30 @@ impl SplitStore {
                 Err(error)
             }
         }
+    }
+
+    /// Makes known what the live checkpoints depend on, if it is not yet. The caller holds `delta`.
+    pub(super) fn load_records(&self) -> Result<()> {
+        if lock(&self.ledger).records.is_some() {
+            return Ok(());
+        }
+        let live: Vec<u64> = {
+            let ledger = lock(&self.ledger);
+            let live = ledger.jobs.values().flat_map(|facts| facts.live.values());
+            live.map(|live| live.record.id).collect()
+        };
+        let mut records = self.reader.with_index(|kv| {
+            let records = self.reader.codec.read_records(kv)?;
+            // What an index in files lacks the log may hold: it must not be taken for free.
+            if kv.is_in_files() && !live.iter().all(|id| records.is_whole(*id)) {
+                let message = "the index lacks records of live checkpoints";
+                return Err(Error::new(ErrorKind::Corrupt, message));
+            }
+            Ok(records)
+        })?;
+        live.iter().for_each(|id| records.retain(*id));
+        lock(&self.ledger).records = Some(records);
+        Ok(())
     }
 
     /// Ends `append_delta`: `change` brings the facts up to date.
@@ -103,6 +127,7 @@ impl SplitStore {
         if live.is_empty() {
             return Ok(());
         }
+        self.load_records()?;
         let mut batch = self.removals(job, &live);
         let records: Vec<u64> = live.iter().map(|(_, record)| record.id).collect();
         let mut payload = Vec::new();
@@ -110,8 +135,11 @@ impl SplitStore {
         let sequence = self.delta_frame(FrameKind::Drop, actor, &payload)?;
         // CRASH: the drop is durable; the index on disk is behind and is rebuilt.
         self.settle_delta(|ledger| {
-            for (id, _) in &live {
+            for (id, record) in &live {
                 ledger.remove_live(job, *id);
+                if let Some(records) = &mut ledger.records {
+                    records.release(record.id);
+                }
             }
         });
         self.applied(sequence, &mut batch)?;
@@ -135,8 +163,8 @@ impl SplitStore {
     /// Says in `batch` that the index then holds every delta up to this one. The caller holds `delta`
     /// and has settled this one.
     pub(super) fn applied(&self, sequence: u64, batch: &mut Batch) -> Result<()> {
-        let facts = lock(&self.ledger).checksum().ok();
-        self.reader.codec.applied(sequence, facts, batch)
+        let facts = lock(&self.ledger).checksum();
+        self.reader.codec.applied(sequence, Some(facts), batch)
     }
 
     /// Brings the index entry of a job up to date.

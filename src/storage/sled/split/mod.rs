@@ -193,7 +193,7 @@ impl Backend for SplitStore {
         let sequence = self.sequence.load(Ordering::Acquire);
         let (jobs, facts) = {
             let ledger = lock(&self.ledger);
-            (ledger.jobs.clone(), ledger.checksum().ok())
+            (ledger.jobs.clone(), Some(ledger.checksum()))
         };
         let mut batch = Batch::new();
         self.reader.codec.applied(sequence, facts, &mut batch)?;

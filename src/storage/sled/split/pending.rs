@@ -10,9 +10,11 @@ use crate::record::{FrameHeader, FrameKind, Node, Origin, RecordRef};
 use crate::storage::access::{PendingRecords, RecordWriter};
 use crate::storage::sled::backend::{Actor, Backend, check_commit};
 use crate::storage::sled::image::chain;
+use crate::storage::sled::image::ids;
 use crate::storage::sled::kv::Batch;
-use crate::storage::sled::ledger::{Live, Usage};
+use crate::storage::sled::ledger::Live;
 use crate::storage::sled::log::{Place, Segment, SegmentWriter};
+use crate::storage::sled::records::Children;
 use crate::storage::sled::split::{SplitStore, lock};
 
 /// What one task wrote.
@@ -103,16 +105,20 @@ impl PendingRecords for Arc<SplitPending> {
             Origin { job, checkpoint: self.id, attempt: self.actor.attempt, ..Origin::default() };
         let (record, place) = store.append_delta(FrameKind::Commit, &origin, &payload)?;
         // The checkpoint is complete. What follows only makes it quick to find.
-        let mut usage = BTreeMap::from([(place.segment, place.len)]);
-        for task in &tasks {
-            let places = task.chunks.iter().map(|(_, place)| place);
-            for place in places.chain([&task.manifest_place]) {
-                *usage.entry(place.segment).or_insert(0) += place.len;
-            }
-        }
-        let usage = usage.into_iter().map(|(segment, bytes)| Usage { segment, bytes }).collect();
-        let live = Live { record, usage };
+        let live = Live { record };
         let facts = store.settle_delta(|ledger| {
+            if let Some(records) = &mut ledger.records {
+                for task in &tasks {
+                    let chunks = task.chunks.iter().map(|(id, place)| {
+                        records.add_chunk(*id, *place);
+                        *id
+                    });
+                    let children = Children::Chunks(chunks.collect());
+                    records.add_node(task.manifest.id, task.manifest_place, children);
+                }
+                records.add_node(record.id, place, Children::Manifests(ids(node)));
+                records.retain(record.id);
+            }
             ledger.add_live(job, self.id, live.clone());
             ledger.job(job).clone()
         });

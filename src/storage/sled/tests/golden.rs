@@ -9,7 +9,7 @@ use crate::record::{Frame, FrameHeader, FrameKind, RecordRef};
 use crate::storage::filesystem::Savepoints;
 use crate::storage::sled::index::IndexCodec;
 use crate::storage::sled::kv::Batch;
-use crate::storage::sled::ledger::{Base, BaseJob, JobFacts, Live, Usage};
+use crate::storage::sled::ledger::{Base, BaseJob, JobFacts, Live};
 use crate::storage::sled::log::Place;
 
 use super::*;
@@ -47,7 +47,7 @@ fn made(kind: FrameKind) -> Batch {
         FrameKind::Live => {
             let mut record = RecordRef::unreadable(17, CheckpointId(8));
             record.digest = [1; 16];
-            let live = Live { record, usage: vec![Usage { segment: 4, bytes: 5 }] };
+            let live = Live { record };
             CODEC.live("job", &live, &mut batch)
         }
         _ => CODEC.applied(6, Some(7), &mut batch),
@@ -85,9 +85,6 @@ fn frozen(kind: FrameKind) -> Option<(&'static str, &'static str)> {
                 "00000000ffffffffffffffff00000000", // attempt, subtask, index, names
                 "0000000000000000",                 // payload length and checksum
                 "01010101010101010101010101010101", // digest
-                "0100000000000000",                 // segments
-                "0400000000000000",                 // segment
-                "0500000000000000",                 // bytes
             ),
         )),
         FrameKind::Applied => Some(("61", "060000000000000007000000")),
