@@ -40,14 +40,9 @@ pub(crate) struct SegmentUse {
 /// Records that are not needed any more, and were forgotten.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Unneeded {
-    pub(crate) nodes: Vec<u64>,
+    /// With the lengths of their frames.
+    pub(crate) nodes: Vec<(u64, u64)>,
     pub(crate) chunks: Vec<u64>,
-}
-
-impl Unneeded {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.nodes.is_empty() && self.chunks.is_empty()
-    }
 }
 
 /// All records that a store's live checkpoints depend on.
@@ -110,7 +105,7 @@ impl Records {
         }
         let Some(node) = self.nodes.remove(&id) else { return };
         self.unused(node.place);
-        unneeded.nodes.push(id);
+        unneeded.nodes.push((id, node.place.len));
         match node.children {
             Children::Manifests(ids) => {
                 ids.iter().for_each(|id| self.release_node(*id, unneeded));
@@ -236,11 +231,11 @@ mod tests {
         assert_eq!(records.bytes(), 324);
         assert_eq!(records.in_segment(2), SegmentUse { records: 1, bytes: 100 });
         let unneeded = records.release(10);
-        assert_eq!(unneeded, Unneeded { nodes: vec![10, 11], chunks: vec![1] });
+        assert_eq!(unneeded, Unneeded { nodes: vec![(10, 5), (11, 7)], chunks: vec![1] });
         assert_eq!(records.in_segment(1), SegmentUse::default());
         assert_eq!(records.in_segment(2).records, 1);
         let unneeded = records.release(20);
-        assert_eq!(unneeded, Unneeded { nodes: vec![20, 21], chunks: vec![2, 3] });
+        assert_eq!(unneeded, Unneeded { nodes: vec![(20, 5), (21, 7)], chunks: vec![2, 3] });
         assert_eq!(records, Records::default());
     }
 
@@ -248,9 +243,9 @@ mod tests {
     fn a_hold_on_a_dropped_checkpoint_keeps_all_of_it() {
         let mut records = two();
         records.retain(10);
-        assert!(records.release(10).is_empty());
+        assert_eq!(records.release(10), Unneeded::default());
         assert_eq!(records.place(1), Some(place(1, 0, 100)));
-        assert!(!records.release(10).is_empty());
+        assert_ne!(records.release(10), Unneeded::default());
         assert_eq!(records.place(1), None);
     }
 
@@ -259,7 +254,7 @@ mod tests {
         let mut records = two();
         records.add_node(30, place(4, 0, 5), Children::Manifests([11].into()));
         records.retain(30);
-        assert!(records.release(10).nodes == [10]);
+        assert_eq!(records.release(10).nodes, [(10, 5)]);
         assert_eq!(records.place(1), Some(place(1, 0, 100)));
         assert_eq!(records.release(30).chunks, [1]);
     }
@@ -281,7 +276,7 @@ mod tests {
         records.retain(10);
         assert!(!records.is_whole(10) && two().is_whole(10));
         assert_eq!(records.bytes(), 10);
-        assert_eq!(records.release(10).nodes, [10, 12]);
+        assert_eq!(records.release(10).nodes, [(10, 5), (12, 5)]);
     }
 
     proptest! {
