@@ -194,6 +194,14 @@ impl Image {
                 self.delta(header, place, Delta::Finish(body));
             }
             FrameKind::Attempt => self.delta(header, place, Delta::Attempt),
+            FrameKind::Pin => {
+                let (pinned, record) = payload
+                    .split_first()
+                    .and_then(|(pinned, record)| Some((*pinned == 1, record.try_into().ok()?)))
+                    .ok_or_else(|| Error::new(ErrorKind::Corrupt, "a pin ends early"))?;
+                let record = u64::from_le_bytes(record);
+                self.delta(header, place, Delta::Pin { record, pinned });
+            }
             _ => {}
         }
         Ok(())

@@ -141,6 +141,11 @@ pub(crate) enum Delta {
     /// Ids of the commit records that live no longer.
     Drop(Vec<u64>),
     Finish(Option<Vec<u8>>),
+    /// Retention leaves the checkpoint of commit record `record` alone, or no longer.
+    Pin {
+        record: u64,
+        pinned: bool,
+    },
 }
 
 /// A delta of one job, found at a sequence number.
@@ -240,7 +245,7 @@ impl Ledger {
         for delta in deltas.into_iter().filter(|delta| delta.sequence > as_of) {
             let facts = resolved.jobs.entry(delta.job).or_default();
             match delta.delta {
-                Delta::Attempt => {}
+                Delta::Attempt | Delta::Pin { .. } => {}
                 Delta::Commit(record) => {
                     facts.live.insert(record.id, record.checkpoint);
                 }

@@ -69,7 +69,10 @@ fn frozen(kind: FrameKind) -> Option<(&'static str, &'static str)> {
         | FrameKind::Drop
         | FrameKind::Finish
         | FrameKind::Table
-        | FrameKind::HostMetadata => None,
+        | FrameKind::HostMetadata
+        | FrameKind::Pin
+        | FrameKind::Footer
+        | FrameKind::Group => None,
         FrameKind::ChunkPlace => {
             Some(("630000000000000003", "040000000000000005000000000000000600000000000000"))
         }
