@@ -13,7 +13,7 @@ use crate::storage::sled::backend::{Actor, check_commit};
 use crate::storage::sled::image::chain;
 use crate::storage::sled::kv::Batch;
 use crate::storage::sled::ledger::{Ledger, Live};
-use crate::storage::sled::log::{Place, SegmentWriter};
+use crate::storage::sled::log::SegmentWriter;
 use crate::storage::sled::records::Unneeded;
 use crate::storage::sled::split::commit::{CommitRequest, CommitWritten};
 use crate::storage::sled::split::{SplitStore, lock};
@@ -287,10 +287,4 @@ impl SplitStore {
         lock(&self.ledger).records = Some(records);
         Ok(())
     }
-}
-
-/// Where a frame lies that stands in the payload of another.
-pub(super) fn within(outer: Place, payload_len: usize, offset: u64, len: u64) -> Place {
-    let start = outer.offset + outer.len.saturating_sub(payload_len as u64);
-    Place { segment: outer.segment, offset: start + offset, len }
 }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, JobId, StoreId};
 use crate::message::CheckpointType;
-use crate::record::{FrameKind, Node, RecordRef};
+use crate::record::{Node, RecordRef};
 use crate::storage::access::PendingRecords;
 use crate::storage::sled::backend::{Actor, Backend, Change, JobView, OpenReport};
 use crate::storage::sled::directory::{Clean, Current, StoreDir};
