@@ -76,6 +76,8 @@ kinds! {
     Table = 14,
     /// The beginning of metadata that a host wrote itself (in files only).
     HostMetadata = 15,
+    /// A checkpoint that retention leaves alone from now on, or no longer.
+    Pin = 16,
 }
 
 /// Where a record comes from.

@@ -164,6 +164,7 @@ fn frozen(kind: FrameKind) -> (u8, Option<String>) {
         FrameKind::Applied => (13, None),
         FrameKind::Table => (14, None),
         FrameKind::HostMetadata => (15, None),
+        FrameKind::Pin => (16, None),
     }
 }
 

@@ -192,6 +192,7 @@ impl Image {
                     .and_then(|(set, body)| (*set == 1).then(|| body.to_vec()));
                 self.delta(header, place, Delta::Finish(body));
             }
+            FrameKind::Pin => self.delta(header, place, Delta::decode_pin(payload)?),
             FrameKind::Attempt => self.delta(header, place, Delta::Attempt),
             _ => {}
         }
@@ -237,7 +238,8 @@ impl Image {
                 live: BTreeMap::new(),
             };
             for (record, id) in facts.live {
-                let (live, damage) = self.live((record, id), codec, &mut batch);
+                let (mut live, damage) = self.live((record, id), codec, &mut batch);
+                live.pinned = facts.pinned.contains(&record);
                 broken.extend(damage.map(|error| (job.clone(), id, chain(&error))));
                 codec.live(&job, &live, &mut batch)?;
                 ledger.add_live(&job, id, live);
@@ -270,7 +272,7 @@ impl Image {
             Err(error) => (RecordRef::unreadable(id, checkpoint), Some(error)),
         };
         let usage = usage.into_iter().map(|(segment, bytes)| Usage { segment, bytes }).collect();
-        (Live { record, usage }, damage)
+        (Live { record, usage, pinned: false }, damage)
     }
 
     fn manifest(

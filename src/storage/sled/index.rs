@@ -36,6 +36,7 @@ struct JobEntry {
 struct LiveEntry {
     record: RecordRef,
     usage: Vec<Usage>,
+    pinned: bool,
 }
 
 /// How far an index is.
@@ -207,7 +208,8 @@ impl IndexCodec {
     }
 
     pub(crate) fn live(&self, job: &str, live: &Live, batch: &mut Batch) -> Result<()> {
-        let entry = LiveEntry { record: live.record, usage: live.usage.clone() };
+        let entry =
+            LiveEntry { record: live.record, usage: live.usage.clone(), pinned: live.pinned };
         let mut payload = Vec::new();
         codec::encode_into(&entry, &mut payload)?;
         let key = live_key(job, live.record.checkpoint);
@@ -258,7 +260,8 @@ impl IndexCodec {
             for parts in by_key(kv.scan_prefix(&prefix)?, 4) {
                 let entry: LiveEntry = codec::decode(&self.join(FrameKind::Live, &parts)?)?;
                 let id = entry.record.checkpoint;
-                ledger.add_live(&job, id, Live { record: entry.record, usage: entry.usage });
+                let LiveEntry { record, usage, pinned } = entry;
+                ledger.add_live(&job, id, Live { record, usage, pinned });
             }
         }
         Ok(ledger)

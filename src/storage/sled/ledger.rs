@@ -3,13 +3,14 @@
 //! Pure: no I/O, no lock. It decides which checkpoints count when a log is read back
 //! ([`Ledger::resolve`]) and which segments nothing refers to any more ([`Ledger::plan_frees`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId};
 use crate::record::{RecordRef, codec};
+use crate::storage::access::pinned_is_kept;
 
 /// Bytes of live records in one segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +24,7 @@ pub(crate) struct Usage {
 pub(crate) struct Live {
     pub(crate) record: RecordRef,
     pub(crate) usage: Vec<Usage>,
+    pub(crate) pinned: bool,
 }
 
 /// What the store knows of one job.
@@ -33,6 +35,24 @@ pub(crate) struct JobFacts {
     pub(crate) checkpoint_max: CheckpointId,
     pub(crate) finish: Option<Vec<u8>>,
     pub(crate) live: BTreeMap<CheckpointId, Live>,
+}
+
+impl JobFacts {
+    /// The commit records of pinned checkpoints.
+    fn pinned(&self) -> impl Iterator<Item = u64> {
+        self.live.values().filter(|live| live.pinned).map(|live| live.record.id)
+    }
+
+    /// The live checkpoint with this id; `None` when there is none.
+    ///
+    /// # Errors
+    /// `Conflict` when it is pinned.
+    pub(crate) fn droppable(&self, id: CheckpointId) -> Result<Option<RecordRef>> {
+        match self.live.get(&id) {
+            Some(live) if live.pinned => Err(pinned_is_kept(id)),
+            live => Ok(live.map(|live| live.record)),
+        }
+    }
 }
 
 /// What one segment holds.
@@ -68,6 +88,8 @@ pub(crate) struct BaseJob {
     pub(crate) finish: Option<Vec<u8>>,
     /// The live checkpoints and their commit records.
     pub(crate) live: Vec<(CheckpointId, u64)>,
+    /// The commit records of those of them that are pinned.
+    pub(crate) pinned: Vec<u64>,
 }
 
 /// The state of the store as of a sequence number.
@@ -100,7 +122,29 @@ pub(crate) enum Delta {
     Commit(RecordRef),
     /// Ids of the commit records that live no longer.
     Drop(Vec<u64>),
+    /// The id of a commit record, and whether it is pinned from now on.
+    Pin(u64, bool),
     Finish(Option<Vec<u8>>),
+}
+
+impl Delta {
+    /// The payload of a Pin frame.
+    pub(crate) fn encode_pin(record: u64, pinned: bool) -> Vec<u8> {
+        [[u8::from(pinned)].as_slice(), &record.to_le_bytes()].concat()
+    }
+
+    /// # Errors
+    /// `Corrupt` when it has another length, or neither pins nor unpins.
+    pub(crate) fn decode_pin(payload: &[u8]) -> Result<Self> {
+        let corrupt = || Error::new(ErrorKind::Corrupt, "a pin of unknown meaning");
+        let (pinned, record) = payload.split_first().ok_or_else(corrupt)?;
+        let record = u64::from_le_bytes(record.try_into().map_err(|_| corrupt())?);
+        match pinned {
+            0 => Ok(Self::Pin(record, false)),
+            1 => Ok(Self::Pin(record, true)),
+            _ => Err(corrupt()),
+        }
+    }
 }
 
 /// A delta of one job, found at a sequence number.
@@ -125,6 +169,7 @@ impl Ledger {
             checkpoint_max: facts.checkpoint_max,
             finish: facts.finish.clone(),
             live: facts.live.iter().map(|(id, live)| (*id, live.record.id)).collect(),
+            pinned: facts.pinned().collect(),
         });
         Base { as_of: as_of.saturating_sub(1), jobs: jobs.collect() }
     }
@@ -148,6 +193,13 @@ impl Ledger {
         let facts = self.job(job);
         facts.checkpoint_max = facts.checkpoint_max.max(id);
         facts.live.insert(id, live);
+    }
+
+    /// Pins a live checkpoint, or takes the pin back.
+    pub(crate) fn pin(&mut self, job: &str, id: CheckpointId, pinned: bool) {
+        if let Some(live) = self.jobs.get_mut(job).and_then(|facts| facts.live.get_mut(&id)) {
+            live.pinned = pinned;
+        }
     }
 
     /// Forgets a checkpoint and what it uses.
@@ -196,6 +248,7 @@ impl Ledger {
                 facts.checkpoint_max = job.checkpoint_max;
                 facts.finish = job.finish;
                 facts.live = job.live.into_iter().map(|(id, record)| (record, id)).collect();
+                facts.pinned = job.pinned.into_iter().collect();
             }
         }
         deltas.sort_by_key(|delta| delta.sequence);
@@ -207,6 +260,8 @@ impl Ledger {
                     facts.live.insert(record.id, record.checkpoint);
                 }
                 Delta::Drop(ids) => facts.live.retain(|record, _| !ids.contains(record)),
+                Delta::Pin(record, true) => _ = facts.pinned.insert(record),
+                Delta::Pin(record, false) => _ = facts.pinned.remove(&record),
                 Delta::Finish(body) => facts.finish = body,
             }
         }
@@ -222,6 +277,8 @@ pub(crate) struct ResolvedJob {
     pub(crate) finish: Option<Vec<u8>>,
     /// The commit records of live checkpoints, with their checkpoints.
     pub(crate) live: BTreeMap<u64, CheckpointId>,
+    /// Commit records that are pinned while they live.
+    pub(crate) pinned: BTreeSet<u64>,
 }
 
 /// What a log says about all jobs.
@@ -266,6 +323,7 @@ mod tests {
             checkpoint_max: CheckpointId(9),
             finish: None,
             live: live.iter().map(|id| (CheckpointId(*id), *id)).collect(),
+            pinned: Vec::new(),
         };
         Base { as_of, jobs: vec![job] }
     }
@@ -285,6 +343,20 @@ mod tests {
         let deltas = vec![delta(1, Delta::Commit(record(1))), delta(7, Delta::Commit(record(7)))];
         let resolved = Ledger::resolve(vec![base(3, &[2]), base(0, &[])], deltas);
         assert_eq!(live_ids(&resolved), [2, 7]);
+    }
+
+    #[test]
+    fn a_pin_counts_until_it_is_taken_back_or_its_checkpoint_is_dropped() {
+        let mut pinned = base(3, &[1, 2, 3]);
+        pinned.jobs[0].pinned = vec![1, 2];
+        let deltas = vec![
+            delta(2, Delta::Pin(3, true)),
+            delta(4, Delta::Pin(1, false)),
+            delta(5, Delta::Commit(record(5))),
+            delta(6, Delta::Pin(5, true)),
+        ];
+        let resolved = Ledger::resolve(vec![pinned], deltas);
+        assert_eq!(resolved.jobs["job"].pinned, BTreeSet::from([2, 5]));
     }
 
     #[test]
@@ -321,7 +393,7 @@ mod tests {
     fn dropping_a_checkpoint_returns_its_bytes() {
         let mut ledger = Ledger::default();
         let usage = vec![Usage { segment: 3, bytes: 10 }];
-        ledger.add_live("job", CheckpointId(1), Live { record: record(1), usage });
+        ledger.add_live("job", CheckpointId(1), Live { record: record(1), usage, pinned: false });
         assert_eq!(ledger.segments[&3].live_bytes, 10);
         assert!(ledger.remove_live("job", CheckpointId(1)).is_some());
         assert_eq!(ledger.segments[&3].live_bytes, 0);

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::ids::CheckpointId;
 use crate::record::{FrameKind, Origin, RecordRef, codec};
+use crate::storage::access::nothing_to_pin;
 use crate::storage::sled::backend::Actor;
 use crate::storage::sled::image::chain;
 use crate::storage::sled::index::{self, IndexCodec};
 use crate::storage::sled::kv::Batch;
-use crate::storage::sled::ledger::Ledger;
+use crate::storage::sled::ledger::{Delta, Ledger};
 use crate::storage::sled::log::Place;
 use crate::storage::sled::split::{SplitStore, lock};
 
@@ -97,8 +98,10 @@ impl SplitStore {
             let Some(facts) = ledger.jobs.get(job) else {
                 return Ok(());
             };
-            let record = |id: &CheckpointId| Some((*id, facts.live.get(id)?.record));
-            ids.iter().filter_map(record).collect()
+            let found = |id: &CheckpointId| {
+                facts.droppable(*id).map(|record| Some((*id, record?))).transpose()
+            };
+            ids.iter().filter_map(found).collect::<Result<_>>()?
         };
         if live.is_empty() {
             return Ok(());
@@ -118,6 +121,25 @@ impl SplitStore {
         self.reader.with_index(|kv| kv.apply(batch.clone()))?;
         self.free_segments();
         Ok(())
+    }
+
+    /// Pins a live checkpoint, or takes the pin back. The caller holds `delta`.
+    pub(super) fn pin_live(&self, actor: &Actor, id: CheckpointId, pinned: bool) -> Result<()> {
+        let job = actor.job.as_str();
+        let found = lock(&self.ledger).jobs.get(job).and_then(|facts| facts.live.get(&id).cloned());
+        let mut live = found.ok_or_else(|| nothing_to_pin(id))?;
+        if live.pinned == pinned {
+            return Ok(());
+        }
+        live.pinned = pinned;
+        let payload = Delta::encode_pin(live.record.id, pinned);
+        let sequence = self.delta_frame(FrameKind::Pin, actor, &payload)?;
+        // CRASH: the pin is durable; the index on disk is behind and is rebuilt.
+        self.settle_delta(|ledger| ledger.pin(job, id, pinned));
+        let mut batch = Batch::new();
+        self.reader.codec.live(job, &live, &mut batch)?;
+        self.applied(sequence, &mut batch)?;
+        self.reader.with_index(|kv| kv.apply(batch.clone()))
     }
 
     /// Returns the sequence number of the frame.

@@ -140,6 +140,7 @@ impl Backend for SplitStore {
         let job = actor.job.as_str();
         let sequence = match change {
             Change::Drop(ids) => return self.drop_live(actor, ids),
+            Change::Pin(id, pinned) => return self.pin_live(actor, id, pinned),
             Change::Attempt => {
                 let sequence = self.delta_frame(FrameKind::Attempt, actor, &[])?;
                 self.settle_delta(|ledger| {

@@ -111,7 +111,7 @@ impl PendingRecords for Arc<SplitPending> {
             }
         }
         let usage = usage.into_iter().map(|(segment, bytes)| Usage { segment, bytes }).collect();
-        let live = Live { record, usage };
+        let live = Live { record, usage, pinned: false };
         let facts = store.settle_delta(|ledger| {
             ledger.add_live(job, self.id, live.clone());
             ledger.job(job).clone()
