@@ -14,6 +14,7 @@ use crate::storage::{RecordSource, StoredCheckpoint};
 pub(crate) struct CompletedCheckpoint {
     pub(crate) id: CheckpointId,
     pub(crate) record: RecordRef,
+    pub(crate) pinned: bool,
     pub(crate) metadata: CheckpointMetadata,
     /// One per task, in the order of the operators.
     manifests: Vec<RecordRef>,
@@ -33,7 +34,8 @@ impl CompletedCheckpoint {
             let message = format!("checkpoint {} has {found} manifests for {tasks}", stored.id);
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
-        Ok(Self { id: stored.id, record: stored.record, metadata, manifests: node.refs })
+        let StoredCheckpoint { id, record, pinned } = *stored;
+        Ok(Self { id, record, pinned, metadata, manifests: node.refs })
     }
 
     /// The commit node over the tasks' manifests.

@@ -37,6 +37,8 @@ pub struct CheckpointInfo {
     /// Where a savepoint was just written beside the checkpoints, or found; none for what lies with
     /// the job's checkpoints.
     pub external_pointer: Option<String>,
+    /// It stays until it is unpinned, whatever retention says.
+    pub pinned: bool,
 }
 
 impl CheckpointInfo {
@@ -57,6 +59,7 @@ impl CheckpointInfo {
             operators: operators.collect(),
             properties: metadata.properties.clone(),
             external_pointer: None,
+            pinned: checkpoint.pinned,
         }
     }
 }
@@ -188,32 +191,79 @@ impl Checkpoints {
             id: stored.id,
             // What cannot be read is kept like a savepoint: somebody may still repair it.
             kind: self.load(stored.id).map_or(CheckpointType::Savepoint, |c| c.metadata.kind),
+            pinned: stored.pinned,
         };
         self.storage.access().stored().iter().map(retain).collect()
     }
 
     fn give_up(&self, ids: Vec<CheckpointId>) -> Result<Vec<CheckpointId>> {
-        if !ids.is_empty() {
-            self.discard(&ids)?;
-        }
+        self.discard(&ids)?;
         Ok(ids)
     }
 
-    /// Gives up everything newer than `id`, or all, that a job could go on from; plain savepoints are
-    /// kept. What cannot be read is given up: it lies on a course of events that is.
-    pub(crate) fn discard_after(&self, id: Option<CheckpointId>) -> Result<()> {
+    /// Everything newer than `id`, or all, that a job could go on from; plain savepoints are not among
+    /// it. What cannot be read is: it lies on the same course of events.
+    ///
+    /// # Errors
+    /// `Conflict` when one of them is pinned: a start that goes on from before may not take it.
+    pub(crate) fn course_after(&self, id: Option<CheckpointId>) -> Result<Vec<CheckpointId>> {
         let is_plain =
             |id| self.load(id).is_ok_and(|found| found.metadata.kind == CheckpointType::Savepoint);
-        let newer = self.ids().into_iter().filter(|&other| Some(other) > id);
-        self.give_up(newer.filter(|&id| !is_plain(id)).collect()).map(|_| ())
+        let mut stored = self.storage.access().stored();
+        stored.retain(|stored| Some(stored.id) > id && !is_plain(stored.id));
+        if let Some(stored) = stored.iter().find(|stored| stored.pinned) {
+            let message = format!(
+                "checkpoint {} is pinned, and this start would give it up: unpin it first",
+                stored.id
+            );
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        Ok(stored.iter().map(|stored| stored.id).collect())
     }
 
     /// Forgets checkpoints and frees what only they used. Unknown ids are ignored.
     ///
     /// # Errors
-    /// What the storage answers.
+    /// `Conflict` when one of them is pinned, and then none is forgotten; what the storage answers.
     pub fn discard(&self, ids: &[CheckpointId]) -> Result<()> {
         self.storage.access().drop_checkpoints(ids)
+    }
+
+    /// Pins a completed checkpoint: neither retention, nor the end of the job, nor
+    /// [`discard`](Self::discard) takes it, until it is unpinned. It takes no other checkpoint's
+    /// place. A pin survives what the checkpoint survives.
+    ///
+    /// ```
+    /// # use tidegate::catalog::{CheckpointPlan, Checkpoints};
+    /// # use tidegate::storage::{CheckpointStorage, JobManagerCheckpointStorage};
+    /// # let storage = JobManagerCheckpointStorage::new();
+    /// # let job = tidegate::ids::JobId::new("count")?;
+    /// # let checkpoints = Checkpoints::new(storage.open(&job)?);
+    /// # let commit = |id| checkpoints.begin(id, CheckpointPlan::default())?.commit(&[]);
+    /// let first = commit(checkpoints.next_id())?.id;
+    /// checkpoints.pin(first)?;
+    /// let second = commit(checkpoints.next_id())?.id;
+    /// let third = commit(checkpoints.next_id())?.id;
+    /// assert_eq!(checkpoints.subsume(1)?, [second]);
+    /// assert_eq!(checkpoints.ids(), [first, third]);
+    /// assert!(checkpoints.info(first)?.pinned && checkpoints.discard(&[first]).is_err());
+    /// checkpoints.unpin(first)?;
+    /// assert_eq!(checkpoints.subsume(1)?, [first]);
+    /// # Ok::<_, tidegate::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound` when the storage has no such completed checkpoint; what the storage answers.
+    pub fn pin(&self, id: CheckpointId) -> Result<()> {
+        self.storage.access().pin(id, true)
+    }
+
+    /// Takes the pin of a completed checkpoint back, if it has one.
+    ///
+    /// # Errors
+    /// As [`pin`](Self::pin).
+    pub fn unpin(&self, id: CheckpointId) -> Result<()> {
+        self.storage.access().pin(id, false)
     }
 
     /// Records durably that the job ended, with a word to its next start. The record outlives the

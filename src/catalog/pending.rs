@@ -147,6 +147,7 @@ impl PendingCheckpoint {
             operators: self.plan.operators.clone(),
             properties: self.plan.properties.clone(),
             external_pointer: self.pointer.clone(),
+            pinned: false,
         })
     }
 

@@ -1,8 +1,8 @@
 //! Which completed checkpoints are given up: subsumed by newer ones (Flink:
 //! `CheckpointSubsumeHelper`), or discarded at the end of the job (`CheckpointProperties`).
 //!
-//! Owns both rules as functions of facts. Savepoints belong to the user: neither rule ever gives one
-//! up.
+//! Owns both rules as functions of facts. Savepoints and what is pinned belong to the user: neither
+//! rule ever gives one up.
 
 use crate::config::ExternalizedCheckpointCleanup;
 use crate::ids::CheckpointId;
@@ -27,6 +27,14 @@ pub enum JobStatus {
 pub(crate) struct Retained {
     pub(crate) id: CheckpointId,
     pub(crate) kind: CheckpointType,
+    pub(crate) pinned: bool,
+}
+
+impl Retained {
+    /// Nobody but retention decides about it.
+    fn is_ours(&self) -> bool {
+        !self.kind.is_savepoint() && !self.pinned
+    }
 }
 
 /// What the end of a job discards, oldest first.
@@ -40,7 +48,7 @@ pub(crate) fn plan_end(
 ) -> Vec<CheckpointId> {
     use ExternalizedCheckpointCleanup as Cleanup;
     let mut checkpoints: Vec<_> =
-        stored.iter().filter(|kept| !kept.kind.is_savepoint()).map(|kept| kept.id).collect();
+        stored.iter().filter(|kept| kept.is_ours()).map(|kept| kept.id).collect();
     match (status, cleanup) {
         (JobStatus::Suspended, _)
         | (JobStatus::Canceled, Cleanup::RetainOnCancellation)
@@ -103,7 +111,7 @@ mod tests {
                 'y' => CheckpointType::SyncSavepoint,
                 _ => CheckpointType::Checkpoint,
             };
-            stored.push(Retained { id: CheckpointId(id), kind });
+            stored.push(Retained { id: CheckpointId(id), kind, pinned: false });
             let subsumed = plan_subsumption(&stored, most);
             stored.retain(|checkpoint| !subsumed.contains(&checkpoint.id));
         }
@@ -129,7 +137,8 @@ mod tests {
             _ => CheckpointType::Checkpoint,
         };
         let all = (1..).zip(kinds.chars());
-        all.map(|(id, letter)| Retained { id: CheckpointId(id), kind: kind(letter) }).collect()
+        all.map(|(id, letter)| Retained { id: CheckpointId(id), kind: kind(letter), pinned: false })
+            .collect()
     }
 
     fn numbers(ids: &[CheckpointId]) -> Vec<u64> {

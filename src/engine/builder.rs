@@ -225,10 +225,11 @@ fn load(checkpoints: &Checkpoints, id: CheckpointId) -> Result<CheckpointInfo> {
 /// one; what is left of the checkpoints is discarded by the next start of this kind, or restored by
 /// one of another kind.
 fn forget_what_came_after(checkpoints: &Checkpoints, restored: Option<CheckpointId>) -> Result<()> {
+    let later = checkpoints.course_after(restored)?;
     if checkpoints.finish().is_some() {
         checkpoints.clear_finish()?;
     }
-    checkpoints.discard_after(restored)
+    checkpoints.discard(&later)
 }
 
 fn plan_tasks(operators: &[OperatorSpec]) -> Result<Vec<TaskId>> {

@@ -81,6 +81,8 @@ pub struct CheckpointSummary {
     pub trigger_timestamp: u64,
     /// When the last task had acknowledged.
     pub latest_ack_timestamp: u64,
+    /// It stays until it is unpinned, whatever retention says.
+    pub pinned: bool,
     /// From the trigger to the last acknowledgement.
     pub end_to_end_duration: u64,
     /// All sections.
@@ -147,6 +149,7 @@ impl CheckpointSummary {
             checkpoint_type: info.kind,
             trigger_timestamp: info.timestamp_ms,
             latest_ack_timestamp: info.timestamp_ms.saturating_add(info.duration_ms),
+            pinned: info.pinned,
             end_to_end_duration: info.duration_ms,
             state_size: info.state_bytes,
             num_subtasks,
@@ -157,13 +160,14 @@ impl CheckpointSummary {
         }
     }
 
-    pub(super) fn kind(&self) -> &'static str {
-        match self.checkpoint_type {
+    pub(super) fn kind(&self) -> String {
+        let kind = match self.checkpoint_type {
             CheckpointType::Checkpoint => "checkpoint",
             CheckpointType::FullCheckpoint => "full checkpoint",
             CheckpointType::Savepoint => "savepoint",
             CheckpointType::SyncSavepoint => "synchronous savepoint",
-        }
+        };
+        if self.pinned { format!("{kind}, pinned") } else { kind.to_owned() }
     }
 }
 
@@ -238,7 +242,7 @@ impl ListedJob {
             table.row([
                 checkpoint.id.to_string(),
                 checkpoint.attempt.to_string(),
-                checkpoint.kind().to_owned(),
+                checkpoint.kind(),
                 time(checkpoint.trigger_timestamp),
                 duration(checkpoint.end_to_end_duration),
                 size(checkpoint.state_size),

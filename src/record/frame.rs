@@ -199,7 +199,6 @@ impl<'a> FrameHeader<'a> {
 
     /// The same for a frame in the payload of a group. It says so: when the group's own header is
     /// lost, its frames count for nothing.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the store's writer of groups follows"))]
     pub(crate) fn encode_in_group(&self, out: &mut Vec<u8>) {
         self.encode_at(GROUPED, out);
     }

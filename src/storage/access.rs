@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::config::EffectiveConfig;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, TaskId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
@@ -166,6 +166,19 @@ pub(crate) struct StoredCheckpoint {
     pub(crate) id: CheckpointId,
     /// The commit record.
     pub(crate) record: RecordRef,
+    /// Retention leaves it alone, and dropping it is refused.
+    pub(crate) pinned: bool,
+}
+
+/// A pinned checkpoint is not dropped.
+pub(crate) fn pinned_is_kept(id: CheckpointId) -> Error {
+    let message = format!("checkpoint {id} is pinned: unpin it before it is deleted");
+    Error::new(ErrorKind::Conflict, message)
+}
+
+/// There is nothing to pin.
+pub(crate) fn nothing_to_pin(id: CheckpointId) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no completed checkpoint {id}"))
 }
 
 /// Reads records.
@@ -257,7 +270,16 @@ pub(crate) trait JobAccess: RecordSource {
     fn begin(&self, id: CheckpointId, kind: CheckpointType) -> Result<Arc<dyn PendingRecords>>;
 
     /// Forgets checkpoints, durably, and frees what only they used. Unknown ids are ignored.
+    ///
+    /// # Errors
+    /// `Conflict` when one of them is pinned; then none is forgotten.
     fn drop_checkpoints(&self, ids: &[CheckpointId]) -> Result<()>;
+
+    /// Pins a completed checkpoint, or takes the pin back, durably. Doing so again changes nothing.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such checkpoint.
+    fn pin(&self, id: CheckpointId, pinned: bool) -> Result<()>;
 
     /// Records that the job ended. It outlives the job's checkpoints.
     fn record_finish(&self, body: &[u8]) -> Result<()>;

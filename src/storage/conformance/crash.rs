@@ -36,19 +36,21 @@ enum Operation {
     Complete(u64),
     GiveUp,
     Discard(u64),
+    Pin(u64),
+    Unpin(u64),
     RecordFinish,
     ClearFinish,
     Close,
 }
 
 use Operation::{
-    Begin, ClearFinish, Close, Commit, Complete, Discard, FinishTask, GiveUp, Open, RecordFinish,
-    WriteAll, WriteChunks,
+    Begin, ClearFinish, Close, Commit, Complete, Discard, FinishTask, GiveUp, Open, Pin,
+    RecordFinish, Unpin, WriteAll, WriteChunks,
 };
 
 /// The life of a job: every operation on a pending checkpoint, then checkpoints that replace others,
 /// one that is given up, two ends, and a second start.
-const SCRIPT: [Operation; 22] = [
+const SCRIPT: [Operation; 26] = [
     Open,
     Begin(1),
     WriteChunks(0),
@@ -65,9 +67,13 @@ const SCRIPT: [Operation; 22] = [
     GiveUp,
     RecordFinish,
     ClearFinish,
+    Pin(2),
     Complete(4),
+    Pin(4),
+    Unpin(2),
     Discard(2),
     RecordFinish,
+    Unpin(4),
     Discard(4),
     Close,
     Open,
@@ -194,6 +200,8 @@ fn check(
     let work = open(storage, &job_of(operations))?;
     let mut ids: Vec<u64> = expected.completed.iter().copied().collect();
     work.check_all(&ids)?;
+    let pinned: Vec<u64> = expected.pinned.iter().copied().collect();
+    expect(work.pinned() == pinned, "what is pinned is as it was left")?;
     let access = work.job.access();
     let finish = expected.is_finished.then_some(FINISH_WORD);
     expect(access.finish().as_deref() == finish, "the finish record is as it was left")?;
@@ -218,6 +226,7 @@ fn announce(line: &str) -> Result<()> {
 #[derive(Debug, Default)]
 struct Expected {
     completed: BTreeSet<u64>,
+    pinned: BTreeSet<u64>,
     is_finished: bool,
     /// The highest id that was ever completed.
     highest: u64,
@@ -235,6 +244,8 @@ impl Expected {
                 Discard(id) => {
                     expected.completed.remove(&id);
                 }
+                Pin(id) => _ = expected.pinned.insert(id),
+                Unpin(id) => _ = expected.pinned.remove(&id),
                 RecordFinish => expected.is_finished = true,
                 ClearFinish => expected.is_finished = false,
                 Open | WriteChunks(_) | FinishTask(_) | WriteAll | GiveUp | Close => {}
@@ -287,6 +298,8 @@ impl Process {
                 self.pending = None;
             }
             Discard(id) => self.work()?.discard(&[id])?,
+            Pin(id) => self.work()?.pin(id, true)?,
+            Unpin(id) => self.work()?.pin(id, false)?,
             RecordFinish => self.work()?.job.access().record_finish(FINISH_WORD)?,
             ClearFinish => self.work()?.job.access().clear_finish()?,
             Close => self.work = None,

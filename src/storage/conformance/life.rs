@@ -30,6 +30,36 @@ pub fn discard_removes_exactly_its_own(storage: &dyn CheckpointStorage) -> Resul
     Ok(Verdict::Kept)
 }
 
+/// A pinned checkpoint is not discarded, now and after the next start, until it is unpinned.
+///
+/// # Errors
+/// The first thing that does not hold, or what the storage answers.
+pub fn a_pinned_checkpoint_is_not_discarded(storage: &dyn CheckpointStorage) -> Result<Verdict> {
+    let work = Work::open(storage, "job")?;
+    (1..=3).try_for_each(|id| work.commit(id))?;
+    work.pin(2, true)?;
+    work.pin(2, true)?;
+    work.pin(1, true)?;
+    work.pin(1, false)?;
+    expect(work.pinned() == [2], "the pin is seen")?;
+    expect_error(work.pin(9, true), ErrorKind::NotFound, "a pin of nothing")?;
+    expect_error(work.discard(&[1, 2]), ErrorKind::Conflict, "a discard of what is pinned")?;
+    work.check_all(&[1, 2, 3])?;
+    work.discard(&[1])?;
+    drop(work);
+    let work = Work::open(storage, "job")?;
+    expect(work.pinned() == [2], "the pin outlives the start that set it")?;
+    expect_error(work.discard(&[2]), ErrorKind::Conflict, "a discard after the next start")?;
+    work.check_all(&[2, 3])?;
+    work.pin(2, false)?;
+    drop(work);
+    let work = Work::open(storage, "job")?;
+    expect(work.pinned().is_empty(), "a pin that was taken back is gone")?;
+    work.discard(&[2])?;
+    work.check_all(&[3])?;
+    Ok(Verdict::Kept)
+}
+
 /// What several checkpoints have in common is there as long as one of them, whichever wrote it.
 ///
 /// # Errors

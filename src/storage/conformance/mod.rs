@@ -39,9 +39,10 @@ use crate::storage::StorageCapabilities;
 
 pub use crash::{a_crash_between_any_two_operations_loses_nothing_announced, crash_after};
 pub use life::{
-    an_older_attempt_cannot_publish, commits_go_up, discard_removes_exactly_its_own,
-    ids_and_attempts_rise, jobs_share_a_storage, the_finish_record_outlives_checkpoints,
-    uncommitted_leaves_nothing, what_checkpoints_share_outlives_the_one_that_wrote_it,
+    a_pinned_checkpoint_is_not_discarded, an_older_attempt_cannot_publish, commits_go_up,
+    discard_removes_exactly_its_own, ids_and_attempts_rise, jobs_share_a_storage,
+    the_finish_record_outlives_checkpoints, uncommitted_leaves_nothing,
+    what_checkpoints_share_outlives_the_one_that_wrote_it,
     what_is_durable_outlives_the_description,
 };
 pub use names::{
@@ -74,12 +75,13 @@ pub enum Verdict {
 type Promise = fn(&dyn CheckpointStorage) -> Result<Verdict>;
 
 /// Every promise by its name.
-const PROMISES: [(&str, Promise); 32] = [
+const PROMISES: [(&str, Promise); 33] = [
     ("what_is_committed_can_be_read", what_is_committed_can_be_read),
     ("a_checkpoint_becomes_visible_at_once", a_checkpoint_becomes_visible_at_once),
     ("sixteen_writers_write_at_once", sixteen_writers_write_at_once),
     ("uncommitted_leaves_nothing", uncommitted_leaves_nothing),
     ("discard_removes_exactly_its_own", discard_removes_exactly_its_own),
+    ("a_pinned_checkpoint_is_not_discarded", a_pinned_checkpoint_is_not_discarded),
     (
         "what_checkpoints_share_outlives_the_one_that_wrote_it",
         what_checkpoints_share_outlives_the_one_that_wrote_it,

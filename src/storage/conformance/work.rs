@@ -107,6 +107,15 @@ impl Work {
         self.job.access().drop_checkpoints(&ids)
     }
 
+    pub(super) fn pin(&self, id: u64, pinned: bool) -> Result<()> {
+        self.job.access().pin(CheckpointId(id), pinned)
+    }
+
+    pub(super) fn pinned(&self) -> Vec<u64> {
+        let stored = self.job.access().stored();
+        stored.iter().filter(|stored| stored.pinned).map(|stored| stored.id.0).collect()
+    }
+
     /// Writes one task's part.
     pub(super) fn write(
         &self,

@@ -10,7 +10,9 @@ use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::message::CheckpointType;
 use crate::record::frame::HEADER_BYTES_MAX;
 use crate::record::{Frame, FrameHeader, Node, RecordRef};
-use crate::storage::access::{JobAccess, PendingRecords, RecordSource, StoredCheckpoint};
+use crate::storage::access::{
+    JobAccess, PendingRecords, RecordSource, StoredCheckpoint, nothing_to_pin, pinned_is_kept,
+};
 use crate::storage::custom::names::{DataName, Names, writer_and_offset};
 use crate::storage::custom::pending::CustomPending;
 use crate::storage::custom::roots::Roots;
@@ -269,8 +271,10 @@ impl JobAccess for CustomJob {
     }
 
     fn stored(&self) -> Vec<StoredCheckpoint> {
-        let live = self.actor.roots.root().live;
-        live.into_iter().map(|(id, record)| StoredCheckpoint { id, record }).collect()
+        let root = self.actor.roots.root();
+        let stored =
+            |(id, record)| StoredCheckpoint { id, record, pinned: root.pinned.contains(&id) };
+        root.live.into_iter().map(stored).collect()
     }
 
     fn begin(&self, id: CheckpointId, _: CheckpointType) -> Result<Arc<dyn PendingRecords>> {
@@ -294,6 +298,9 @@ impl JobAccess for CustomJob {
             return Ok(());
         }
         actor.roots.change(actor.attempt, &|root| {
+            if let Some(id) = root.pinned.iter().find(|id| ids.contains(id)) {
+                return Err(pinned_is_kept(*id));
+            }
             root.live.retain(|(id, _)| !ids.contains(id));
             Ok(())
         })?;
@@ -305,6 +312,24 @@ impl JobAccess for CustomJob {
         let is_dropped = |id: &CheckpointId| ids.contains(id);
         lock(&actor.writers).retain(|id, writers| writers.pending > 0 || !is_dropped(id));
         Ok(())
+    }
+
+    fn pin(&self, id: CheckpointId, pinned: bool) -> Result<()> {
+        let actor = &self.actor;
+        if !actor.is_live(id) {
+            return Err(nothing_to_pin(id));
+        }
+        if actor.roots.root().pinned.contains(&id) == pinned {
+            return Ok(());
+        }
+        actor.roots.change(actor.attempt, &|root| {
+            if pinned {
+                root.pinned.insert(id);
+            } else {
+                root.pinned.remove(&id);
+            }
+            Ok(())
+        })
     }
 
     fn record_finish(&self, body: &[u8]) -> Result<()> {

@@ -3,6 +3,7 @@
 //! Each root holds everything: the newest counts, and publishing the next one is how anything
 //! changes. A number is published once, so whoever does not know the newest root changes nothing.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use std::io::Read;
@@ -28,6 +29,8 @@ pub(super) struct Root {
     pub(super) finish: Option<Vec<u8>>,
     /// Completed checkpoints with their commit records, oldest first.
     pub(super) live: Vec<(CheckpointId, RecordRef)>,
+    /// Those of `live` that are pinned.
+    pub(super) pinned: BTreeSet<CheckpointId>,
     /// The metadata of checkpoints that a host completed itself.
     pub(super) hosted: Vec<(CheckpointId, Stored)>,
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::record::RecordRef;
-use crate::storage::access::StoredCheckpoint;
+use crate::storage::access::{StoredCheckpoint, pinned_is_kept};
 use crate::storage::filesystem::layout::ChunkFile;
 use crate::storage::filesystem::sharing::Sharing;
 use crate::storage::filesystem::table::{Entry, Table};
@@ -20,6 +20,7 @@ pub(super) struct Live {
     pub(super) record: RecordRef,
     /// `None` when `_metadata` could not be read.
     pub(super) content: Option<Arc<Content>>,
+    pub(super) pinned: bool,
 }
 
 /// Where the records of a completed checkpoint lie.
@@ -48,9 +49,19 @@ pub(super) struct Facts {
 impl Facts {
     /// Completed checkpoints, oldest first.
     pub(super) fn stored(&self) -> Vec<StoredCheckpoint> {
-        let stored =
-            |(id, live): (&CheckpointId, &Live)| StoredCheckpoint { id: *id, record: live.record };
+        let stored = |(id, live): (&CheckpointId, &Live)| StoredCheckpoint {
+            id: *id,
+            record: live.record,
+            pinned: live.pinned,
+        };
         self.live.iter().map(stored).collect()
+    }
+
+    /// # Errors
+    /// `Conflict` when one of `ids` is pinned.
+    pub(super) fn check_droppable(&self, ids: &[CheckpointId]) -> Result<()> {
+        let is_pinned = |id: &&CheckpointId| self.live.get(*id).is_some_and(|live| live.pinned);
+        ids.iter().find(is_pinned).map_or(Ok(()), |id| Err(pinned_is_kept(*id)))
     }
 
     /// Where a record lies: in the checkpoint that wrote it, or in one that shares it. With the

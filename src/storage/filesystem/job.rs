@@ -17,6 +17,7 @@ use crate::storage::filesystem::layout::{self, ChunkFile, FINISHED, JobPaths, ME
 use crate::storage::filesystem::metadata::{self, Place};
 use crate::storage::filesystem::output::{Unpublished, failed, publish};
 use crate::storage::filesystem::pending::FilePending;
+use crate::storage::filesystem::pins;
 use crate::storage::filesystem::read::{self, Spot};
 use crate::storage::filesystem::sharing::Offer;
 use crate::storage::filesystem::site::{Site, Sizes};
@@ -72,7 +73,8 @@ impl OpenJob {
         let mut facts = Facts { seen, floor: seen, ..Facts::default() };
         let mut hosted = Hosted::default();
         let mut sequence = 0;
-        for (id, _) in found.iter().filter(|(_, names)| complete(names)) {
+        for (id, names) in found.iter().filter(|(_, names)| complete(names)) {
+            let pinned = pins::is_pinned(names);
             let path = paths.metadata(*id);
             match host_metadata(&*disk, &path, store, job, *id) {
                 Ok(None) => {}
@@ -92,11 +94,14 @@ impl OpenJob {
                     let newest = loaded.table.entries.last().map_or(0, |entry| entry.id);
                     sequence = newest.max(sequence);
                     let metadata::Loaded { record, incarnation, table } = loaded;
-                    Live { record, content: Some(Arc::new(Content { incarnation, table })) }
+                    {
+                        let content = Some(Arc::new(Content { incarnation, table }));
+                        Live { record, content, pinned }
+                    }
                 }
                 Err(error) if is_damage(&error) => {
                     tracing::warn!(%error, %id, "a completed checkpoint cannot be read");
-                    Live { record: RecordRef::unreadable(0, *id), content: None }
+                    Live { record: RecordRef::unreadable(0, *id), content: None, pinned }
                 }
                 Err(error) => return Err(error),
             };
@@ -512,6 +517,7 @@ impl JobAccess for FileJob {
         let _order = open.order();
         let (known, forgets) = {
             let facts = open.facts();
+            facts.check_droppable(ids)?;
             let known: Vec<_> =
                 ids.iter().copied().filter(|id| facts.live.contains_key(id)).collect();
             let forgets = known.iter().any(|id| !facts.may_go(*id));
@@ -530,6 +536,10 @@ impl JobAccess for FileJob {
             outcome = outcome.and(open.discard(id));
         }
         outcome
+    }
+
+    fn pin(&self, id: CheckpointId, pinned: bool) -> Result<()> {
+        pins::pin(&self.open, id, pinned)
     }
 
     fn record_finish(&self, body: &[u8]) -> Result<()> {

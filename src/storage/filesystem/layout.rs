@@ -3,6 +3,7 @@
 //! ```text
 //! BASE/JOB/attempts/N          one start of the job: who claimed N, the store id, ids seen
 //! BASE/JOB/chk-ID/_metadata    the checkpoint, once it has this name
+//! BASE/JOB/chk-ID/_pinned      empty: the checkpoint is pinned
 //! BASE/JOB/chk-ID/NAME         one task's chunks
 //! BASE/JOB/shared/ID-NAME      one task's chunks, which later checkpoints may refer to
 //! BASE/JOB/taskowned/
@@ -21,6 +22,9 @@ use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 
 /// The commit point of a checkpoint.
 pub(super) const METADATA: &str = "_metadata";
+
+/// Beside the commit point of a checkpoint that is pinned; empty.
+pub(super) const PINNED: &str = "_pinned";
 
 /// The directory of chunks that several checkpoints may refer to.
 pub(super) const SHARED: &str = "shared";

@@ -38,6 +38,7 @@ mod location;
 mod metadata;
 mod output;
 mod pending;
+mod pins;
 mod pointer;
 mod read;
 mod savepoint;

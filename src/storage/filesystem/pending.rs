@@ -179,7 +179,8 @@ impl PendingRecords for FilePending {
         let composed = self.parts.publish(node, &tasks, || open.check_newest())?;
         let incarnation = self.parts.site.incarnation;
         let content = Content { incarnation, table: composed.table };
-        let live = Live { record: composed.record, content: Some(Arc::new(content)) };
+        let live =
+            Live { record: composed.record, content: Some(Arc::new(content)), pinned: false };
         let mut facts = open.facts();
         facts.live.insert(id, live);
         if self.parts.offer.is_some() {

@@ -37,7 +37,7 @@ impl StandingCheckpoint {
             disk,
             metadata: path.to_path_buf(),
             store,
-            stored: StoredCheckpoint { id, record },
+            stored: StoredCheckpoint { id, record, pinned: false },
             content: Content { incarnation, table },
         })
     }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::ids::{Attempt, CheckpointId, StoreId};
 use crate::storage::disk::Disk;
 use crate::storage::filesystem::layout::{
-    ChunkFile, DataName, FINISHED, JobPaths, METADATA, checkpoint_of, staged_by,
+    ChunkFile, DataName, FINISHED, JobPaths, METADATA, PINNED, checkpoint_of, staged_by,
 };
 use crate::storage::filesystem::output::failed;
 use crate::storage::filesystem::table::Table;
@@ -85,6 +85,7 @@ pub(super) fn garbage_of(
         |name: &DataName| table.is_some_and(|table| table.files.contains(&ChunkFile::Own(*name)));
     let is_garbage = |name: &&String| {
         staged_by(name, METADATA).is_some()
+            || (table.is_none() && name.as_str() == PINNED)
             || DataName::parse(name).is_some_and(|data| data.is_of(store, id) && !is_used(&data))
     };
     names.iter().filter(is_garbage).cloned().collect()

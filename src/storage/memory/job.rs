@@ -102,8 +102,11 @@ impl JobAccess for MemoryJob {
     }
 
     fn drop_checkpoints(&self, ids: &[CheckpointId]) -> Result<()> {
-        self.actor.store.drop_checkpoints(&self.actor.job, ids);
-        Ok(())
+        self.actor.store.drop_checkpoints(&self.actor.job, ids)
+    }
+
+    fn pin(&self, id: CheckpointId, pinned: bool) -> Result<()> {
+        self.actor.store.with_job(&self.actor.job, |facts| facts.pin(id, pinned))
     }
 
     fn record_finish(&self, body: &[u8]) -> Result<()> {

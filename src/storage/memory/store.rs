@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::record::{Frame, FrameHeader, FrameKind, Node, Origin, RecordRef};
-use crate::storage::access::StoredCheckpoint;
+use crate::storage::access::{StoredCheckpoint, nothing_to_pin, pinned_is_kept};
 use crate::storage::stream::StreamStateHandle;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -43,6 +43,7 @@ struct Live {
     record: RecordRef,
     /// Every record that the checkpoint refers to, as often as it does.
     uses: Vec<u64>,
+    pinned: bool,
 }
 
 #[derive(Debug)]
@@ -163,16 +164,23 @@ impl MemoryStore {
                 records.insert(*id, Kept { frame, users: 1 });
             }
         }
-        facts.live.insert(origin.checkpoint, Live { record, uses });
+        facts.live.insert(origin.checkpoint, Live { record, uses, pinned: false });
         Ok(())
     }
 
     /// Forgets checkpoints of a job, and frees what nothing else refers to.
-    pub(super) fn drop_checkpoints(&self, job: &JobId, ids: &[CheckpointId]) {
+    ///
+    /// # Errors
+    /// `Conflict` when one of them is pinned.
+    pub(super) fn drop_checkpoints(&self, job: &JobId, ids: &[CheckpointId]) -> Result<()> {
         let mut freed = Vec::new();
         let mut tables = self.tables();
         let Tables { jobs, records } = &mut *tables;
-        let Some(facts) = jobs.get_mut(job) else { return };
+        let Some(facts) = jobs.get_mut(job) else { return Ok(()) };
+        let is_pinned = |id: &&CheckpointId| facts.live.get(*id).is_some_and(|live| live.pinned);
+        if let Some(id) = ids.iter().find(is_pinned) {
+            return Err(pinned_is_kept(*id));
+        }
         let dropped: BTreeSet<CheckpointId> = ids.iter().copied().collect();
         for used in dropped.iter().filter_map(|id| facts.live.remove(id)).flat_map(|l| l.uses) {
             let Some(kept) = records.get_mut(&used) else { continue };
@@ -184,6 +192,7 @@ impl MemoryStore {
         // The memory goes back without the lock.
         drop(tables);
         drop(freed);
+        Ok(())
     }
 
     /// The bytes of a record, not checked.
@@ -233,11 +242,21 @@ impl MemoryStore {
 }
 
 impl JobFacts {
+    /// Pins a completed checkpoint, or takes the pin back.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such checkpoint.
+    pub(super) fn pin(&mut self, id: CheckpointId, pinned: bool) -> Result<()> {
+        let live = self.live.get_mut(&id).ok_or_else(|| nothing_to_pin(id))?;
+        live.pinned = pinned;
+        Ok(())
+    }
+
     /// Completed checkpoints, oldest first.
     pub(super) fn stored(&self) -> Vec<StoredCheckpoint> {
         let stored = |(id, live): (&CheckpointId, &Live)| {
-            let record = live.record;
-            StoredCheckpoint { id: *id, record }
+            let Live { record, pinned, .. } = *live;
+            StoredCheckpoint { id: *id, record, pinned }
         };
         self.live.iter().map(stored).collect()
     }

@@ -28,6 +28,8 @@ pub(crate) enum Change<'a> {
     Attempt,
     /// These checkpoints are forgotten.
     Drop(&'a [CheckpointId]),
+    /// This checkpoint is pinned, or no longer.
+    Pin(CheckpointId, bool),
     /// The job ended, or did not after all.
     Finish(Option<&'a [u8]>),
 }
@@ -51,8 +53,11 @@ pub(crate) struct JobView {
 
 impl From<&JobFacts> for JobView {
     fn from(facts: &JobFacts) -> Self {
-        let stored =
-            |(id, live): (&CheckpointId, &Live)| StoredCheckpoint { id: *id, record: live.record };
+        let stored = |(id, live): (&CheckpointId, &Live)| StoredCheckpoint {
+            id: *id,
+            record: live.record,
+            pinned: live.pinned,
+        };
         Self {
             attempt_max: facts.attempt_max,
             checkpoint_max: facts.checkpoint_max,

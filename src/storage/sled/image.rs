@@ -193,15 +193,8 @@ impl Image {
                     .and_then(|(set, body)| (*set == 1).then(|| body.to_vec()));
                 self.delta(header, place, Delta::Finish(body));
             }
+            FrameKind::Pin => self.delta(header, place, Delta::decode_pin(payload)?),
             FrameKind::Attempt => self.delta(header, place, Delta::Attempt),
-            FrameKind::Pin => {
-                let (pinned, record) = payload
-                    .split_first()
-                    .and_then(|(pinned, record)| Some((*pinned == 1, record.try_into().ok()?)))
-                    .ok_or_else(|| Error::new(ErrorKind::Corrupt, "a pin ends early"))?;
-                let record = u64::from_le_bytes(record);
-                self.delta(header, place, Delta::Pin { record, pinned });
-            }
             _ => {}
         }
         Ok(())
@@ -247,7 +240,8 @@ impl Image {
                 live: LiveSet::default(),
             };
             for (record, id) in facts.live {
-                let (live, damage) = self.live((record, id), codec, &mut records, &mut batch);
+                let (mut live, damage) = self.live((record, id), codec, &mut records, &mut batch);
+                live.pinned = facts.pinned.contains(&record);
                 broken.extend(damage.map(|error| (job.clone(), id, chain(&error))));
                 codec.live(&job, &live, &mut batch)?;
                 ledger.add_live(&job, id, live);
@@ -283,7 +277,7 @@ impl Image {
             Err(error) => (RecordRef::unreadable(id, checkpoint), Some(error)),
         };
         records.retain(id);
-        (Live { record }, damage)
+        (Live { record, pinned: false }, damage)
     }
 
     fn manifest(

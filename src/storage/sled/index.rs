@@ -37,6 +37,7 @@ struct JobEntry {
 #[derive(Debug, Serialize, Deserialize)]
 struct LiveEntry {
     record: RecordRef,
+    pinned: bool,
 }
 
 /// How far an index is.
@@ -241,7 +242,7 @@ impl IndexCodec {
     }
 
     pub(crate) fn live(&self, job: &str, live: &Live, batch: &mut Batch) -> Result<()> {
-        let entry = LiveEntry { record: live.record };
+        let entry = LiveEntry { record: live.record, pinned: live.pinned };
         let mut payload = Vec::new();
         codec::encode_into(&entry, &mut payload)?;
         let key = live_key(job, live.record.checkpoint);
@@ -311,7 +312,8 @@ impl IndexCodec {
             for parts in by_key(kv.scan_prefix(&prefix)?, 4) {
                 let entry: LiveEntry = codec::decode(&self.join(FrameKind::Live, &parts)?)?;
                 let id = entry.record.checkpoint;
-                ledger.add_live(&job, id, Live { record: entry.record });
+                let LiveEntry { record, pinned } = entry;
+                ledger.add_live(&job, id, Live { record, pinned });
             }
         }
         Ok(ledger)

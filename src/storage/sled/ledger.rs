@@ -3,7 +3,7 @@
 //! Pure: no I/O, no lock. It decides which checkpoints count when a log is read back
 //! ([`Ledger::resolve`]) and which segments nothing refers to any more ([`Ledger::plan_frees`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 
 use crc32fast::Hasher;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId};
 use crate::record::{RecordRef, codec};
+use crate::storage::access::pinned_is_kept;
 use crate::storage::sled::records::Records;
 
 /// A live checkpoint.
@@ -19,6 +20,7 @@ use crate::storage::sled::records::Records;
 pub(crate) struct Live {
     /// Its commit record.
     pub(crate) record: RecordRef,
+    pub(crate) pinned: bool,
 }
 
 /// The live checkpoints of a job, with a sum over them that a change costs no walk.
@@ -60,7 +62,8 @@ impl Live {
             word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             word ^ (word >> 31)
         };
-        mix(mix(id.0).wrapping_add(self.record.id).wrapping_add(0x9e37_79b9_7f4a_7c15))
+        let record = mix(id.0).wrapping_add(self.record.id).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(mix(record).wrapping_add(u64::from(self.pinned)))
     }
 }
 
@@ -72,6 +75,24 @@ pub(crate) struct JobFacts {
     pub(crate) checkpoint_max: CheckpointId,
     pub(crate) finish: Option<Vec<u8>>,
     pub(crate) live: LiveSet,
+}
+
+impl JobFacts {
+    /// The commit records of pinned checkpoints.
+    fn pinned(&self) -> impl Iterator<Item = u64> {
+        self.live.values().filter(|live| live.pinned).map(|live| live.record.id)
+    }
+
+    /// The live checkpoint with this id; `None` when there is none.
+    ///
+    /// # Errors
+    /// `Conflict` when it is pinned.
+    pub(crate) fn droppable(&self, id: CheckpointId) -> Result<Option<RecordRef>> {
+        match self.live.get(&id) {
+            Some(live) if live.pinned => Err(pinned_is_kept(id)),
+            live => Ok(live.map(|live| live.record)),
+        }
+    }
 }
 
 /// What one segment holds.
@@ -108,6 +129,8 @@ pub(crate) struct BaseJob {
     pub(crate) finish: Option<Vec<u8>>,
     /// The live checkpoints and their commit records.
     pub(crate) live: Vec<(CheckpointId, u64)>,
+    /// The commit records of those of them that are pinned.
+    pub(crate) pinned: Vec<u64>,
 }
 
 /// The state of the store as of a sequence number.
@@ -140,12 +163,29 @@ pub(crate) enum Delta {
     Commit(RecordRef),
     /// Ids of the commit records that live no longer.
     Drop(Vec<u64>),
+    /// The id of a commit record, and whether it is pinned from now on.
+    Pin(u64, bool),
     Finish(Option<Vec<u8>>),
-    /// Retention leaves the checkpoint of commit record `record` alone, or no longer.
-    Pin {
-        record: u64,
-        pinned: bool,
-    },
+}
+
+impl Delta {
+    /// The payload of a Pin frame.
+    pub(crate) fn encode_pin(record: u64, pinned: bool) -> Vec<u8> {
+        [[u8::from(pinned)].as_slice(), &record.to_le_bytes()].concat()
+    }
+
+    /// # Errors
+    /// `Corrupt` when it has another length, or neither pins nor unpins.
+    pub(crate) fn decode_pin(payload: &[u8]) -> Result<Self> {
+        let corrupt = || Error::new(ErrorKind::Corrupt, "a pin of unknown meaning");
+        let (pinned, record) = payload.split_first().ok_or_else(corrupt)?;
+        let record = u64::from_le_bytes(record.try_into().map_err(|_| corrupt())?);
+        match pinned {
+            0 => Ok(Self::Pin(record, false)),
+            1 => Ok(Self::Pin(record, true)),
+            _ => Err(corrupt()),
+        }
+    }
 }
 
 /// A delta of one job, found at a sequence number.
@@ -170,6 +210,7 @@ impl Ledger {
             checkpoint_max: facts.checkpoint_max,
             finish: facts.finish.clone(),
             live: facts.live.iter().map(|(id, live)| (*id, live.record.id)).collect(),
+            pinned: facts.pinned().collect(),
         });
         Base { as_of: as_of.saturating_sub(1), jobs: jobs.collect() }
     }
@@ -197,6 +238,14 @@ impl Ledger {
         let facts = self.job(job);
         facts.checkpoint_max = facts.checkpoint_max.max(id);
         facts.live.insert(id, live);
+    }
+
+    /// Pins a live checkpoint, or takes the pin back.
+    pub(crate) fn pin(&mut self, job: &str, id: CheckpointId, pinned: bool) {
+        let Some(facts) = self.jobs.get_mut(job) else { return };
+        if let Some(live) = facts.live.remove(id) {
+            facts.live.insert(id, Live { pinned, ..live });
+        }
     }
 
     /// Forgets a checkpoint.
@@ -239,17 +288,20 @@ impl Ledger {
                 facts.checkpoint_max = job.checkpoint_max;
                 facts.finish = job.finish;
                 facts.live = job.live.into_iter().map(|(id, record)| (record, id)).collect();
+                facts.pinned = job.pinned.into_iter().collect();
             }
         }
         deltas.sort_by_key(|delta| delta.sequence);
         for delta in deltas.into_iter().filter(|delta| delta.sequence > as_of) {
             let facts = resolved.jobs.entry(delta.job).or_default();
             match delta.delta {
-                Delta::Attempt | Delta::Pin { .. } => {}
+                Delta::Attempt => {}
                 Delta::Commit(record) => {
                     facts.live.insert(record.id, record.checkpoint);
                 }
                 Delta::Drop(ids) => facts.live.retain(|record, _| !ids.contains(record)),
+                Delta::Pin(record, true) => _ = facts.pinned.insert(record),
+                Delta::Pin(record, false) => _ = facts.pinned.remove(&record),
                 Delta::Finish(body) => facts.finish = body,
             }
         }
@@ -265,6 +317,8 @@ pub(crate) struct ResolvedJob {
     pub(crate) finish: Option<Vec<u8>>,
     /// The commit records of live checkpoints, with their checkpoints.
     pub(crate) live: BTreeMap<u64, CheckpointId>,
+    /// Commit records that are pinned while they live.
+    pub(crate) pinned: BTreeSet<u64>,
 }
 
 /// What a log says about all jobs.
@@ -311,6 +365,7 @@ mod tests {
             checkpoint_max: CheckpointId(9),
             finish: None,
             live: live.iter().map(|id| (CheckpointId(*id), *id)).collect(),
+            pinned: Vec::new(),
         };
         Base { as_of, jobs: vec![job] }
     }
@@ -330,6 +385,20 @@ mod tests {
         let deltas = vec![delta(1, Delta::Commit(record(1))), delta(7, Delta::Commit(record(7)))];
         let resolved = Ledger::resolve(vec![base(3, &[2]), base(0, &[])], deltas);
         assert_eq!(live_ids(&resolved), [2, 7]);
+    }
+
+    #[test]
+    fn a_pin_counts_until_it_is_taken_back_or_its_checkpoint_is_dropped() {
+        let mut pinned = base(3, &[1, 2, 3]);
+        pinned.jobs[0].pinned = vec![1, 2];
+        let deltas = vec![
+            delta(2, Delta::Pin(3, true)),
+            delta(4, Delta::Pin(1, false)),
+            delta(5, Delta::Commit(record(5))),
+            delta(6, Delta::Pin(5, true)),
+        ];
+        let resolved = Ledger::resolve(vec![pinned], deltas);
+        assert_eq!(resolved.jobs["job"].pinned, BTreeSet::from([2, 5]));
     }
 
     #[test]
@@ -378,7 +447,7 @@ mod tests {
     #[test]
     fn the_checksum_depends_on_what_lives_and_not_on_how_it_came_about() {
         let mut ledger = Ledger::default();
-        let live = |id| Live { record: record(id) };
+        let live = |id| Live { record: record(id), pinned: false };
         ledger.add_live("job", CheckpointId(1), live(10));
         let one = ledger.checksum();
         ledger.add_live("job", CheckpointId(2), live(20));

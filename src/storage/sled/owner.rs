@@ -239,6 +239,10 @@ impl JobAccess for SledJob {
         Ok(())
     }
 
+    fn pin(&self, id: CheckpointId, pinned: bool) -> Result<()> {
+        self.claim.change(Change::Pin(id, pinned))
+    }
+
     fn record_finish(&self, body: &[u8]) -> Result<()> {
         self.claim.change(Change::Finish(Some(body)))
     }

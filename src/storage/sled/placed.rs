@@ -18,7 +18,7 @@ use crate::ids::{CheckpointId, StoreId, TaskId};
 use crate::limits::SLED_CHUNK_BYTES;
 use crate::message::CheckpointType;
 use crate::record::{Frame, FrameHeader, FrameKind, Node, Origin, RecordRef};
-use crate::storage::access::{PendingRecords, RecordWriter};
+use crate::storage::access::{PendingRecords, RecordWriter, nothing_to_pin};
 use crate::storage::sled::backend::{Actor, Backend, Change, JobView, OpenReport, check_commit};
 use crate::storage::sled::directory::{Current, StoreDir};
 use crate::storage::sled::index::{IndexCodec, check_record};
@@ -155,15 +155,30 @@ impl PlacedStore {
         self.dir.write_finished(self.codec.store, &finished)
     }
 
+    fn droppable(&self, job: &str, id: CheckpointId) -> Result<Option<RecordRef>> {
+        lock(&self.ledger).jobs.get(job).map_or(Ok(None), |facts| facts.droppable(id))
+    }
+
+    fn pin_live(&self, job: &str, id: CheckpointId, pinned: bool) -> Result<()> {
+        let found = lock(&self.ledger).jobs.get(job).and_then(|facts| facts.live.get(&id).cloned());
+        let mut live = found.ok_or_else(|| nothing_to_pin(id))?;
+        if live.pinned == pinned {
+            return Ok(());
+        }
+        live.pinned = pinned;
+        let mut batch = Batch::new();
+        self.codec.live(job, &live, &mut batch)?;
+        // CRASH: before this is durable the checkpoint is as it was.
+        self.apply_durably(batch)?;
+        lock(&self.ledger).pin(job, id, pinned);
+        Ok(())
+    }
+
     fn drop_live(&self, job: &str, ids: &[CheckpointId]) -> Result<()> {
         let mut batch = Batch::new();
         let mut freed = Vec::new();
         for id in ids {
-            let record = {
-                let ledger = lock(&self.ledger);
-                ledger.jobs.get(job).and_then(|facts| Some(facts.live.get(id)?.record))
-            };
-            let Some(record) = record else { continue };
+            let Some(record) = self.droppable(job, *id)? else { continue };
             IndexCodec::remove_live(&self.kv, job, *id, &mut batch)?;
             for manifest in self.node(&record)?.refs {
                 for chunk in self.node(&manifest)?.refs {
@@ -210,6 +225,7 @@ impl Backend for PlacedStore {
         let job = actor.job.as_str();
         match change {
             Change::Drop(ids) => return self.drop_live(job, ids),
+            Change::Pin(id, pinned) => return self.pin_live(job, id, pinned),
             Change::Attempt => {
                 let mut ledger = lock(&self.ledger);
                 let facts = ledger.job(job);
@@ -319,7 +335,7 @@ impl PendingRecords for Arc<PlacedPending> {
         let origin =
             Origin { job, checkpoint: self.id, attempt: self.actor.attempt, ..Origin::default() };
         let (record, frame) = store.frame(FrameKind::Commit, origin, &node.encode()?)?;
-        let live = Live { record };
+        let live = Live { record, pinned: false };
         store.codec.node(record.id, &frame, &mut batch)?;
         store.codec.live(job, &live, &mut batch)?;
         batch.extend(store.job_batch(job)?);

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, JobId};
 use crate::record::{FrameKind, Origin, RecordRef, codec};
+use crate::storage::access::nothing_to_pin;
 use crate::storage::sled::backend::{Actor, check_commit};
 use crate::storage::sled::image::chain;
 use crate::storage::sled::kv::Batch;
-use crate::storage::sled::ledger::{Ledger, Live};
+use crate::storage::sled::ledger::{Delta, Ledger, Live};
 use crate::storage::sled::log::SegmentWriter;
 use crate::storage::sled::records::Unneeded;
 use crate::storage::sled::split::commit::{CommitRequest, CommitWritten};
@@ -24,6 +25,8 @@ pub(super) enum Wish {
     Attempt,
     /// Unknown ids are left out.
     Drop(Vec<CheckpointId>),
+    /// Retention leaves this one alone, or no longer.
+    Pin(CheckpointId, bool),
     Finish(Option<Vec<u8>>),
     Commit(CommitRequest),
 }
@@ -117,15 +120,17 @@ impl SplitStore {
         match &ticket.wish {
             Wish::Attempt | Wish::Finish(_) => Ok(true),
             Wish::Drop(ids) => {
-                let is_live = {
-                    let ledger = lock(&self.ledger);
-                    let live = ledger.jobs.get(ticket.job().as_str()).map(|facts| &facts.live);
-                    live.is_some_and(|live| ids.iter().any(|id| live.contains_key(id)))
-                };
+                let is_live = !self.droppable(&ticket.actor, ids)?.is_empty();
                 if is_live {
                     self.load_records()?;
                 }
                 Ok(is_live)
+            }
+            Wish::Pin(id, pinned) => {
+                let ledger = lock(&self.ledger);
+                let facts = ledger.jobs.get(ticket.job().as_str());
+                let live = facts.and_then(|facts| facts.live.get(id));
+                Ok(live.ok_or_else(|| nothing_to_pin(*id))?.pinned != *pinned)
             }
             Wish::Commit(commit) => {
                 let ledger = lock(&self.ledger);
@@ -182,8 +187,18 @@ impl SplitStore {
                 frame(FrameKind::Finish, &payload)?;
                 Detail::Nothing
             }
+            Wish::Pin(id, pinned) => {
+                let record = {
+                    let ledger = lock(&self.ledger);
+                    let live = ledger.jobs.get(actor.job.as_str());
+                    live.and_then(|facts| facts.live.get(id)).map(|live| live.record.id)
+                };
+                let record = record.ok_or_else(|| nothing_to_pin(*id))?;
+                frame(FrameKind::Pin, &Delta::encode_pin(record, *pinned))?;
+                Detail::Nothing
+            }
             Wish::Drop(ids) => {
-                let live = self.live_among(actor, ids);
+                let live = self.droppable(actor, ids)?;
                 let records: Vec<u64> = live.iter().map(|(_, record)| record.id).collect();
                 let mut payload = Vec::new();
                 codec::encode_list(&records, &mut payload)?;
@@ -200,11 +215,20 @@ impl SplitStore {
         Ok(Written { ticket: Arc::clone(ticket), sequence, detail })
     }
 
-    fn live_among(&self, actor: &Actor, ids: &[CheckpointId]) -> Vec<(CheckpointId, RecordRef)> {
+    /// The live checkpoints among these.
+    ///
+    /// # Errors
+    /// `Conflict` when one of them is pinned.
+    fn droppable(
+        &self,
+        actor: &Actor,
+        ids: &[CheckpointId],
+    ) -> Result<Vec<(CheckpointId, RecordRef)>> {
         let ledger = lock(&self.ledger);
-        let Some(facts) = ledger.jobs.get(actor.job.as_str()) else { return Vec::new() };
-        let record = |id: &CheckpointId| Some((*id, facts.live.get(id)?.record));
-        ids.iter().filter_map(record).collect()
+        let Some(facts) = ledger.jobs.get(actor.job.as_str()) else { return Ok(Vec::new()) };
+        let found =
+            |id: &CheckpointId| facts.droppable(*id).map(|record| Some((*id, record?))).transpose();
+        ids.iter().filter_map(found).collect()
     }
 
     /// Brings the facts up to date, and says what the index has to learn.
@@ -222,6 +246,11 @@ impl SplitStore {
                     let facts = ledger.job(job);
                     facts.attempt_max = facts.attempt_max.max(ticket.actor.attempt);
                 }
+                (Wish::Pin(id, pinned), _) => {
+                    ledger.pin(job, *id, *pinned);
+                    let live = ledger.job(job).live.get(id).cloned();
+                    live.map_or(Ok(()), |live| codec.live(job, &live, &mut batch))?;
+                }
                 (Wish::Finish(body), _) => ledger.job(job).finish.clone_from(body),
                 (_, Detail::Drop(live)) => {
                     for (id, record) in live {
@@ -231,7 +260,7 @@ impl SplitStore {
                     }
                 }
                 (Wish::Commit(commit), Detail::Commit(done)) => {
-                    let live = Live { record: done.record };
+                    let live = Live { record: done.record, pinned: false };
                     if let Some(records) = &mut ledger.records {
                         commit.note(done, records);
                     }

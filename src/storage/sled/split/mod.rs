@@ -153,6 +153,7 @@ impl Backend for SplitStore {
         let wish = match change {
             Change::Attempt => Wish::Attempt,
             Change::Drop(ids) => Wish::Drop(ids.to_vec()),
+            Change::Pin(id, pinned) => Wish::Pin(id, pinned),
             Change::Finish(body) => Wish::Finish(body.map(<[u8]>::to_vec)),
         };
         self.change_durably(actor, wish)?;

@@ -1,5 +1,7 @@
 //! Cuts a run of the store at every operation of its disk, then opens what is left.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::storage::tests::CutDisk;
 
@@ -13,6 +15,23 @@ struct Announced {
     dropped: Vec<u64>,
     /// The commit that was under way.
     committing: Option<u64>,
+    /// What was pinned in the end, and what may have changed since.
+    pinned: BTreeSet<u64>,
+    pinning: Option<u64>,
+}
+
+/// Pins a checkpoint, or takes the pin back.
+fn pin(checkpoints: &Checkpoints, said: &mut Announced, id: CheckpointId) -> Result<()> {
+    said.pinning = Some(id.0);
+    if said.pinned.contains(&id.0) {
+        checkpoints.unpin(id)?;
+        said.pinned.remove(&id.0);
+    } else {
+        checkpoints.pin(id)?;
+        said.pinned.insert(id.0);
+    }
+    said.pinning = None;
+    Ok(())
 }
 
 /// Opens, commits, retains two, closes, and opens again.
@@ -23,7 +42,7 @@ fn run(dir: &Path, disk: &CutDisk) -> Announced {
             break;
         };
         said.attempts += 1;
-        for _ in 0..3 {
+        for round in 0..3 {
             let id = checkpoints.next_id();
             said.committing = Some(id.0);
             if commit(&checkpoints, id).is_err() {
@@ -31,8 +50,17 @@ fn run(dir: &Path, disk: &CutDisk) -> Announced {
             }
             said.committing = None;
             said.committed.push(id.0);
-            let oldest: Vec<CheckpointId> =
+            // The first two are pinned in the first start, one of them is unpinned in the second.
+            let to_pin = if said.attempts == 1 { CheckpointId(round + 1) } else { CheckpointId(1) };
+            if (said.attempts == 1 || round == 1)
+                && round < 2
+                && pin(&checkpoints, &mut said, to_pin).is_err()
+            {
+                break;
+            }
+            let mut oldest: Vec<CheckpointId> =
                 checkpoints.ids().iter().rev().skip(2).copied().collect();
+            oldest.retain(|id| !said.pinned.contains(&id.0));
             said.dropping.extend(oldest.iter().map(|id| id.0));
             if checkpoints.discard(&oldest).is_err() {
                 break;
@@ -60,6 +88,11 @@ fn check(dir: &Path, said: &Announced, cut: u64) {
         assert!(!said.dropped.contains(id), "cut {cut}: {id} came back: {found:?} {said:?}");
         assert_whole(&checkpoints, CheckpointId(*id));
     }
+    for id in &found {
+        let is_pinned = checkpoints.info(CheckpointId(*id)).unwrap().pinned;
+        let was = said.pinned.contains(id);
+        assert!(is_pinned == was || said.pinning == Some(*id), "cut {cut}: {id} {said:?}");
+    }
     let attempt = checkpoints.attempt().0;
     assert!(attempt > said.attempts, "cut {cut}: attempt {attempt} {found:?} {said:?}");
     let id = checkpoints.next_id();
@@ -74,6 +107,7 @@ fn a_cut_at_any_operation_loses_nothing_announced() {
     let dir = tempfile::tempdir().unwrap();
     let said = run(dir.path(), &whole);
     assert_eq!(said.committed.len(), 6);
+    assert_eq!((said.dropped.as_slice(), said.pinned.len()), (&[3, 1, 4][..], 1));
     assert!(whole.operations() > 50, "{}", whole.operations());
     for cut in 0..whole.operations() {
         let dir = tempfile::tempdir().unwrap();

@@ -4,12 +4,13 @@
 //! If a test here fails, the layout changed: keep the old reader, raise `FORMAT_VERSION`, and only
 //! then freeze the new bytes beside the old ones.
 
+use crate::error::ErrorKind;
 use crate::ids::{Attempt, JobId, StoreId};
 use crate::record::{Frame, FrameHeader, FrameKind, RecordRef};
 use crate::storage::filesystem::Savepoints;
 use crate::storage::sled::index::IndexCodec;
 use crate::storage::sled::kv::Batch;
-use crate::storage::sled::ledger::{Base, BaseJob, JobFacts, Live};
+use crate::storage::sled::ledger::{Base, BaseJob, Delta, JobFacts, Live};
 use crate::storage::sled::log::Place;
 
 use super::*;
@@ -47,7 +48,7 @@ fn made(kind: FrameKind) -> Batch {
         FrameKind::Live => {
             let mut record = RecordRef::unreadable(17, CheckpointId(8));
             record.digest = [1; 16];
-            let live = Live { record };
+            let live = Live { record, pinned: true };
             CODEC.live("job", &live, &mut batch)
         }
         _ => CODEC.applied(6, Some(7), &mut batch),
@@ -88,6 +89,7 @@ fn frozen(kind: FrameKind) -> Option<(&'static str, &'static str)> {
                 "00000000ffffffffffffffff00000000", // attempt, subtask, index, names
                 "0000000000000000",                 // payload length and checksum
                 "01010101010101010101010101010101", // digest
+                "01",                               // pinned
             ),
         )),
         FrameKind::Applied => Some(("61", "060000000000000007000000")),
@@ -105,6 +107,18 @@ fn keys_and_values_of_the_index_are_frozen() {
 }
 
 #[test]
+fn the_payload_of_a_pin_is_frozen() {
+    for (pinned, payload) in [(true, "011100000000000000"), (false, "001100000000000000")] {
+        let encoded = Delta::encode_pin(17, pinned);
+        assert_eq!(hex(&encoded), payload);
+        assert_eq!(Delta::decode_pin(&encoded).unwrap(), Delta::Pin(17, pinned));
+    }
+    for wrong in [&[][..], &[1; 8], &[2, 0, 0, 0, 0, 0, 0, 0, 0], &[1; 10]] {
+        assert_eq!(Delta::decode_pin(wrong).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[test]
 fn the_payload_of_a_base_is_frozen() {
     let job = BaseJob {
         job: "job".to_owned(),
@@ -112,12 +126,13 @@ fn the_payload_of_a_base_is_frozen() {
         checkpoint_max: CheckpointId(9),
         finish: Some(b"F".to_vec()),
         live: vec![(CheckpointId(8), 17)],
+        pinned: vec![17],
     };
     let base = Base { as_of: 6, jobs: vec![job] };
     let payload = concat!(
         "0600000000000000", // deltas up to here are contained
         "01000000",         // jobs
-        "39000000",         // bytes of the first
+        "49000000",         // bytes of the first
         "0300000000000000", // bytes of its name
         "6a6f62",           // name
         "02000000",         // attempt
@@ -128,6 +143,8 @@ fn the_payload_of_a_base_is_frozen() {
         "0100000000000000", // live checkpoints
         "0800000000000000", // checkpoint
         "1100000000000000", // its commit record
+        "0100000000000000", // pinned checkpoints
+        "1100000000000000", // commit record
     );
     assert_eq!(hex(&base.encode().unwrap()), payload);
 }

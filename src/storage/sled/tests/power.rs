@@ -49,6 +49,8 @@ struct Said {
     committed: BTreeSet<u64>,
     dropping: BTreeSet<u64>,
     dropped: BTreeSet<u64>,
+    pinning: BTreeSet<u64>,
+    pinned: BTreeSet<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +60,9 @@ enum Event {
     Committed(u64),
     Dropping(u64),
     Dropped(u64),
+    /// About to be pinned, or to lose its pin.
+    Pinning(u64),
+    Pinned(u64, bool),
 }
 
 /// A run with its disk, what it said, and what its index was when it was closed.
@@ -154,13 +159,28 @@ impl Run {
         commit_small(checkpoints, id)?;
         self.say(job, Event::Committed(id.0));
         let kept = 1 + random.below(2);
-        let old: Vec<_> = checkpoints.ids().into_iter().rev().skip(kept).collect();
+        self.pin(job, checkpoints, id)?;
+        let mut old: Vec<_> = checkpoints.ids().into_iter().rev().skip(kept).collect();
+        old.retain(|id| !checkpoints.info(*id).unwrap().pinned);
         for id in &old {
             self.say(job, Event::Dropping(id.0));
         }
         checkpoints.discard(&old)?;
         for id in &old {
             self.say(job, Event::Dropped(id.0));
+        }
+        Ok(())
+    }
+
+    /// Pins this checkpoint where the one before is not pinned, and takes that one's pin back.
+    fn pin(&mut self, job: usize, checkpoints: &Checkpoints, id: CheckpointId) -> Result<()> {
+        let mut before = checkpoints.ids();
+        before.retain(|id| checkpoints.info(*id).unwrap().pinned);
+        let pinned = before.is_empty();
+        for id in if pinned { vec![id] } else { before } {
+            self.say(job, Event::Pinning(id.0));
+            if pinned { checkpoints.pin(id) } else { checkpoints.unpin(id) }?;
+            self.say(job, Event::Pinned(id.0, pinned));
         }
         Ok(())
     }
@@ -194,6 +214,15 @@ impl Run {
                 Event::Committed(id) => drop(said.committed.insert(*id)),
                 Event::Dropping(id) => drop(said.dropping.insert(*id)),
                 Event::Dropped(id) => drop(said.dropped.insert(*id)),
+                Event::Pinning(id) => drop(said.pinning.insert(*id)),
+                Event::Pinned(id, pinned) => {
+                    said.pinning.remove(id);
+                    if *pinned {
+                        said.pinned.insert(*id);
+                    } else {
+                        said.pinned.remove(id);
+                    }
+                }
             }
         }
         said
@@ -300,6 +329,12 @@ fn judge_job(
             return Err(format!("{id} came back"));
         }
         match read_small(checkpoints, CheckpointId(*id)) {
+            Ok(true) if !said.pinning.contains(id) => {
+                let is_pinned = checkpoints.info(CheckpointId(*id)).unwrap().pinned;
+                if is_pinned != said.pinned.contains(id) {
+                    return Err(format!("{id} is pinned: {is_pinned}"));
+                }
+            }
             Ok(true) => {}
             Ok(false) => return Err(format!("{id} holds something else")),
             Err(error) => return Err(format!("{id} cannot be read: {error} {error:?}")),
