@@ -115,6 +115,10 @@ pub(crate) trait Backend: Debug + Send + Sync {
         let _ = out;
         stream.buffered(upcoming, |record, buffer| self.chunk(record, buffer))
     }
+    /// Gives back now all the space that can be given back, and says how many bytes.
+    fn reclaim(&self) -> Result<u64> {
+        Ok(0)
+    }
     /// Closes in order, so that the next open is quick. Nothing is lost without it.
     fn close(&self) -> Result<()>;
 }

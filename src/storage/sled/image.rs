@@ -201,10 +201,12 @@ impl Image {
     }
 
     fn delta(&mut self, header: &FrameHeader<'_>, place: Place, delta: Delta) {
+        // A commit that was copied took place when it was first written: what dropped it since, did.
+        let sequence = header.id;
         let newest = self.segments.entry(place.segment).or_default();
-        *newest = (*newest).max(header.sequence);
+        *newest = (*newest).max(sequence);
         let job = header.origin.job.to_owned();
-        self.deltas.push(JobDelta { sequence: header.sequence, job, delta });
+        self.deltas.push(JobDelta { sequence, job, delta });
     }
 
     /// Writes the index entries of everything that lives into `kv` and returns the facts.
