@@ -189,6 +189,12 @@ pub(crate) trait RecordSource: Send + Sync {
         let _ = out;
         stream.buffered(upcoming, |record, buffer| self.chunk(record, buffer))
     }
+
+    /// Puts chunks in the order in which they are read fastest.
+    fn put_in_order(&self, chunks: &mut [RecordRef]) -> Result<()> {
+        let _ = chunks;
+        Ok(())
+    }
 }
 
 /// Chunks that are read one after the other: what of the last one is not handed out yet, and what

@@ -18,6 +18,9 @@ use crate::storage::sled::log::Place;
 /// What one read fetches at least.
 const READ_BYTES: usize = 4096;
 
+/// How many headers of chunks are fetched ahead.
+const HEADERS_AHEAD: u64 = 16;
+
 /// What one read fetches while looking for the next frame.
 const SEARCH_BYTES: usize = 1024 * 1024;
 
@@ -75,6 +78,7 @@ pub(crate) fn scan_segment(
     let mut reader = Reader { file, path, bytes: Vec::new(), start: 0 };
     let mut found = SegmentScan { len, ..SegmentScan::default() };
     let mut damage: Option<Damage> = None;
+    let mut ahead = HeadersAhead::default();
     let mut offset = 0;
     while offset < len {
         match read_frame(&mut reader, offset, len, number, store)? {
@@ -91,6 +95,7 @@ pub(crate) fn scan_segment(
                 let place = Place { segment: number, offset, len: frame_len };
                 if header.kind == FrameKind::Chunk {
                     visit(&header, place, None)?;
+                    ahead.expect(file, offset, frame_len, len);
                 } else {
                     let whole = usize::try_from(frame_len).unwrap_or(usize::MAX);
                     let bytes = reader.at(offset, whole)?.to_vec();
@@ -123,6 +128,34 @@ pub(crate) fn scan_segment(
     }
     found.used = reader.used(found.end, len)?;
     Ok(found)
+}
+
+/// Chunks of one state mostly have one length, so where the next headers lie can be guessed, and the
+/// disk need not be waited for at each.
+#[derive(Default)]
+struct HeadersAhead {
+    frame_len: u64,
+    /// Where the next frame begins.
+    next: u64,
+    /// What was asked for lies up to here.
+    asked: u64,
+}
+
+impl HeadersAhead {
+    fn expect(&mut self, file: &dyn DiskFile, offset: u64, frame_len: u64, len: u64) {
+        if frame_len < READ_BYTES as u64 {
+            return;
+        }
+        if (self.frame_len, self.next) != (frame_len, offset) {
+            *self = Self { frame_len, next: offset, asked: offset };
+        }
+        self.next = offset.saturating_add(frame_len);
+        let last = frame_len.saturating_mul(HEADERS_AHEAD).saturating_add(offset).min(len);
+        while self.asked < last {
+            self.asked = self.asked.saturating_add(frame_len);
+            file.will_need(self.asked, HEADER_BYTES_MAX as u64);
+        }
+    }
 }
 
 enum Step {

@@ -188,6 +188,10 @@ impl Backend for SplitStore {
         self.reader.next_chunk(upcoming, out, stream)
     }
 
+    fn put_in_order(&self, chunks: &mut [RecordRef]) -> Result<()> {
+        self.reader.put_in_order(chunks)
+    }
+
     fn close(&self) -> Result<()> {
         let mut segments = Vec::new();
         for writer in std::mem::take(&mut *lock(&self.idle)) {
