@@ -153,7 +153,7 @@ impl HeadersAhead {
         let last = frame_len.saturating_mul(HEADERS_AHEAD).saturating_add(offset).min(len);
         while self.asked < last {
             self.asked = self.asked.saturating_add(frame_len);
-            file.will_need(self.asked, HEADER_BYTES_MAX as u64);
+            file.will_need(self.asked, READ_BYTES as u64);
         }
     }
 }
