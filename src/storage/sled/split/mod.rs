@@ -216,6 +216,10 @@ impl Backend for SplitStore {
         Ok(before.saturating_sub(self.log_bytes()))
     }
 
+    fn put_in_order(&self, chunks: &mut [RecordRef]) -> Result<()> {
+        self.reader.put_in_order(chunks)
+    }
+
     fn close(&self) -> Result<()> {
         self.reclaimer.stop();
         let mut segments = Vec::new();
