@@ -296,7 +296,7 @@ mod tests {
             let done: Vec<_> = (0..TASKS).map(write).collect();
             pending.commit(&done).unwrap();
             let newest = records.bodies.lock().unwrap().last().unwrap().clone();
-            StoredCheckpoint { id: CheckpointId(id), record: records.put(&newest) }
+            StoredCheckpoint { id: CheckpointId(id), record: records.put(&newest), pinned: false }
         });
         (Arc::into_inner(records).unwrap(), stored)
     }

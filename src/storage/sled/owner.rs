@@ -12,7 +12,7 @@ use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
 use crate::storage::access::{
-    ChunkStream, JobAccess, JobStorage, PendingRecords, RecordSource, StoredCheckpoint,
+    ChunkStream, Hold, JobAccess, JobStorage, PendingRecords, RecordSource, StoredCheckpoint,
 };
 use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::filesystem::Savepoints;
@@ -193,6 +193,10 @@ impl Drop for Claim {
 impl RecordSource for SledJob {
     fn node(&self, record: &RecordRef) -> Result<Node> {
         self.backend().node(record)
+    }
+
+    fn hold(&self, commit: &RecordRef) -> Option<Hold> {
+        Arc::clone(self.backend()).hold(commit)
     }
 
     fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {

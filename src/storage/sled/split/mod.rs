@@ -21,14 +21,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, JobId, StoreId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
-use crate::storage::access::{ChunkStream, PendingRecords};
+use crate::storage::access::{ChunkStream, Hold, PendingRecords};
 use crate::storage::sled::backend::{Actor, Backend, Change, JobView, OpenReport};
 use crate::storage::sled::directory::{Clean, Current, StoreDir};
 use crate::storage::sled::kv::Batch;
 use crate::storage::sled::ledger::Ledger;
 use crate::storage::sled::log::{LogSettings, SegmentWriter, Writeback};
 use crate::storage::sled::split::delta::{Ticket, Wish};
-use crate::storage::sled::split::offers::Offered;
+use crate::storage::sled::split::offers::{Held, Offered};
 use crate::storage::sled::split::open::Opened;
 use crate::storage::sled::split::pending::SplitPending;
 pub(crate) use crate::storage::sled::split::read::Reader;
@@ -203,6 +203,10 @@ impl Backend for SplitStore {
         stream: &mut ChunkStream,
     ) -> Result<usize> {
         self.reader.next_chunk(upcoming, out, stream)
+    }
+
+    fn hold(self: Arc<Self>, commit: &RecordRef) -> Option<Hold> {
+        Some(Box::new(Held::take(self, commit)?))
     }
 
     fn reclaim(&self) -> Result<u64> {
