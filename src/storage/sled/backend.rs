@@ -15,6 +15,8 @@ use crate::storage::sled::ledger::{JobFacts, Live};
 pub(crate) struct OpenReport {
     /// The index was made anew from the log.
     pub(crate) rebuilt: bool,
+    /// What had to be done, in words.
+    pub(crate) steps: Vec<String>,
     /// Places that should hold frames and do not.
     pub(crate) damage: Vec<String>,
     /// Live checkpoints that cannot be read: job, id, why.

@@ -307,14 +307,15 @@ impl IndexCodec {
             facts.checkpoint_max = entry.checkpoint_max;
             facts.finish = entry.finish;
         }
-        for job in ledger.jobs.keys().cloned().collect::<Vec<_>>() {
-            let prefix = [b"l", job.as_bytes(), &[0]].concat();
-            for parts in by_key(kv.scan_prefix(&prefix)?, 4) {
-                let entry: LiveEntry = codec::decode(&self.join(FrameKind::Live, &parts)?)?;
-                let id = entry.record.checkpoint;
-                let LiveEntry { record, pinned } = entry;
-                ledger.add_live(&job, id, Live { record, pinned });
-            }
+        for parts in by_key(kv.scan_prefix(b"l")?, 4) {
+            let entry: LiveEntry = codec::decode(&self.join(FrameKind::Live, &parts)?)?;
+            let key = parts.first().map(|(key, _)| key.as_slice()).unwrap_or_default();
+            // Behind the name lie a zero, the checkpoint and the part.
+            let name = key.get(1..key.len().saturating_sub(1 + 8 + 4)).unwrap_or_default();
+            let name = std::str::from_utf8(name)
+                .map_err(|_| Error::new(ErrorKind::Corrupt, "a key of the index"))?;
+            let LiveEntry { record, pinned } = entry;
+            ledger.add_live(name, record.checkpoint, Live { record, pinned });
         }
         Ok(ledger)
     }

@@ -115,6 +115,9 @@ impl OpenStore {
             Placement::Split => Arc::new(SplitStore::open(dir, format.store, settings)?),
             Placement::Sled => Arc::new(PlacedStore::open(dir, format.store)?),
         };
+        for step in &backend.report().steps {
+            tracing::info!(directory = %directory.display(), %step, "the store was opened");
+        }
         for damage in &backend.report().damage {
             tracing::warn!(%damage, "the store is damaged");
         }

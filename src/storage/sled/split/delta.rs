@@ -280,7 +280,11 @@ impl SplitStore {
     /// One less needs this record; the index forgets what nothing needs any more.
     pub(super) fn forget_record(&self, ledger: &mut Ledger, id: u64, batch: &mut Batch) {
         let Some(records) = &mut ledger.records else { return };
-        let Unneeded { nodes, chunks } = records.release(id);
+        self.index_forgets(&records.release(id), batch);
+    }
+
+    fn index_forgets(&self, unneeded: &Unneeded, batch: &mut Batch) {
+        let Unneeded { nodes, chunks } = unneeded;
         nodes.iter().for_each(|(id, len)| self.reader.codec.node_gone(*id, *len, batch));
         chunks.iter().for_each(|id| self.reader.codec.chunk_gone(*id, batch));
     }
@@ -313,7 +317,13 @@ impl SplitStore {
             Ok(records)
         })?;
         live.iter().for_each(|id| records.retain(*id));
+        // An index that was rolled forward keeps records of what was dropped.
+        let mut batch = Batch::new();
+        self.index_forgets(&records.take_unneeded(), &mut batch);
         lock(&self.ledger).records = Some(records);
+        if !batch.is_empty() {
+            self.tell_index(Ok(batch));
+        }
         Ok(())
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct SplitStore {
     waiting: Mutex<Vec<Arc<Ticket>>>,
     /// What the newest checkpoint of each job offers, as far as somebody asked.
     offers: Mutex<BTreeMap<JobId, Arc<Offered>>>,
+    /// Segments with numbers up to this one were made by earlier processes.
+    earlier: u64,
     /// Set by the first write: the index on disk is behind from then on.
     used: Mutex<bool>,
     /// The log directory has names that are not durable.
@@ -91,7 +93,8 @@ impl SplitStore {
             delta: Mutex::default(),
             waiting: Mutex::default(),
             offers: Mutex::default(),
-            used: Mutex::new(opened.report.rebuilt),
+            earlier: opened.sequence,
+            used: Mutex::new(opened.is_marked),
             log_dir_behind: Mutex::new(false),
             poisoned: AtomicBool::new(false),
             report: opened.report,
@@ -120,6 +123,7 @@ impl SplitStore {
         if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Poisoned) {
             // ORDERING: pairs with the load in `check_healthy`.
             self.poisoned.store(true, Ordering::Release);
+            self.reader.dir.note_poisoned();
         }
         result
     }
@@ -129,7 +133,9 @@ impl SplitStore {
         let mut used = lock(&self.used);
         if !*used {
             let index = self.reader.codec.incarnation;
-            self.reader.dir.write_current(Current { index, clean: None })?;
+            // No segment of this process is there yet.
+            let synced = self.sequence.load(Ordering::Acquire);
+            self.reader.dir.write_current(Current { index, synced, clean: None })?;
             *used = true;
         }
         Ok(())
@@ -237,6 +243,7 @@ impl Backend for SplitStore {
             return kv.close();
         }
         self.sync_segments(segments.iter())?;
+        self.sync_unneeded()?;
         let sequence = self.sequence.load(Ordering::Acquire);
         let mut batch = Batch::new();
         let facts = {
@@ -250,8 +257,9 @@ impl Backend for SplitStore {
         self.reader.codec.applied(sequence, facts, &mut batch)?;
         kv.apply(batch)?;
         kv.close()?;
-        // CRASH: before this CURRENT says that the index is behind, and the next open rebuilds it.
+        // CRASH: before this CURRENT says that the index is behind, and the next open brings it up.
         let clean = Some(Clean { sequence, facts });
-        self.reader.dir.write_current(Current { index: self.reader.codec.incarnation, clean })
+        let index = self.reader.codec.incarnation;
+        self.reader.dir.write_current(Current { index, synced: sequence, clean })
     }
 }

@@ -214,14 +214,17 @@ impl Copier<'_> {
         let file = dir.disk().open(&path).map_err(io)?;
         let store = self.store.reader.codec.store;
         let mut places = Vec::new();
-        let scan = scan_segment(&*file, &path, victim.number, store, &mut |header, place, _| {
-            let is_record =
-                matches!(header.kind, FrameKind::Chunk | FrameKind::Manifest | FrameKind::Commit);
-            if is_record {
-                places.push((header.id, place));
-            }
-            Ok(())
-        })?;
+        let scan =
+            scan_segment(&*file, &path, victim.number, store, 0, &mut |header, place, _| {
+                let is_record = matches!(
+                    header.kind,
+                    FrameKind::Chunk | FrameKind::Manifest | FrameKind::Commit
+                );
+                if is_record {
+                    places.push((header.id, place));
+                }
+                Ok(())
+            })?;
         if !scan.damage.is_empty() {
             return Ok(false);
         }

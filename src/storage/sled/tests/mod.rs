@@ -6,6 +6,7 @@
 mod crash;
 mod damage;
 mod damage_matrix;
+mod forward;
 mod golden;
 mod incremental;
 mod life;
