@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use crate::chunk::compression::restore;
+use crate::chunk::compression::{check_readable, restore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::RecordRef;
 use crate::record::metadata::{SectionContent, SectionMetadata, decode_sections};
@@ -43,7 +43,8 @@ impl SnapshotReader {
     /// Reads the manifest; chunks are read as their bytes are asked for.
     ///
     /// # Errors
-    /// `Corrupt`, or what the storage answers.
+    /// `Corrupt`; `Incompatible` when a section is compressed and that is not built in; what the
+    /// storage answers.
     pub(crate) fn open(
         records: Arc<dyn RecordSource>,
         (commit, manifest): (Option<&RecordRef>, &RecordRef),
@@ -53,6 +54,11 @@ impl SnapshotReader {
         let node = records.node(manifest).map_err(|error| error.context(&label))?;
         let sections =
             decode_sections(&node.body, node.refs.len()).map_err(|error| error.context(&label))?;
+        let is_compressed =
+            |section: &SectionMetadata| matches!(section.content, SectionContent::Compressed(_));
+        if sections.iter().any(is_compressed) {
+            check_readable().map_err(|error| error.context(&label))?;
+        }
         Ok(Self {
             label,
             records,
