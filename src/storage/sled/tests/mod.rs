@@ -11,6 +11,7 @@ mod golden;
 mod incremental;
 mod life;
 mod power;
+mod space;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
