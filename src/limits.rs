@@ -37,6 +37,10 @@ pub const SLED_CHUNK_BYTES: usize = 128 * 1024;
 /// A section of at most this many bytes lies in its task manifest and has no chunk.
 pub const INLINE_BYTES_MAX: usize = 2 * 1024;
 
+/// A checkpoint of which no more is new becomes durable with one write and one sync: its records wait
+/// in memory for the commit and lie in one frame with it. In bytes.
+pub const SMALL_COMMIT_BYTES: u64 = 128 * 1024;
+
 /// The largest payload of any frame; a longer claim is damage.
 pub const FRAME_PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 

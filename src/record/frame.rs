@@ -23,6 +23,13 @@ pub(crate) const HEADER_BYTES_MAX: usize = FIXED_BYTES + 3 * NAME_BYTES_MAX;
 /// Where the header's own checksum lies; it covers all before it and the names.
 const HEADER_CRC_AT: usize = 84;
 
+/// Where the header says whether the frame lies within a group.
+const PLACEMENT_AT: usize = 15;
+
+/// Of a frame that stands alone, and of one within a group.
+const ALONE: u8 = 0;
+const GROUPED: u8 = 1;
+
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $code:literal,)*) => {
         /// What a frame's payload is.
@@ -76,8 +83,12 @@ kinds! {
     Table = 14,
     /// The beginning of metadata that a host wrote itself (in files only).
     HostMetadata = 15,
-    /// A checkpoint that retention leaves alone from now on, or no longer.
+    /// A checkpoint that retention leaves alone, or no longer.
     Pin = 16,
+    /// Where the frames of a sealed segment lie; its last frame.
+    Footer = 17,
+    /// A small checkpoint: whole frames one behind the other, the commit last.
+    Group = 18,
 }
 
 /// Where a record comes from.
@@ -149,6 +160,10 @@ pub(crate) enum FrameFault {
     Names,
     #[error("a payload of {0} bytes")]
     PayloadLength(u32),
+    #[error("a group that frames do not fill")]
+    Group,
+    #[error("a frame of a group without its group")]
+    Grouped,
     #[error("payload checksum {found:08x} instead of {expected:08x}")]
     PayloadChecksum { expected: u32, found: u32 },
 }
@@ -175,6 +190,16 @@ impl<'a> FrameHeader<'a> {
     /// Appends the header to `out`. Names longer than `NAME_BYTES_MAX` never get here: `ids` and
     /// the sections' keys are checked where they are made.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_at(ALONE, out);
+    }
+
+    /// The same for a frame in the payload of a group. It says so: when the group's own header is
+    /// lost, its frames count for nothing.
+    pub(crate) fn encode_in_group(&self, out: &mut Vec<u8>) {
+        self.encode_at(GROUPED, out);
+    }
+
+    fn encode_at(&self, placement: u8, out: &mut Vec<u8>) {
         let start = out.len();
         let byte = |len: usize| u8::try_from(len).unwrap_or(u8::MAX);
         let origin = &self.origin;
@@ -184,7 +209,7 @@ impl<'a> FrameHeader<'a> {
         out.extend_from_slice(&[self.kind as u8, FORMAT_VERSION]);
         let lengths = [origin.job, origin.operator, origin.state].map(|name| byte(name.len()));
         out.extend_from_slice(&lengths);
-        out.push(0);
+        out.push(placement);
         out.extend_from_slice(&self.store.0);
         for word in [self.incarnation, self.sequence, self.id, origin.checkpoint.0] {
             out.extend_from_slice(&word.to_le_bytes());
@@ -250,7 +275,7 @@ impl<'a> FrameHeader<'a> {
         if version != FORMAT_VERSION {
             return Err(FrameFault::Version(version));
         }
-        if reserved != 0 {
+        if reserved > GROUPED {
             return Err(FrameFault::Reserved(reserved));
         }
         let kind = FrameKind::from_code(kind).ok_or(FrameFault::Kind(kind))?;
@@ -271,6 +296,11 @@ impl<'a> FrameHeader<'a> {
             index,
         };
         Ok(Self { kind, store, incarnation, sequence, id, origin, payload_len, payload_crc })
+    }
+
+    /// True when the header at the front of `bytes` says that its frame lies within a group.
+    pub(crate) fn is_in_group(bytes: &[u8]) -> bool {
+        bytes.get(PLACEMENT_AT) == Some(&GROUPED)
     }
 
     /// Checks a payload against this header.
@@ -388,6 +418,19 @@ mod tests {
         assert_eq!(read.header, header(b"body"));
         assert_eq!(read.payload, b"body");
         assert_eq!(read.header.frame_len(), bytes.len() as u64);
+    }
+
+    #[test]
+    fn a_frame_of_a_group_differs_in_its_mark_and_its_checksum() {
+        let (mut alone, mut grouped) = (Vec::new(), Vec::new());
+        header(b"").encode(&mut alone);
+        header(b"").encode_in_group(&mut grouped);
+        assert_eq!(FrameHeader::decode(&alone), FrameHeader::decode(&grouped));
+        let differs = |at: &usize| alone[*at] != grouped[*at];
+        let differing: Vec<usize> = (0..alone.len()).filter(differs).collect();
+        assert_eq!(differing, [15, 84, 85, 86, 87]);
+        assert_eq!((alone[15], grouped[15]), (0, 1));
+        assert!(FrameHeader::is_in_group(&grouped) && !FrameHeader::is_in_group(&alone));
     }
 
     #[test]

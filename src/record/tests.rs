@@ -165,6 +165,8 @@ fn frozen(kind: FrameKind) -> (u8, Option<String>) {
         FrameKind::Table => (14, None),
         FrameKind::HostMetadata => (15, None),
         FrameKind::Pin => (16, None),
+        FrameKind::Footer => (17, None),
+        FrameKind::Group => (18, None),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
+use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
 use crate::storage::access::{PendingRecords, StoredCheckpoint};
 use crate::storage::sled::ledger::{JobFacts, Live};
@@ -71,14 +72,16 @@ impl From<&JobFacts> for JobView {
 /// # Errors
 /// `Conflict` when the job has completed a checkpoint that is not older than `id`, or was started
 /// again meanwhile.
-pub(crate) fn check_commit(actor: &Actor, id: CheckpointId, job: &JobView) -> Result<()> {
+pub(crate) fn check_commit(actor: &Actor, id: CheckpointId, job: Option<&JobFacts>) -> Result<()> {
     let conflict = |message: String| Err(Error::new(ErrorKind::Conflict, message));
-    if job.attempt_max != actor.attempt {
-        let (attempt, now) = (actor.attempt, job.attempt_max);
+    let now = job.map(|job| job.attempt_max).unwrap_or_default();
+    if now != actor.attempt {
+        let attempt = actor.attempt;
         return conflict(format!("checkpoint {id} is of attempt {attempt}, the job is at {now}"));
     }
-    match job.stored.last().filter(|newest| newest.id >= id) {
-        Some(newest) => conflict(format!("checkpoint {id} commits after {}", newest.id)),
+    let newest = job.and_then(|job| job.live.last_key_value());
+    match newest.filter(|(newest, _)| **newest >= id) {
+        Some((newest, _)) => conflict(format!("checkpoint {id} commits after {newest}")),
         None => Ok(()),
     }
 }
@@ -92,7 +95,13 @@ pub(crate) trait Backend: Debug + Send + Sync {
     fn job(&self, job: &str) -> JobView;
     /// Makes a change durable. Attempt and checkpoint numbers only ever grow.
     fn change(&self, actor: &Actor, change: Change<'_>) -> Result<()>;
-    fn begin(self: Arc<Self>, actor: &Actor, id: CheckpointId) -> Result<Arc<dyn PendingRecords>>;
+    /// Starts the records of a checkpoint; its kind says whether it may refer to older records.
+    fn begin(
+        self: Arc<Self>,
+        actor: &Actor,
+        id: CheckpointId,
+        kind: CheckpointType,
+    ) -> Result<Arc<dyn PendingRecords>>;
     fn node(&self, record: &RecordRef) -> Result<Node>;
     /// See [`RecordSource::chunk`](crate::storage::RecordSource::chunk).
     fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize>;

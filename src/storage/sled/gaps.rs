@@ -26,10 +26,12 @@ impl Gaps {
     }
 
     /// The damage of a record that is missing. Sequence numbers rise within a segment: it lay in the
-    /// gap whose neighbours enclose its number, and of several the nearest behind a lower number.
+    /// gap whose neighbours enclose its number, and of several the nearest behind a lower number. A
+    /// record of a group has waited in memory: it may have lain behind higher numbers.
     pub(crate) fn error(&self, record: u64) -> Option<Error> {
         let enclosing = self.0.iter().filter(|gap| gap.after < record && record < gap.before);
-        let gap = enclosing.max_by_key(|gap| gap.after)?;
+        let later = || self.0.iter().min_by_key(|gap| gap.after);
+        let gap = enclosing.max_by_key(|gap| gap.after).or_else(later)?;
         let expected = format!("record {record}");
         Some(Error::corrupt(&gap.file, gap.offset, "a record", expected, "no valid frame"))
     }
@@ -46,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_record_lay_in_the_nearest_gap_around_its_number() {
+    fn a_missing_record_lay_in_the_nearest_gap_around_its_number_or_in_a_later_one() {
         let gaps = Gaps::new(vec![
             gap("one", 10, 3, 6),
             gap("one", 90, 9, u64::MAX),
@@ -57,9 +59,9 @@ mod tests {
             let corruption = error.corruption().unwrap();
             Some((corruption.file.display().to_string(), corruption.offset))
         };
-        assert_eq!(place(2), None);
+        assert_eq!(place(2), Some(("one".to_owned(), 10)));
         assert_eq!(place(4), Some(("one".to_owned(), 10)));
-        assert_eq!(place(7), None);
+        assert_eq!(place(7), Some(("one".to_owned(), 10)));
         assert_eq!(place(12), Some(("one".to_owned(), 90)));
         assert_eq!(place(22), Some(("two".to_owned(), 50)));
     }

@@ -11,8 +11,9 @@ use crate::storage::sled::directory::StoreDir;
 use crate::storage::sled::gaps::{Gap, Gaps};
 use crate::storage::sled::index::IndexCodec;
 use crate::storage::sled::kv::{Batch, Kv};
-use crate::storage::sled::ledger::{Base, Delta, JobDelta, JobFacts, Ledger, Live, Usage};
+use crate::storage::sled::ledger::{Base, Delta, JobDelta, JobFacts, Ledger, Live, LiveSet};
 use crate::storage::sled::log::{Damage, Place, SegmentScan, parse_segment_name, scan_segment};
+use crate::storage::sled::records::{Children, Records};
 
 /// How many index entries are applied at once.
 const BATCH_ENTRIES: usize = 1024;
@@ -192,8 +193,8 @@ impl Image {
                     .and_then(|(set, body)| (*set == 1).then(|| body.to_vec()));
                 self.delta(header, place, Delta::Finish(body));
             }
-            FrameKind::Pin => self.delta(header, place, Delta::decode_pin(payload)?),
             FrameKind::Attempt => self.delta(header, place, Delta::Attempt),
+            FrameKind::Pin => self.delta(header, place, Delta::decode_pin(payload)?),
             _ => {}
         }
         Ok(())
@@ -228,6 +229,7 @@ impl Image {
         let bases = bases.into_iter().map(|(_, base)| base).chain(self.index.take()).collect();
         let resolved = Ledger::resolve(bases, deltas);
         let mut broken = Vec::new();
+        let mut records = Records::default();
         let mut batch = Batch::new();
         for (job, facts) in resolved.jobs {
             let seen = self.seen.get(&job).copied().unwrap_or_default();
@@ -235,10 +237,10 @@ impl Image {
                 attempt_max: facts.attempt_max.max(seen.attempt),
                 checkpoint_max: facts.checkpoint_max.max(seen.checkpoint),
                 finish: facts.finish,
-                live: BTreeMap::new(),
+                live: LiveSet::default(),
             };
             for (record, id) in facts.live {
-                let (mut live, damage) = self.live((record, id), codec, &mut batch);
+                let (mut live, damage) = self.live((record, id), codec, &mut records, &mut batch);
                 live.pinned = facts.pinned.contains(&record);
                 broken.extend(damage.map(|error| (job.clone(), id, chain(&error))));
                 codec.live(&job, &live, &mut batch)?;
@@ -247,7 +249,8 @@ impl Image {
             }
             codec.job(&job, ledger.job(&job), &mut batch)?;
         }
-        codec.applied(self.sequence_max, ledger.checksum().ok(), &mut batch)?;
+        codec.applied(self.sequence_max, Some(ledger.checksum()), &mut batch)?;
+        ledger.records = Some(records);
         apply_full(&mut batch, kv, 0)?;
         let (sequence_max, damage) = (self.sequence_max, self.damage);
         Ok(Loaded { ledger, sequence_max, damage, broken })
@@ -259,38 +262,41 @@ impl Image {
         &self,
         (id, checkpoint): (u64, CheckpointId),
         codec: IndexCodec,
+        records: &mut Records,
         batch: &mut Batch,
     ) -> (Live, Option<Error>) {
-        let mut usage = BTreeMap::new();
-        let (record, damage) = match self.node(id, None, codec, &mut usage, batch) {
-            Ok((record, commit)) => {
+        let (record, damage) = match self.node(id, None, codec, batch) {
+            Ok((record, commit, place)) => {
                 let manifests = commit.refs.iter();
-                let read = manifests.map(|found| self.manifest(found, codec, &mut usage, batch));
+                let read = manifests.map(|found| self.manifest(found, codec, records, batch));
                 // Each of them is looked at, whatever became of the others.
-                (record, read.fold(None, |first, read| first.or(read.err())))
+                let damage = read.fold(None, |first, read| first.or(read.err()));
+                records.add_node(id, place, Children::Manifests(ids(&commit)));
+                (record, damage)
             }
             Err(error) => (RecordRef::unreadable(id, checkpoint), Some(error)),
         };
-        let usage = usage.into_iter().map(|(segment, bytes)| Usage { segment, bytes }).collect();
-        (Live { record, usage, pinned: false }, damage)
+        records.retain(id);
+        (Live { record, pinned: false }, damage)
     }
 
     fn manifest(
         &self,
         record: &RecordRef,
         codec: IndexCodec,
-        usage: &mut BTreeMap<u64, u64>,
+        records: &mut Records,
         batch: &mut Batch,
     ) -> Result<()> {
-        let (_, manifest) = self.node(record.id, Some(record), codec, usage, batch)?;
+        let (_, manifest, place) = self.node(record.id, Some(record), codec, batch)?;
         for chunk in &manifest.refs {
             // A chunk that is gone makes the checkpoint unreadable, not unknown: reading it
             // will name the chunk.
             if let Some((_, place)) = self.chunks.get(&chunk.id) {
-                *usage.entry(place.segment).or_default() += place.len;
+                records.add_chunk(chunk.id, *place);
                 codec.chunk(chunk.id, place, batch)?;
             }
         }
+        records.add_node(record.id, place, Children::Chunks(ids(&manifest)));
         Ok(())
     }
 
@@ -299,9 +305,8 @@ impl Image {
         id: u64,
         expected: Option<&RecordRef>,
         codec: IndexCodec,
-        usage: &mut BTreeMap<u64, u64>,
         batch: &mut Batch,
-    ) -> Result<(RecordRef, Node)> {
+    ) -> Result<(RecordRef, Node, Place)> {
         let missing = || Error::new(ErrorKind::Corrupt, format!("record {id} is missing"));
         let found = self.nodes.get(&id).ok_or_else(missing)?;
         let frame = Frame::decode(&found.bytes).map_err(|_| missing())?;
@@ -309,11 +314,15 @@ impl Image {
             let message = format!("record {id} is not the one that was meant");
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
-        *usage.entry(found.place.segment).or_default() += found.place.len;
         codec.node(id, &found.bytes, batch)?;
         let node = Node::decode(frame.payload).ok_or_else(missing)?;
-        Ok((RecordRef::to_record(&frame.header), node))
+        Ok((RecordRef::to_record(&frame.header), node, found.place))
     }
+}
+
+/// The ids of what a node refers to.
+pub(crate) fn ids(node: &Node) -> Box<[u64]> {
+    node.refs.iter().map(|record| record.id).collect()
 }
 
 fn apply_full(batch: &mut Batch, kv: &dyn Kv, keep: usize) -> Result<()> {

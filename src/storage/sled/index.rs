@@ -20,7 +20,9 @@ use crate::limits::SLED_VALUE_BYTES_MAX;
 use crate::record::frame::FIXED_BYTES;
 use crate::record::{Frame, FrameHeader, FrameKind, Node, Origin, RecordRef, codec};
 use crate::storage::sled::kv::{Batch, Kv};
-use crate::storage::sled::ledger::{JobFacts, Ledger, Live, Usage};
+use crate::storage::sled::ledger::{JobFacts, Ledger, Live};
+use crate::storage::sled::log::Place;
+use crate::storage::sled::records::{Children, Records};
 
 /// Payload bytes of one part: the names of the origin are left out there.
 const PART_BYTES: usize = SLED_VALUE_BYTES_MAX - FIXED_BYTES;
@@ -35,7 +37,6 @@ struct JobEntry {
 #[derive(Debug, Serialize, Deserialize)]
 struct LiveEntry {
     record: RecordRef,
-    usage: Vec<Usage>,
     pinned: bool,
 }
 
@@ -149,6 +150,29 @@ impl IndexCodec {
         codec::decode(self.check(FrameKind::ChunkPlace, 0, &value)?)
     }
 
+    /// All commits, manifests and chunks of an index over a log, none of them needed yet. What it does
+    /// not hold whole is left out: reading it fails, and it is not kept.
+    pub(crate) fn read_records(&self, kv: &dyn Kv) -> Result<Records> {
+        let mut records = Records::default();
+        for (id, place) in self.read_chunks::<Place>(kv)? {
+            records.add_chunk(id, place);
+        }
+        for parts in by_key(kv.scan_prefix(b"n")?, 4) {
+            let Ok(bytes) = self.join(FrameKind::Part, &parts) else { continue };
+            let Ok(Frame { header, payload }) = Frame::decode(&bytes) else { continue };
+            let Some(node) = Node::decode(payload) else { continue };
+            let ids = node.refs.iter().map(|record| record.id).collect();
+            let children = match header.kind {
+                FrameKind::Commit => Children::Manifests(ids),
+                _ => Children::Chunks(ids),
+            };
+            // Where in its segment a node lies, nobody has to know.
+            let place = Place { segment: header.incarnation, offset: 0, len: header.frame_len() };
+            records.add_node(header.id, place, children);
+        }
+        Ok(records)
+    }
+
     /// Every chunk's place.
     pub(crate) fn read_chunks<P: DeserializeOwned>(&self, kv: &dyn Kv) -> Result<Vec<(u64, P)>> {
         let entries = kv.scan_prefix(b"c")?;
@@ -208,8 +232,7 @@ impl IndexCodec {
     }
 
     pub(crate) fn live(&self, job: &str, live: &Live, batch: &mut Batch) -> Result<()> {
-        let entry =
-            LiveEntry { record: live.record, usage: live.usage.clone(), pinned: live.pinned };
+        let entry = LiveEntry { record: live.record, pinned: live.pinned };
         let mut payload = Vec::new();
         codec::encode_into(&entry, &mut payload)?;
         let key = live_key(job, live.record.checkpoint);
@@ -217,6 +240,25 @@ impl IndexCodec {
     }
 
     /// Removes the entry of a live checkpoint.
+    pub(crate) fn live_gone(&self, job: &str, id: CheckpointId, batch: &mut Batch) {
+        // It is shorter than one part.
+        batch.push(([live_key(job, id).as_slice(), &[0; 4]].concat(), None));
+    }
+
+    /// Removes a commit or manifest record whose frame has this length.
+    pub(crate) fn node_gone(&self, id: u64, frame_len: u64, batch: &mut Batch) {
+        let parts = frame_len.div_ceil(PART_BYTES as u64).max(1);
+        let parts = 0..u32::try_from(parts).unwrap_or(u32::MAX);
+        let key = |part: u32| [node_key(id).as_slice(), &part.to_be_bytes()].concat();
+        batch.extend(parts.map(|part| (key(part), None)));
+    }
+
+    /// Removes the place of a chunk.
+    pub(crate) fn chunk_gone(&self, id: u64, batch: &mut Batch) {
+        batch.push((chunk_key(id), None));
+    }
+
+    /// Removes the entry of a live checkpoint, whatever stands there.
     pub(crate) fn remove_live(
         kv: &dyn Kv,
         job: &str,
@@ -238,13 +280,13 @@ impl IndexCodec {
     pub(crate) fn read_known(&self, kv: &dyn Kv) -> Result<Option<(Applied, Ledger)>> {
         let Some(applied) = self.read_applied(kv)? else { return Ok(None) };
         let ledger = self.read_ledger(kv)?;
-        if applied.facts.is_some() && applied.facts != ledger.checksum().ok() {
+        if applied.facts.is_some() && applied.facts != Some(ledger.checksum()) {
             return Err(Error::new(ErrorKind::Corrupt, "entries of the index are missing or old"));
         }
         Ok(Some((applied, ledger)))
     }
 
-    /// Reads the facts back: jobs, live checkpoints and the usage of segments.
+    /// Reads the facts back: jobs and live checkpoints.
     pub(crate) fn read_ledger(&self, kv: &dyn Kv) -> Result<Ledger> {
         let mut ledger = Ledger::default();
         for (job, parts) in by_owner(kv.scan_prefix(b"j")?, 4)? {
@@ -260,8 +302,8 @@ impl IndexCodec {
             for parts in by_key(kv.scan_prefix(&prefix)?, 4) {
                 let entry: LiveEntry = codec::decode(&self.join(FrameKind::Live, &parts)?)?;
                 let id = entry.record.checkpoint;
-                let LiveEntry { record, usage, pinned } = entry;
-                ledger.add_live(&job, id, Live { record, usage, pinned });
+                let LiveEntry { record, pinned } = entry;
+                ledger.add_live(&job, id, Live { record, pinned });
             }
         }
         Ok(ledger)

@@ -31,6 +31,9 @@ const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// How many calls may wait for the thread.
 const WAITING_MAX: usize = 64;
 
+/// How many changes are joined before they are applied.
+const GATHERED_MAX: usize = 4096;
+
 /// Changes that are applied together; a value of `None` removes the key.
 pub(crate) type Batch = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
@@ -44,6 +47,10 @@ pub(crate) trait Kv: Debug + Send + Sync {
     /// The last key with this prefix.
     fn last_key(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>>;
     fn apply(&self, batch: Batch) -> Result<()>;
+    /// The same without waiting for it: every later call finds it done, or fails.
+    fn apply_later(&self, batch: Batch) -> Result<()> {
+        self.apply(batch)
+    }
     /// Makes everything applied so far durable, files and directories of the map included.
     fn sync(&self) -> Result<()>;
     /// True when `sync` makes anything durable.
@@ -123,6 +130,8 @@ enum Call {
     Scan(Vec<u8>, Sender<Result<Entries>>),
     Last(Vec<u8>, Sender<Result<Option<Vec<u8>>>>),
     Apply(Batch, Sender<Result<()>>),
+    /// Nobody waits for it.
+    Tell(Batch),
     Sync(Sender<Result<()>>),
     Close(Sender<Result<()>>),
 }
@@ -220,6 +229,16 @@ impl Kv for SledKv {
         self.call(|reply| Call::Apply(batch, reply))
     }
 
+    fn apply_later(&self, batch: Batch) -> Result<()> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(no_answer());
+        }
+        self.calls.send_timeout(Call::Tell(batch), CALL_DEADLINE).map_err(|_| {
+            self.failed.store(true, Ordering::Release);
+            no_answer()
+        })
+    }
+
     fn sync(&self) -> Result<()> {
         self.call(Call::Sync)
     }
@@ -270,8 +289,10 @@ fn serve(
     let _gone = opened.send(Ok(()));
     let mut healthy = true;
     let mut unwritten = None;
+    let mut next = None;
     while healthy {
         let call = match unwritten {
+            _ if next.is_some() => next.take().ok_or(RecvTimeoutError::Disconnected),
             None => waiting.recv().map_err(|_| RecvTimeoutError::Disconnected),
             // Before the next call, whether it is there or not.
             Some(Duration::ZERO) => Err(RecvTimeoutError::Timeout),
@@ -293,6 +314,13 @@ fn serve(
             Call::Apply(batch, reply) => {
                 unwritten = settings.written_after;
                 answer(&reply, || apply(&db, batch, settings.piece))
+            }
+            Call::Tell(first) => {
+                unwritten = settings.written_after;
+                let batch;
+                (batch, next) = gather(first, waiting);
+                let apply = || apply(&db, batch, settings.piece);
+                catch_unwind(AssertUnwindSafe(apply)).is_ok_and(|applied| applied.is_ok())
             }
             Call::Sync(reply) => answer(&reply, || sync(&db, dir)),
             Call::Close(reply) => {
@@ -321,6 +349,20 @@ fn answer<T>(reply: &Sender<Result<T>>, act: impl FnOnce() -> Result<T>) -> bool
     let healthy = result.is_ok();
     let _gone = reply.send(result);
     healthy
+}
+
+/// Joins the changes that wait and that nobody waits for: of a key the last one counts. Also gives the
+/// call behind them.
+fn gather(first: Batch, waiting: &Receiver<Call>) -> (Batch, Option<Call>) {
+    let mut changes: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
+    let mut batch = first;
+    loop {
+        changes.extend(batch);
+        match waiting.try_recv() {
+            Ok(Call::Tell(more)) if changes.len() < GATHERED_MAX => batch = more,
+            other => return (changes.into_iter().collect(), other.ok()),
+        }
+    }
 }
 
 /// Nobody waits for this: a failure is found by the next call, which gets no answer.

@@ -4,27 +4,71 @@
 //! ([`Ledger::resolve`]) and which segments nothing refers to any more ([`Ledger::plan_frees`]).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 
+use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId};
 use crate::record::{RecordRef, codec};
 use crate::storage::access::pinned_is_kept;
+use crate::storage::sled::records::Records;
 
-/// Bytes of live records in one segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Usage {
-    pub(crate) segment: u64,
-    pub(crate) bytes: u64,
-}
+/// Told apart from every id, which are far lower.
+const PINNED: u64 = 1 << 63;
 
 /// A live checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Live {
+    /// Its commit record.
     pub(crate) record: RecordRef,
-    pub(crate) usage: Vec<Usage>,
+    /// Nothing but unpinning makes it droppable.
     pub(crate) pinned: bool,
+}
+
+/// The live checkpoints of a job, with a sum over them that a change costs no walk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct LiveSet {
+    live: BTreeMap<CheckpointId, Live>,
+    sum: u64,
+}
+
+impl LiveSet {
+    pub(crate) fn insert(&mut self, id: CheckpointId, live: Live) {
+        self.sum = self.sum.wrapping_add(live.digest(id));
+        if let Some(old) = self.live.insert(id, live) {
+            self.sum = self.sum.wrapping_sub(old.digest(id));
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: CheckpointId) -> Option<Live> {
+        let live = self.live.remove(&id)?;
+        self.sum = self.sum.wrapping_sub(live.digest(id));
+        Some(live)
+    }
+}
+
+impl Deref for LiveSet {
+    type Target = BTreeMap<CheckpointId, Live>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.live
+    }
+}
+
+impl Live {
+    /// A number that two different live checkpoints have in common by chance only (the finaliser of
+    /// splitmix64 over both ids and the pin).
+    fn digest(&self, id: CheckpointId) -> u64 {
+        let mix = |mut word: u64| {
+            word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            word ^ (word >> 31)
+        };
+        let unpinned = mix(id.0).wrapping_add(self.record.id).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(unpinned ^ if self.pinned { PINNED } else { 0 })
+    }
 }
 
 /// What the store knows of one job.
@@ -34,7 +78,7 @@ pub(crate) struct JobFacts {
     /// The highest id that any frame of the job ever carried.
     pub(crate) checkpoint_max: CheckpointId,
     pub(crate) finish: Option<Vec<u8>>,
-    pub(crate) live: BTreeMap<CheckpointId, Live>,
+    pub(crate) live: LiveSet,
 }
 
 impl JobFacts {
@@ -58,7 +102,6 @@ impl JobFacts {
 /// What one segment holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SegmentFacts {
-    pub(crate) live_bytes: u64,
     /// Checkpoints in progress that wrote here, and damage that nobody has looked at.
     pub(crate) pins: u32,
     /// A writer may still append.
@@ -74,6 +117,8 @@ pub(crate) struct SegmentFacts {
 pub(crate) struct Ledger {
     pub(crate) jobs: BTreeMap<String, JobFacts>,
     pub(crate) segments: BTreeMap<u64, SegmentFacts>,
+    /// What the live checkpoints depend on, once somebody had to know.
+    pub(crate) records: Option<Records>,
     /// The sequence number of a delta frame that is being made durable: a base taken meanwhile
     /// does not claim to contain it.
     pub(crate) delta_in_progress: Option<u64>,
@@ -175,42 +220,41 @@ impl Ledger {
     }
 
     /// A checksum of what a scan of the whole log finds as well: all but the highest checkpoint
-    /// ids, which need not have a frame.
-    pub(crate) fn checksum(&self) -> Result<u32> {
-        let mut base = self.base(1);
-        for job in &mut base.jobs {
-            job.checkpoint_max = CheckpointId(0);
+    /// ids, which need not have a frame. Its cost does not grow with what lives.
+    pub(crate) fn checksum(&self) -> u32 {
+        let mut hasher = Hasher::new();
+        for (job, facts) in &self.jobs {
+            let count = facts.live.len() as u64;
+            let finish = facts.finish.as_deref();
+            hasher.update(&(job.len() as u64).to_le_bytes());
+            hasher.update(job.as_bytes());
+            hasher.update(&facts.attempt_max.0.to_le_bytes());
+            for word in [count, facts.live.sum, finish.map_or(0, |body| 1 + body.len() as u64)] {
+                hasher.update(&word.to_le_bytes());
+            }
+            hasher.update(finish.unwrap_or_default());
         }
-        Ok(crc32fast::hash(&base.encode()?))
+        hasher.finalize()
     }
 
-    /// Notes a live checkpoint and what it uses.
+    /// Notes a live checkpoint.
     pub(crate) fn add_live(&mut self, job: &str, id: CheckpointId, live: Live) {
-        for usage in &live.usage {
-            let segment = self.segments.entry(usage.segment).or_default();
-            segment.live_bytes = segment.live_bytes.saturating_add(usage.bytes);
-        }
         let facts = self.job(job);
         facts.checkpoint_max = facts.checkpoint_max.max(id);
         facts.live.insert(id, live);
     }
 
     /// Pins a live checkpoint, or takes the pin back.
-    pub(crate) fn pin(&mut self, job: &str, id: CheckpointId, pinned: bool) {
-        if let Some(live) = self.jobs.get_mut(job).and_then(|facts| facts.live.get_mut(&id)) {
-            live.pinned = pinned;
-        }
+    pub(crate) fn pin(&mut self, job: &str, id: CheckpointId, pinned: bool) -> Option<Live> {
+        let live = &mut self.jobs.get_mut(job)?.live;
+        let changed = Live { pinned, ..live.get(&id)?.clone() };
+        live.insert(id, changed.clone());
+        Some(changed)
     }
 
-    /// Forgets a checkpoint and what it uses.
+    /// Forgets a checkpoint.
     pub(crate) fn remove_live(&mut self, job: &str, id: CheckpointId) -> Option<Live> {
-        let live = self.jobs.get_mut(job)?.live.remove(&id)?;
-        for usage in &live.usage {
-            if let Some(segment) = self.segments.get_mut(&usage.segment) {
-                segment.live_bytes = segment.live_bytes.saturating_sub(usage.bytes);
-            }
-        }
-        Some(live)
+        self.jobs.get_mut(job)?.live.remove(id)
     }
 
     /// The segments that nothing needs. A segment is needed while it holds live records, records
@@ -222,13 +266,13 @@ impl Ledger {
             .iter()
             .filter_map(|(number, facts)| Some((facts.durable_base?, *number)))
             .max();
-        let Some((as_of, base_segment)) = newest else {
+        let (Some((as_of, base_segment)), Some(records)) = (newest, &self.records) else {
             return Vec::new();
         };
         let unneeded = |(number, facts): &(&u64, &SegmentFacts)| {
             !facts.open
                 && facts.pins == 0
-                && facts.live_bytes == 0
+                && records.in_segment(**number).records == 0
                 && facts.delta_max <= as_of
                 && **number != base_segment
         };
@@ -293,6 +337,8 @@ mod tests {
     //! one; freeing never takes what reading back needs. Method: tables over the pure functions.
 
     use super::*;
+    use crate::storage::sled::log::Place;
+    use crate::storage::sled::records::Children;
 
     fn record(id: u64) -> RecordRef {
         RecordRef {
@@ -378,25 +424,48 @@ mod tests {
     fn a_segment_is_freed_only_when_nothing_needs_it() {
         let needless = SegmentFacts { delta_max: 4, ..SegmentFacts::default() };
         let based = SegmentFacts { durable_base: Some(4), ..SegmentFacts::default() };
-        let frees = |facts: SegmentFacts| {
+        let ledger = |facts: SegmentFacts| {
             let segments = BTreeMap::from([(1, facts), (2, based.clone())]);
-            Ledger { segments, ..Ledger::default() }.plan_frees()
+            Ledger { segments, records: Some(Records::default()), ..Ledger::default() }
         };
+        let frees = |facts| ledger(facts).plan_frees();
         assert_eq!(frees(needless.clone()), [1]);
-        assert!(frees(SegmentFacts { live_bytes: 1, ..needless.clone() }).is_empty());
+        let mut needed = ledger(needless.clone());
+        if let Some(records) = &mut needed.records {
+            records.add_chunk(7, Place { segment: 1, offset: 0, len: 1 });
+            records.add_node(
+                8,
+                Place { segment: 2, offset: 0, len: 1 },
+                Children::Chunks([7].into()),
+            );
+            records.retain(8);
+        }
+        assert!(needed.plan_frees().is_empty());
+        needed.records = None;
+        assert!(needed.plan_frees().is_empty(), "what lives is not known");
         assert!(frees(SegmentFacts { pins: 1, ..needless.clone() }).is_empty());
         assert!(frees(SegmentFacts { open: true, ..needless.clone() }).is_empty());
         assert!(frees(SegmentFacts { delta_max: 5, ..needless }).is_empty());
     }
 
     #[test]
-    fn dropping_a_checkpoint_returns_its_bytes() {
+    fn the_checksum_depends_on_what_lives_and_not_on_how_it_came_about() {
         let mut ledger = Ledger::default();
-        let usage = vec![Usage { segment: 3, bytes: 10 }];
-        ledger.add_live("job", CheckpointId(1), Live { record: record(1), usage, pinned: false });
-        assert_eq!(ledger.segments[&3].live_bytes, 10);
-        assert!(ledger.remove_live("job", CheckpointId(1)).is_some());
-        assert_eq!(ledger.segments[&3].live_bytes, 0);
-        assert!(ledger.remove_live("job", CheckpointId(1)).is_none());
+        let live = |id| Live { record: record(id), pinned: false };
+        ledger.add_live("job", CheckpointId(1), live(10));
+        let one = ledger.checksum();
+        ledger.add_live("job", CheckpointId(2), live(20));
+        let two = ledger.checksum();
+        assert_ne!(one, two);
+        ledger.add_live("job", CheckpointId(2), live(21));
+        assert_ne!(ledger.checksum(), two, "another record");
+        let unpinned = ledger.checksum();
+        assert!(ledger.pin("job", CheckpointId(2), true).is_some());
+        assert_ne!(ledger.checksum(), unpinned, "a pin");
+        assert!(ledger.remove_live("job", CheckpointId(2)).is_some());
+        assert!(ledger.remove_live("job", CheckpointId(2)).is_none());
+        assert_eq!(ledger.checksum(), one);
+        ledger.job("job").finish = Some(Vec::new());
+        assert_ne!(ledger.checksum(), one);
     }
 }

@@ -14,6 +14,9 @@ mod ledger;
 mod log;
 mod owner;
 mod placed;
+mod records;
+#[allow(dead_code, reason = "taken up by the placements next")]
+mod share;
 mod split;
 mod streams;
 mod view;

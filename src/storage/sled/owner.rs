@@ -219,8 +219,8 @@ impl JobAccess for SledJob {
         self.backend().job(self.claim.actor.job.as_str()).stored
     }
 
-    fn begin(&self, id: CheckpointId, _: CheckpointType) -> Result<Arc<dyn PendingRecords>> {
-        Arc::clone(self.backend()).begin(&self.claim.actor, id)
+    fn begin(&self, id: CheckpointId, kind: CheckpointType) -> Result<Arc<dyn PendingRecords>> {
+        Arc::clone(self.backend()).begin(&self.claim.actor, id, kind)
     }
 
     fn drop_checkpoints(&self, ids: &[CheckpointId]) -> Result<()> {

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, StoreId, TaskId};
 use crate::limits::SLED_CHUNK_BYTES;
+use crate::message::CheckpointType;
 use crate::record::{Frame, FrameHeader, FrameKind, Node, Origin, RecordRef};
 use crate::storage::access::{PendingRecords, RecordWriter, nothing_to_pin};
 use crate::storage::sled::backend::{Actor, Backend, Change, JobView, OpenReport, check_commit};
@@ -246,7 +247,12 @@ impl Backend for PlacedStore {
         self.apply_durably(self.job_batch(job)?)
     }
 
-    fn begin(self: Arc<Self>, actor: &Actor, id: CheckpointId) -> Result<Arc<dyn PendingRecords>> {
+    fn begin(
+        self: Arc<Self>,
+        actor: &Actor,
+        id: CheckpointId,
+        _: CheckpointType,
+    ) -> Result<Arc<dyn PendingRecords>> {
         let job = actor.job.as_str();
         {
             let _order = lock(&self.delta);
@@ -325,11 +331,11 @@ impl PendingRecords for Arc<PlacedPending> {
         // The bodies are durable before anything names them.
         store.kv.sync()?;
         let job = self.actor.job.as_str();
-        check_commit(&self.actor, self.id, &store.job(job))?;
+        check_commit(&self.actor, self.id, lock(&store.ledger).jobs.get(job))?;
         let origin =
             Origin { job, checkpoint: self.id, attempt: self.actor.attempt, ..Origin::default() };
         let (record, frame) = store.frame(FrameKind::Commit, origin, &node.encode()?)?;
-        let live = Live { record, usage: Vec::new(), pinned: false };
+        let live = Live { record, pinned: false };
         store.codec.node(record.id, &frame, &mut batch)?;
         store.codec.live(job, &live, &mut batch)?;
         batch.extend(store.job_batch(job)?);

@@ -4,6 +4,7 @@
 //! is written by one thread at a time and never appended to after it was closed. What the frames
 //! mean for the set of live checkpoints is `ledger` and `image`.
 
+mod group;
 mod scan;
 mod segment;
 mod settings;
@@ -15,3 +16,6 @@ pub(crate) use segment::{Place, Segment, parse_segment_name, segment_name};
 pub(crate) use settings::LogSettings;
 pub(crate) use writeback::Writeback;
 pub(crate) use writer::{SegmentHead, SegmentWriter};
+
+#[cfg(test)]
+mod tests;

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
 use crate::record::frame::{HEADER_BYTES_MAX, MAGIC};
-use crate::record::{FrameFault, FrameHeader, FrameKind};
+use crate::record::{Frame, FrameFault, FrameHeader, FrameKind};
 use crate::storage::disk::DiskFile;
 use crate::storage::sled::log::Place;
+use crate::storage::sled::log::group::inner_frames;
 
 /// What one read fetches at least.
 const READ_BYTES: usize = 4096;
@@ -87,7 +88,7 @@ pub(crate) fn scan_segment(
                     damage.before = header.sequence;
                     found.damage.push(damage);
                 }
-                found.last = header.sequence;
+                found.last = found.last.max(header.sequence);
                 let place = Place { segment: number, offset, len: frame_len };
                 if header.kind == FrameKind::Chunk {
                     visit(&header, place, None)?;
@@ -96,18 +97,22 @@ pub(crate) fn scan_segment(
                     let bytes = reader.at(offset, whole)?.to_vec();
                     let header = FrameHeader::decode(&bytes)
                         .map_err(|fault| fault_error(path, offset, &fault))?;
-                    visit(&header, place, bytes.get(header_len..))?;
+                    let payload = bytes.get(header_len..).unwrap_or_default();
+                    visit(&header, place, Some(payload))?;
+                    if header.kind == FrameKind::Group {
+                        found.last = found.last.max(visit_group(&header, place, payload, visit)?);
+                    }
                 }
                 offset += frame_len;
                 found.end = offset;
             }
-            Step::Bad { fault, skip } => {
+            Step::Bad { fault, skip, lowest } => {
                 damage.get_or_insert(Damage {
                     file: path.to_owned(),
                     offset,
                     len: 0,
                     fault,
-                    after: found.last,
+                    after: lowest.map_or(found.last, |id| found.last.min(id.saturating_sub(1))),
                     before: u64::MAX,
                 });
                 match reader.next_magic(offset + skip, len)? {
@@ -125,6 +130,26 @@ pub(crate) fn scan_segment(
     Ok(found)
 }
 
+/// Tells of the frames of a valid group, each at its own place, and returns the highest sequence
+/// number.
+fn visit_group(
+    group: &FrameHeader<'_>,
+    place: Place,
+    payload: &[u8],
+    visit: Visit<'_>,
+) -> Result<u64> {
+    let mut last = group.sequence;
+    let start = place.offset + group.header_len() as u64;
+    for inner in inner_frames(group, payload).unwrap_or_default() {
+        last = last.max(inner.header.sequence);
+        let offset = start + inner.offset as u64;
+        let len = inner.header.frame_len();
+        let body = (inner.header.kind != FrameKind::Chunk).then_some(inner.payload);
+        visit(&inner.header, Place { segment: place.segment, offset, len }, body)?;
+    }
+    Ok(last)
+}
+
 enum Step {
     Frame {
         header_len: usize,
@@ -134,6 +159,8 @@ enum Step {
     Bad {
         fault: FrameFault,
         skip: u64,
+        /// The lowest id in a group whose header is whole.
+        lowest: Option<u64>,
     },
     Foreign,
 }
@@ -148,29 +175,40 @@ fn read_frame(
     let bytes = reader.up_to(offset, HEADER_BYTES_MAX)?;
     let header = match FrameHeader::decode(bytes) {
         Ok(header) => header,
-        Err(fault) => return Ok(Step::Bad { fault, skip: 1 }),
+        Err(fault) => return Ok(Step::Bad { fault, skip: 1, lowest: None }),
     };
     if header.store != store || header.incarnation != incarnation {
         return Ok(Step::Foreign);
     }
+    if FrameHeader::is_in_group(bytes) {
+        let skip = header.frame_len().min(len - offset);
+        return Ok(Step::Bad { fault: FrameFault::Grouped, skip, lowest: None });
+    }
     let (header_len, frame_len) = (header.header_len(), header.frame_len());
+    let lowest = (header.kind == FrameKind::Group).then_some(header.id);
     if frame_len > len - offset {
         let short = usize::try_from(len - offset).unwrap_or(usize::MAX);
-        return Ok(Step::Bad { fault: FrameFault::Short(short), skip: header_len as u64 });
+        // The header is valid, so its length is believed: nothing lies behind its payload.
+        let fault = FrameFault::Short(short);
+        return Ok(Step::Bad { fault, skip: len - offset, lowest: None });
     }
     if header.kind != FrameKind::Chunk {
-        let payload_len = header.payload_len;
-        let payload_crc = header.payload_crc;
         let whole = usize::try_from(frame_len).unwrap_or(usize::MAX);
         let bytes = reader.at(offset, whole)?;
-        let found = crc32fast::hash(bytes.get(header_len..).unwrap_or_default());
-        if found != payload_crc {
-            let fault = FrameFault::PayloadChecksum { expected: payload_crc, found };
-            // The header is valid, so its length is believed.
-            return Ok(Step::Bad { fault, skip: header_len as u64 + u64::from(payload_len) });
+        if let Err(fault) = check_payload(bytes) {
+            return Ok(Step::Bad { fault, skip: frame_len, lowest });
         }
     }
     Ok(Step::Frame { header_len, frame_len })
+}
+
+/// A group counts as a whole or not at all.
+fn check_payload(bytes: &[u8]) -> Result<(), FrameFault> {
+    let Frame { header, payload } = Frame::decode(bytes)?;
+    if header.kind == FrameKind::Group {
+        inner_frames(&header, payload)?;
+    }
+    Ok(())
 }
 
 /// A window on the file.

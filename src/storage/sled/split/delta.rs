@@ -1,172 +1,319 @@
-//! Changes of what lives: one frame each, durable, in their order in time.
+//! Changes of what lives: durable frames, in their order in time.
+//!
+//! Whoever wants a change puts it into a queue and then waits for the lock on changes. Who gets the
+//! lock writes all that is queued and syncs once, so that several jobs share a sync. The facts learn
+//! of a change after it is durable, the index after that and without anybody waiting for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use crate::error::Result;
-use crate::ids::CheckpointId;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{CheckpointId, JobId};
 use crate::record::{FrameKind, Origin, RecordRef, codec};
 use crate::storage::access::nothing_to_pin;
-use crate::storage::sled::backend::Actor;
+use crate::storage::sled::backend::{Actor, check_commit};
 use crate::storage::sled::image::chain;
-use crate::storage::sled::index::{self, IndexCodec};
 use crate::storage::sled::kv::Batch;
-use crate::storage::sled::ledger::{Delta, Ledger};
-use crate::storage::sled::log::Place;
+use crate::storage::sled::ledger::{Delta, Ledger, Live};
+use crate::storage::sled::log::{Place, SegmentWriter};
+use crate::storage::sled::records::Unneeded;
+use crate::storage::sled::split::commit::{CommitRequest, CommitWritten};
 use crate::storage::sled::split::{SplitStore, lock};
 
+/// What somebody wants to be changed.
+#[derive(Debug)]
+pub(super) enum Wish {
+    Attempt,
+    /// Unknown ids are left out.
+    Drop(Vec<CheckpointId>),
+    Pin(CheckpointId, bool),
+    Finish(Option<Vec<u8>>),
+    Commit(CommitRequest),
+}
+
+/// A change in the queue.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    actor: Actor,
+    wish: Wish,
+    outcome: Mutex<Option<Result<()>>>,
+}
+
+/// A change whose frames are written.
+struct Written {
+    ticket: Arc<Ticket>,
+    sequence: u64,
+    detail: Detail,
+}
+
+enum Detail {
+    Nothing,
+    /// The live checkpoints among those that were named.
+    Drop(Vec<(CheckpointId, RecordRef)>),
+    Commit(CommitWritten),
+}
+
+impl Ticket {
+    fn job(&self) -> &JobId {
+        &self.actor.job
+    }
+
+    fn settle(&self, outcome: Result<()>) {
+        *lock(&self.outcome) = Some(outcome);
+    }
+}
+
 impl SplitStore {
-    /// Appends one frame that changes what lives, and makes it durable. The caller holds `delta`
-    /// and ends with `settle_delta`.
-    pub(super) fn append_delta(
-        &self,
-        kind: FrameKind,
-        origin: &Origin<'_>,
-        payload: &[u8],
-    ) -> Result<(RecordRef, Place)> {
+    /// Makes a change durable; returns when it is, or never will be.
+    pub(super) fn change_durably(&self, actor: &Actor, wish: Wish) -> Result<()> {
+        let ticket = Ticket { actor: actor.clone(), wish, outcome: Mutex::default() };
+        let ticket = Arc::new(ticket);
+        lock(&self.waiting).push(Arc::clone(&ticket));
+        let order = lock(&self.delta);
+        loop {
+            if let Some(outcome) = lock(&ticket.outcome).take() {
+                drop(order);
+                return outcome;
+            }
+            // Whoever had the lock before left this for the next one.
+            self.write_waiting();
+        }
+    }
+
+    /// Writes what waits, at most one change of each job: its order among them is that of time.
+    fn write_waiting(&self) {
+        let mut chosen: Vec<Arc<Ticket>> = Vec::new();
+        lock(&self.waiting).retain(|ticket| {
+            let is_later = chosen.iter().any(|other| other.job() == ticket.job());
+            if !is_later {
+                chosen.push(Arc::clone(ticket));
+            }
+            is_later
+        });
+        chosen.retain(|ticket| match self.admit(ticket) {
+            Ok(true) => true,
+            other => {
+                ticket.settle(other.map(|_| ()));
+                false
+            }
+        });
+        if chosen.is_empty() {
+            return;
+        }
+        match self.write_frames(&chosen) {
+            Ok(written) => {
+                let batch = self.learn(&written);
+                self.tell_index(batch);
+                written.iter().for_each(|written| written.ticket.settle(Ok(())));
+            }
+            Err(error) => {
+                for ticket in chosen {
+                    let again = Error::new(error.kind(), chain(&error));
+                    ticket.settle(Err(again));
+                }
+            }
+        }
+    }
+
+    /// Whether there is anything to change, and may be.
+    fn admit(&self, ticket: &Ticket) -> Result<bool> {
+        match &ticket.wish {
+            Wish::Attempt | Wish::Finish(_) => Ok(true),
+            Wish::Drop(ids) => {
+                let is_live = !self.live_among(&ticket.actor, ids)?.is_empty();
+                if is_live {
+                    self.load_records()?;
+                }
+                Ok(is_live)
+            }
+            Wish::Pin(id, pinned) => {
+                let ledger = lock(&self.ledger);
+                let facts = ledger.jobs.get(ticket.job().as_str());
+                let live = facts.and_then(|facts| facts.live.get(id));
+                Ok(live.ok_or_else(|| nothing_to_pin(*id))?.pinned != *pinned)
+            }
+            Wish::Commit(commit) => {
+                let ledger = lock(&self.ledger);
+                let facts = ledger.jobs.get(ticket.job().as_str());
+                check_commit(&ticket.actor, commit.id, facts).map(|()| true)
+            }
+        }
+    }
+
+    /// Appends the frames of all changes to one segment and syncs it: the commit point.
+    fn write_frames(&self, tickets: &[Arc<Ticket>]) -> Result<Vec<Written>> {
         let mut writer = self.checkout()?;
         let segment = Arc::clone(writer.segment());
-        let sequence = {
+        {
             let mut ledger = lock(&self.ledger);
-            let sequence = self.next_sequence();
-            // A base that another thread takes from here on does not claim to contain this.
-            ledger.delta_in_progress = Some(sequence);
-            let facts = ledger.segments.entry(segment.number).or_default();
-            facts.delta_max = facts.delta_max.max(sequence);
-            sequence
-        };
-        let appended = writer
-            .append(kind, origin, sequence, payload, &self.writeback)
-            .and_then(|appended| writer.flush().map(|()| appended));
-        match appended {
-            Ok(appended) => {
+            // A base that another thread takes from here on does not claim to contain these.
+            ledger.delta_in_progress = Some(self.next_sequence());
+        }
+        let written: Result<Vec<_>> =
+            tickets.iter().map(|ticket| self.write_one(&mut writer, ticket)).collect();
+        let written = written.and_then(|written| writer.flush().map(|()| written));
+        match written {
+            Ok(written) => {
                 self.checkin(writer);
-                // After a failed sync nobody can tell whether the frame is durable: the store is
+                // After a failed sync nobody can tell which frames are durable: the store is
                 // poisoned, and `delta_in_progress` stays, so no base claims to know.
                 self.sync_segments(std::iter::once(&segment))?;
-                Ok(appended)
+                Ok(written)
             }
             Err(error) => {
                 let error = self.give_up(writer, error);
-                self.settle_delta(|_| ());
+                lock(&self.ledger).delta_in_progress = None;
                 Err(error)
             }
         }
     }
 
-    /// Ends `append_delta`: `change` brings the facts up to date.
-    pub(super) fn settle_delta<R>(&self, change: impl FnOnce(&mut Ledger) -> R) -> R {
-        let mut ledger = lock(&self.ledger);
-        ledger.delta_in_progress = None;
-        change(&mut ledger)
-    }
-
-    /// The index entries of checkpoints that are about to be forgotten.
-    pub(super) fn removals(&self, job: &str, live: &[(CheckpointId, RecordRef)]) -> Batch {
-        let mut batch = Batch::new();
-        for (id, record) in live {
-            if let Err(error) = self.removal(job, *id, record, &mut batch) {
-                // What stays behind in the index is never asked for, and goes with its rebuild.
-                tracing::warn!(error = %chain(&error), %id, "the index keeps a dropped checkpoint");
-            }
-        }
-        batch
-    }
-
-    pub(super) fn removal(
-        &self,
-        job: &str,
-        id: CheckpointId,
-        record: &RecordRef,
-        batch: &mut Batch,
-    ) -> Result<()> {
-        let kv = self.reader.index();
-        IndexCodec::remove_live(&*kv, job, id, batch)?;
-        let commit = self.reader.node(record)?;
-        for manifest in &commit.refs {
-            for chunk in self.reader.node(manifest)?.refs {
-                batch.push((index::chunk_key(chunk.id), None));
-            }
-            IndexCodec::remove_node(&*kv, manifest.id, batch)?;
-        }
-        IndexCodec::remove_node(&*kv, record.id, batch)
-    }
-
-    pub(super) fn drop_live(&self, actor: &Actor, ids: &[CheckpointId]) -> Result<()> {
-        let job = actor.job.as_str();
-        let live: Vec<_> = {
-            let ledger = lock(&self.ledger);
-            let Some(facts) = ledger.jobs.get(job) else {
-                return Ok(());
-            };
-            let found = |id: &CheckpointId| {
-                facts.droppable(*id).map(|record| Some((*id, record?))).transpose()
-            };
-            ids.iter().filter_map(found).collect::<Result<_>>()?
-        };
-        if live.is_empty() {
-            return Ok(());
-        }
-        let mut batch = self.removals(job, &live);
-        let records: Vec<u64> = live.iter().map(|(_, record)| record.id).collect();
-        let mut payload = Vec::new();
-        codec::encode_list(&records, &mut payload)?;
-        let sequence = self.delta_frame(FrameKind::Drop, actor, &payload)?;
-        // CRASH: the drop is durable; the index on disk is behind and is rebuilt.
-        self.settle_delta(|ledger| {
-            for (id, _) in &live {
-                ledger.remove_live(job, *id);
-            }
-        });
-        self.applied(sequence, &mut batch)?;
-        self.reader.with_index(|kv| kv.apply(batch.clone()))?;
-        self.free_segments();
-        Ok(())
-    }
-
-    /// Pins a live checkpoint, or takes the pin back. The caller holds `delta`.
-    pub(super) fn pin_live(&self, actor: &Actor, id: CheckpointId, pinned: bool) -> Result<()> {
-        let job = actor.job.as_str();
-        let found = lock(&self.ledger).jobs.get(job).and_then(|facts| facts.live.get(&id).cloned());
-        let mut live = found.ok_or_else(|| nothing_to_pin(id))?;
-        if live.pinned == pinned {
-            return Ok(());
-        }
-        live.pinned = pinned;
-        let payload = Delta::encode_pin(live.record.id, pinned);
-        let sequence = self.delta_frame(FrameKind::Pin, actor, &payload)?;
-        // CRASH: the pin is durable; the index on disk is behind and is rebuilt.
-        self.settle_delta(|ledger| ledger.pin(job, id, pinned));
-        let mut batch = Batch::new();
-        self.reader.codec.live(job, &live, &mut batch)?;
-        self.applied(sequence, &mut batch)?;
-        self.reader.with_index(|kv| kv.apply(batch.clone()))
-    }
-
-    /// Returns the sequence number of the frame.
-    pub(super) fn delta_frame(
-        &self,
-        kind: FrameKind,
-        actor: &Actor,
-        payload: &[u8],
-    ) -> Result<u64> {
+    fn write_one(&self, writer: &mut SegmentWriter, ticket: &Arc<Ticket>) -> Result<Written> {
+        let actor = &ticket.actor;
         let origin =
             Origin { job: actor.job.as_str(), attempt: actor.attempt, ..Origin::default() };
-        Ok(self.append_delta(kind, &origin, payload)?.0.id)
+        let sequence = self.next_sequence();
+        let mut frame = |kind, payload: &[u8]| {
+            writer.append(kind, &origin, sequence, payload, &self.writeback).map(|_| ())
+        };
+        let detail = match &ticket.wish {
+            Wish::Attempt => {
+                frame(FrameKind::Attempt, &[])?;
+                Detail::Nothing
+            }
+            Wish::Finish(body) => {
+                let payload =
+                    body.as_ref().map_or(vec![0], |body| [&[1], body.as_slice()].concat());
+                frame(FrameKind::Finish, &payload)?;
+                Detail::Nothing
+            }
+            Wish::Drop(ids) => {
+                let live = self.live_among(actor, ids)?;
+                let records: Vec<u64> = live.iter().map(|(_, record)| record.id).collect();
+                let mut payload = Vec::new();
+                codec::encode_list(&records, &mut payload)?;
+                frame(FrameKind::Drop, &payload)?;
+                Detail::Drop(live)
+            }
+            Wish::Pin(id, pinned) => {
+                let job = actor.job.as_str();
+                let live = lock(&self.ledger).job(job).live.get(id).cloned();
+                let record = live.ok_or_else(|| nothing_to_pin(*id))?.record.id;
+                frame(FrameKind::Pin, &Delta::encode_pin(record, *pinned))?;
+                Detail::Nothing
+            }
+            Wish::Commit(commit) => {
+                Detail::Commit(self.write_commit(writer, actor, commit, sequence)?)
+            }
+        };
+        let mut ledger = lock(&self.ledger);
+        let facts = ledger.segments.entry(writer.segment().number).or_default();
+        facts.delta_max = facts.delta_max.max(sequence);
+        Ok(Written { ticket: Arc::clone(ticket), sequence, detail })
     }
 
-    /// Says in `batch` that the index then holds every delta up to this one. The caller holds `delta`
-    /// and has settled this one.
-    pub(super) fn applied(&self, sequence: u64, batch: &mut Batch) -> Result<()> {
-        let facts = lock(&self.ledger).checksum().ok();
-        self.reader.codec.applied(sequence, facts, batch)
+    /// # Errors
+    /// `Conflict` when one of them is pinned.
+    fn live_among(
+        &self,
+        actor: &Actor,
+        ids: &[CheckpointId],
+    ) -> Result<Vec<(CheckpointId, RecordRef)>> {
+        let ledger = lock(&self.ledger);
+        let Some(facts) = ledger.jobs.get(actor.job.as_str()) else { return Ok(Vec::new()) };
+        let found =
+            |id: &CheckpointId| facts.droppable(*id).map(|record| Some((*id, record?))).transpose();
+        ids.iter().filter_map(found).collect()
     }
 
-    /// Brings the index entry of a job up to date.
-    pub(super) fn index_job(&self, job: &str, sequence: u64) -> Result<()> {
-        let facts = lock(&self.ledger).job(job).clone();
+    /// Brings the facts up to date, and says what the index has to learn.
+    fn learn(&self, written: &[Written]) -> Result<Batch> {
+        let codec = &self.reader.codec;
         let mut batch = Batch::new();
-        self.reader.codec.job(job, &facts, &mut batch)?;
-        self.applied(sequence, &mut batch)?;
-        self.reader.with_index(|kv| kv.apply(batch.clone()))
+        let mut ledger = lock(&self.ledger);
+        ledger.delta_in_progress = None;
+        let mut sequence = 0;
+        for Written { ticket, sequence: reached, detail } in written {
+            let job = ticket.job().as_str();
+            sequence = sequence.max(*reached);
+            match (&ticket.wish, detail) {
+                (Wish::Attempt, _) => {
+                    let facts = ledger.job(job);
+                    facts.attempt_max = facts.attempt_max.max(ticket.actor.attempt);
+                }
+                (Wish::Finish(body), _) => ledger.job(job).finish.clone_from(body),
+                (_, Detail::Drop(live)) => {
+                    for (id, record) in live {
+                        ledger.remove_live(job, *id);
+                        self.forget_record(&mut ledger, record.id, &mut batch);
+                        codec.live_gone(job, *id, &mut batch);
+                    }
+                }
+                (Wish::Commit(commit), Detail::Commit(done)) => {
+                    let live = Live { record: done.record, pinned: false };
+                    if let Some(records) = &mut ledger.records {
+                        commit.note(done, records);
+                    }
+                    ledger.add_live(job, commit.id, live.clone());
+                    commit.index(done, codec, &mut batch)?;
+                    codec.live(job, &live, &mut batch)?;
+                    self.offer(ticket.job(), commit, done);
+                }
+                (Wish::Pin(id, pinned), _) => {
+                    if let Some(live) = ledger.pin(job, *id, *pinned) {
+                        codec.live(job, &live, &mut batch)?;
+                    }
+                }
+                (Wish::Drop(_) | Wish::Commit(_), _) => {}
+            }
+            codec.job(job, ledger.job(job), &mut batch)?;
+        }
+        codec.applied(sequence, Some(ledger.checksum()), &mut batch)?;
+        Ok(batch)
     }
+
+    /// One less needs this record; the index forgets what nothing needs any more.
+    pub(super) fn forget_record(&self, ledger: &mut Ledger, id: u64, batch: &mut Batch) {
+        let Some(records) = &mut ledger.records else { return };
+        let Unneeded { nodes, chunks } = records.release(id);
+        nodes.iter().for_each(|(id, len)| self.reader.codec.node_gone(*id, *len, batch));
+        chunks.iter().for_each(|id| self.reader.codec.chunk_gone(*id, batch));
+    }
+
+    /// CRASH: the changes are durable; the index on disk is behind and is brought up by the next open.
+    pub(super) fn tell_index(&self, batch: Result<Batch>) {
+        let told = batch.and_then(|batch| self.reader.tell(batch));
+        if let Err(error) = told {
+            tracing::error!(error = %chain(&error), "a durable change is not in the index");
+        }
+    }
+
+    /// Makes known what the live checkpoints depend on, if it is not yet. The caller holds `delta`.
+    pub(super) fn load_records(&self) -> Result<()> {
+        if lock(&self.ledger).records.is_some() {
+            return Ok(());
+        }
+        let live: Vec<u64> = {
+            let ledger = lock(&self.ledger);
+            let live = ledger.jobs.values().flat_map(|facts| facts.live.values());
+            live.map(|live| live.record.id).collect()
+        };
+        let mut records = self.reader.with_index(|kv| {
+            let records = self.reader.codec.read_records(kv)?;
+            // What an index in files lacks the log may hold: it must not be taken for free.
+            if kv.is_in_files() && !live.iter().all(|id| records.is_whole(*id)) {
+                let message = "the index lacks records of live checkpoints";
+                return Err(Error::new(ErrorKind::Corrupt, message));
+            }
+            Ok(records)
+        })?;
+        live.iter().for_each(|id| records.retain(*id));
+        lock(&self.ledger).records = Some(records);
+        Ok(())
+    }
+}
+
+/// Where a frame lies that stands in the payload of another.
+pub(super) fn within(outer: Place, payload_len: usize, offset: u64, len: u64) -> Place {
+    let start = outer.offset + outer.len.saturating_sub(payload_len as u64);
+    Place { segment: outer.segment, offset: start + offset, len }
 }

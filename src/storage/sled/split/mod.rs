@@ -4,16 +4,20 @@
 //! this alone is the commit point. Then the index learns of it. Nothing here knows what a checkpoint
 //! means.
 
+mod commit;
 mod delta;
+mod offers;
 mod open;
 mod pending;
 mod read;
 mod segments;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{CheckpointId, StoreId};
+use crate::ids::{CheckpointId, JobId, StoreId};
+use crate::message::CheckpointType;
 use crate::record::{FrameKind, Node, RecordRef};
 use crate::storage::access::PendingRecords;
 use crate::storage::sled::backend::{Actor, Backend, Change, JobView, OpenReport};
@@ -21,6 +25,8 @@ use crate::storage::sled::directory::{Clean, Current, StoreDir};
 use crate::storage::sled::kv::Batch;
 use crate::storage::sled::ledger::Ledger;
 use crate::storage::sled::log::{LogSettings, SegmentWriter, Writeback};
+use crate::storage::sled::split::delta::{Ticket, Wish};
+use crate::storage::sled::split::offers::Offered;
 use crate::storage::sled::split::open::Opened;
 use crate::storage::sled::split::pending::SplitPending;
 pub(crate) use crate::storage::sled::split::read::Reader;
@@ -43,6 +49,10 @@ pub(crate) struct SplitStore {
     settings: LogSettings,
     /// Commits and other deltas one after the other: their order in the log is their order in time.
     delta: Mutex<()>,
+    /// Changes that the next holder of `delta` writes.
+    waiting: Mutex<Vec<Arc<Ticket>>>,
+    /// What the newest checkpoint of each job offers, as far as somebody asked.
+    offers: Mutex<BTreeMap<JobId, Arc<Offered>>>,
     /// Set by the first write: the index on disk is behind from then on.
     used: Mutex<bool>,
     /// The log directory has names that are not durable.
@@ -74,6 +84,8 @@ impl SplitStore {
             },
             settings,
             delta: Mutex::default(),
+            waiting: Mutex::default(),
+            offers: Mutex::default(),
             used: Mutex::new(opened.report.rebuilt),
             log_dir_behind: Mutex::new(false),
             poisoned: AtomicBool::new(false),
@@ -136,39 +148,35 @@ impl Backend for SplitStore {
     }
 
     fn change(&self, actor: &Actor, change: Change<'_>) -> Result<()> {
-        let _order = lock(&self.delta);
-        let job = actor.job.as_str();
-        let sequence = match change {
-            Change::Drop(ids) => return self.drop_live(actor, ids),
-            Change::Pin(id, pinned) => return self.pin_live(actor, id, pinned),
-            Change::Attempt => {
-                let sequence = self.delta_frame(FrameKind::Attempt, actor, &[])?;
-                self.settle_delta(|ledger| {
-                    let facts = ledger.job(job);
-                    facts.attempt_max = facts.attempt_max.max(actor.attempt);
-                });
-                sequence
-            }
-            Change::Finish(body) => {
-                let payload = body.map_or(vec![0], |body| [&[1], body].concat());
-                let sequence = self.delta_frame(FrameKind::Finish, actor, &payload)?;
-                self.settle_delta(|ledger| {
-                    ledger.job(job).finish = body.map(<[u8]>::to_vec);
-                });
-                sequence
-            }
+        let is_drop = matches!(change, Change::Drop(_));
+        let wish = match change {
+            Change::Attempt => Wish::Attempt,
+            Change::Drop(ids) => Wish::Drop(ids.to_vec()),
+            Change::Pin(id, pinned) => Wish::Pin(id, pinned),
+            Change::Finish(body) => Wish::Finish(body.map(<[u8]>::to_vec)),
         };
-        self.index_job(job, sequence)
+        self.change_durably(actor, wish)?;
+        if is_drop {
+            self.free_segments();
+        }
+        Ok(())
     }
 
-    fn begin(self: Arc<Self>, actor: &Actor, id: CheckpointId) -> Result<Arc<dyn PendingRecords>> {
+    fn begin(
+        self: Arc<Self>,
+        actor: &Actor,
+        id: CheckpointId,
+        kind: CheckpointType,
+    ) -> Result<Arc<dyn PendingRecords>> {
         self.check_healthy()?;
         {
             let mut ledger = lock(&self.ledger);
             let facts = ledger.job(actor.job.as_str());
             facts.checkpoint_max = facts.checkpoint_max.max(id);
         }
-        Ok(Arc::new(Arc::new(SplitPending::new(self, actor.clone(), id))))
+        let may_share = kind == CheckpointType::Checkpoint;
+        let offered = may_share.then(|| self.take_offer(actor)).flatten();
+        Ok(Arc::new(Arc::new(SplitPending::new(self, actor.clone(), id, offered))))
     }
 
     fn node(&self, record: &RecordRef) -> Result<Node> {
@@ -192,16 +200,16 @@ impl Backend for SplitStore {
         }
         self.sync_segments(segments.iter())?;
         let sequence = self.sequence.load(Ordering::Acquire);
-        let (jobs, facts) = {
-            let ledger = lock(&self.ledger);
-            (ledger.jobs.clone(), ledger.checksum().ok())
-        };
         let mut batch = Batch::new();
+        let facts = {
+            let ledger = lock(&self.ledger);
+            // The ids of checkpoints that were never committed are in no batch so far.
+            for (job, facts) in &ledger.jobs {
+                self.reader.codec.job(job, facts, &mut batch)?;
+            }
+            Some(ledger.checksum())
+        };
         self.reader.codec.applied(sequence, facts, &mut batch)?;
-        // The ids of checkpoints that were never committed are in no batch so far.
-        for (job, facts) in &jobs {
-            self.reader.codec.job(job, facts, &mut batch)?;
-        }
         kv.apply(batch)?;
         kv.close()?;
         // CRASH: before this CURRENT says that the index is behind, and the next open rebuilds it.

@@ -1,42 +1,50 @@
 //! The records of one checkpoint under `Placement::Split`, from the first chunk to the commit.
+//!
+//! A task's records wait in memory as long as those of the whole checkpoint are few; the commit takes
+//! them along. A task that has more writes to a segment of its own.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, TaskId};
-use crate::limits::CHUNK_BYTES;
+use crate::limits::{CHUNK_BYTES, SMALL_COMMIT_BYTES};
+use crate::record::frame::FIXED_BYTES;
 use crate::record::{FrameHeader, FrameKind, Node, Origin, RecordRef};
 use crate::storage::access::{PendingRecords, RecordWriter};
-use crate::storage::sled::backend::{Actor, Backend, check_commit};
-use crate::storage::sled::image::chain;
+use crate::storage::sled::backend::Actor;
 use crate::storage::sled::kv::Batch;
-use crate::storage::sled::ledger::{Live, Usage};
 use crate::storage::sled::log::{Place, Segment, SegmentWriter};
+use crate::storage::sled::share::Decision;
+use crate::storage::sled::split::commit::{CommitRequest, PlacedRecord, SmallRecord, TaskRecords};
+use crate::storage::sled::split::delta::Wish;
+use crate::storage::sled::split::offers::Offered;
 use crate::storage::sled::split::{SplitStore, lock};
+use crate::sync::{AtomicU64, Ordering};
 
-/// What one task wrote.
-#[derive(Debug)]
-struct TaskRecords {
-    manifest: RecordRef,
-    manifest_place: Place,
-    manifest_frame: Vec<u8>,
-    chunks: Vec<(u64, Place)>,
-}
-
-/// A checkpoint in progress: its segments are pinned until it commits or is dropped.
+/// A checkpoint in progress: its segments are pinned, and what it was offered is held, until it
+/// commits or is dropped.
 #[derive(Debug)]
 pub(crate) struct SplitPending {
     store: Arc<SplitStore>,
     actor: Actor,
     id: CheckpointId,
+    offered: Option<Arc<Offered>>,
     tasks: Mutex<Vec<TaskRecords>>,
     pins: Mutex<BTreeMap<u64, Arc<Segment>>>,
+    /// Bytes of the frames that wait in memory.
+    small_bytes: AtomicU64,
 }
 
 impl SplitPending {
-    pub(super) fn new(store: Arc<SplitStore>, actor: Actor, id: CheckpointId) -> Self {
-        Self { store, actor, id, tasks: Mutex::default(), pins: Mutex::default() }
+    pub(super) fn new(
+        store: Arc<SplitStore>,
+        actor: Actor,
+        id: CheckpointId,
+        offered: Option<Arc<Offered>>,
+    ) -> Self {
+        let (tasks, pins) = (Mutex::default(), Mutex::default());
+        Self { store, actor, id, offered, tasks, pins, small_bytes: AtomicU64::new(0) }
     }
 
     fn pin(&self, segment: &Arc<Segment>) {
@@ -58,17 +66,8 @@ impl SplitPending {
         }
     }
 
-    fn index_batch(&self, tasks: &[TaskRecords], commit: (u64, &[u8])) -> Result<Batch> {
-        let codec = &self.store.reader.codec;
-        let mut batch = Batch::new();
-        for task in tasks {
-            for (id, place) in &task.chunks {
-                codec.chunk(*id, place, &mut batch)?;
-            }
-            codec.node(task.manifest.id, &task.manifest_frame, &mut batch)?;
-        }
-        codec.node(commit.0, commit.1, &mut batch)?;
-        Ok(batch)
+    fn origin(&self) -> Origin<'_> {
+        Origin::of(&self.actor.job, self.id, self.actor.attempt)
     }
 }
 
@@ -78,63 +77,230 @@ impl PendingRecords for Arc<SplitPending> {
             pending: Arc::clone(self),
             task: task.clone(),
             segment: None,
-            chunks: Vec::new(),
+            small: Vec::new(),
+            placed: Vec::new(),
+            reused_bytes: 0,
+            compared: Vec::new(),
         }))
     }
 
     fn commit(&self, node: &Node) -> Result<()> {
         let store = &self.store;
         store.check_healthy()?;
-        let payload = node.encode()?;
-        let mut tasks = std::mem::take(&mut *lock(&self.tasks));
-        tasks.retain(|task| node.refs.iter().any(|wanted| wanted.id == task.manifest.id));
-        if tasks.len() != node.refs.len() {
-            let (found, wanted) = (tasks.len(), node.refs.len());
-            let message = format!("{found} of {wanted} manifests were written");
-            return Err(Error::internal(message));
-        }
+        let request = CommitRequest::new(self.id, node, std::mem::take(&mut *lock(&self.tasks)))?;
         let segments: Vec<_> = lock(&self.pins).values().map(Arc::clone).collect();
+        // Whatever the commit frame names is durable before it, or lies in one frame with it.
         store.sync_segments(segments.iter())?;
-
-        let _order = lock(&store.delta);
-        let job = self.actor.job.as_str();
-        check_commit(&self.actor, self.id, &store.job(job))?;
-        let origin =
-            Origin { job, checkpoint: self.id, attempt: self.actor.attempt, ..Origin::default() };
-        let (record, place) = store.append_delta(FrameKind::Commit, &origin, &payload)?;
-        // The checkpoint is complete. What follows only makes it quick to find.
-        let mut usage = BTreeMap::from([(place.segment, place.len)]);
-        for task in &tasks {
-            let places = task.chunks.iter().map(|(_, place)| place);
-            for place in places.chain([&task.manifest_place]) {
-                *usage.entry(place.segment).or_insert(0) += place.len;
-            }
-        }
-        let usage = usage.into_iter().map(|(segment, bytes)| Usage { segment, bytes }).collect();
-        let live = Live { record, usage, pinned: false };
-        let facts = store.settle_delta(|ledger| {
-            ledger.add_live(job, self.id, live.clone());
-            ledger.job(job).clone()
-        });
+        let committed = store.change_durably(&self.actor, Wish::Commit(request));
         self.unpin();
-        let frame = frame_bytes(store, FrameKind::Commit, &origin, &record, place, &payload);
-        let applied = self.index_batch(&tasks, (record.id, &frame)).and_then(|mut batch| {
-            store.reader.codec.live(job, &live, &mut batch)?;
-            store.reader.codec.job(job, &facts, &mut batch)?;
-            store.applied(record.id, &mut batch)?;
-            store.reader.with_index(|kv| kv.apply(batch.clone()))
-        });
-        if let Err(error) = applied {
-            tracing::error!(error = %chain(&error), "a durable checkpoint is not in the index");
-        }
-        Ok(())
+        committed
     }
 }
 
 impl Drop for SplitPending {
     fn drop(&mut self) {
         self.unpin();
+        if let Some(offered) = self.offered.take() {
+            let mut batch = Batch::new();
+            let mut ledger = lock(&self.store.ledger);
+            self.store.forget_record(&mut ledger, offered.record.id, &mut batch);
+            drop(ledger);
+            if !batch.is_empty() {
+                self.store.tell_index(Ok(batch));
+            }
+        }
         self.store.free_segments();
+    }
+}
+
+/// One task's writer: it has a segment to itself while it lives.
+struct SplitWriter {
+    pending: Arc<SplitPending>,
+    task: TaskId,
+    segment: Option<SegmentWriter>,
+    small: Vec<SmallRecord>,
+    placed: Vec<PlacedRecord>,
+    reused_bytes: u64,
+    /// Holds a stored chunk that is compared.
+    compared: Vec<u8>,
+}
+
+impl SplitWriter {
+    /// Takes a record in: into memory while there is room, else into the task's segment.
+    fn add(
+        &mut self,
+        kind: FrameKind,
+        state: &str,
+        index: u32,
+        payload: &[u8],
+    ) -> Result<RecordRef> {
+        let names = self.task.operator.as_str().len() + state.len();
+        let len = (FIXED_BYTES + names + payload.len()) as u64;
+        if self.placed.is_empty() && len <= SMALL_COMMIT_BYTES {
+            // ORDERING: a count, no data goes with it.
+            let before = self.pending.small_bytes.fetch_add(len, Ordering::Relaxed);
+            if before + len <= SMALL_COMMIT_BYTES {
+                return self.keep(kind, state, index, payload);
+            }
+            self.pending.small_bytes.fetch_sub(len, Ordering::Relaxed);
+        }
+        self.spill()?;
+        self.append(kind, state, index, payload)
+    }
+
+    fn keep(
+        &mut self,
+        kind: FrameKind,
+        state: &str,
+        index: u32,
+        payload: &[u8],
+    ) -> Result<RecordRef> {
+        let id = self.pending.store.next_sequence();
+        let origin = self.pending.origin().within(&self.task, state, index);
+        let payload_len = u32::try_from(payload.len())
+            .map_err(|_| Error::invalid(format!("a record of {} bytes", payload.len())))?;
+        let header = FrameHeader {
+            kind,
+            store: self.pending.store.reader.codec.store,
+            incarnation: 0,
+            sequence: id,
+            id,
+            origin,
+            payload_len,
+            payload_crc: crc32fast::hash(payload),
+        };
+        let record = RecordRef::to_record(&header);
+        let (state, body) = (state.to_owned(), payload.to_vec());
+        self.small.push(SmallRecord { kind, state, record, body });
+        Ok(record)
+    }
+
+    /// Writes what waits in memory to the task's segment, under the numbers that it has.
+    fn spill(&mut self) -> Result<()> {
+        for SmallRecord { kind, state, record, body } in std::mem::take(&mut self.small) {
+            self.append_as(record.id, kind, &state, record.index, &body)?;
+        }
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        kind: FrameKind,
+        state: &str,
+        index: u32,
+        payload: &[u8],
+    ) -> Result<RecordRef> {
+        let id = self.pending.store.next_sequence();
+        self.append_as(id, kind, state, index, payload)
+    }
+
+    fn append_as(
+        &mut self,
+        id: u64,
+        kind: FrameKind,
+        state: &str,
+        index: u32,
+        payload: &[u8],
+    ) -> Result<RecordRef> {
+        let store = Arc::clone(&self.pending.store);
+        let mut segment = match self.segment.take() {
+            Some(segment) if !segment.is_full() => segment,
+            full => {
+                if let Some(full) = full {
+                    store.close_segment(full)?;
+                }
+                let segment = store.checkout()?;
+                self.pending.pin(segment.segment());
+                segment
+            }
+        };
+        let pending = Arc::clone(&self.pending);
+        let origin = pending.origin().within(&self.task, state, index);
+        match segment.append(kind, &origin, id, payload, &store.writeback) {
+            Ok((record, place)) => {
+                let is_node = kind == FrameKind::Manifest;
+                let frame =
+                    is_node.then(|| frame_bytes(&store, kind, &origin, &record, place, payload));
+                self.placed.push(PlacedRecord { id, place, frame });
+                self.segment = Some(segment);
+                Ok(record)
+            }
+            Err(error) => Err(store.give_up(segment, error)),
+        }
+    }
+
+    /// A stored chunk with this body that the checkpoint was offered.
+    fn stored(&mut self, body: &[u8]) -> Option<RecordRef> {
+        let offered = self.pending.offered.as_ref()?;
+        let len = u32::try_from(body.len()).ok()?;
+        let candidates = offered.chunks.candidates(crc32fast::hash(body), len);
+        let (reader, compared) = (&self.pending.store.reader, &mut self.compared);
+        let decision = Decision::of(body, &candidates, |record| {
+            let read = reader.chunk(record, compared);
+            read.is_ok_and(|at| compared.get(at..) == Some(body))
+        });
+        match decision {
+            Decision::Reuse(record) => Some(record),
+            Decision::Write => None,
+        }
+    }
+
+    /// The manifest of the same task in the checkpoint that is offered, if it says the same.
+    fn stored_manifest(&self, payload: &[u8]) -> Option<RecordRef> {
+        let known = self.pending.offered.as_ref()?.manifests.get(&self.task)?;
+        let is_alike = usize::try_from(known.payload_len) == Ok(payload.len())
+            && known.payload_crc == crc32fast::hash(payload);
+        let store = &self.pending.store;
+        let is_equal = || store.reader.node(known).and_then(|node| node.encode());
+        (is_alike && is_equal().is_ok_and(|stored| stored == payload)).then_some(*known)
+    }
+}
+
+impl RecordWriter for SplitWriter {
+    fn chunk_bytes(&self) -> usize {
+        CHUNK_BYTES
+    }
+
+    fn chunk(&mut self, state: &str, index: u32, body: &[u8]) -> Result<RecordRef> {
+        if let Some(record) = self.stored(body) {
+            self.reused_bytes = self.reused_bytes.saturating_add(body.len() as u64);
+            return Ok(record);
+        }
+        self.add(FrameKind::Chunk, state, index, body)
+    }
+
+    fn reused_bytes(&self) -> u64 {
+        self.reused_bytes
+    }
+
+    fn finish(mut self: Box<Self>, manifest: &Node) -> Result<RecordRef> {
+        let payload = manifest.encode()?;
+        let record = match self.stored_manifest(&payload) {
+            Some(record) => record,
+            None => self.add(FrameKind::Manifest, "", 0, &payload)?,
+        };
+        if let Some(mut segment) = self.segment.take() {
+            match segment.flush() {
+                Ok(()) => self.segment = Some(segment),
+                Err(error) => return Err(self.pending.store.give_up(segment, error)),
+            }
+        }
+        lock(&self.pending.tasks).push(TaskRecords {
+            task: self.task.clone(),
+            manifest: record,
+            refs: manifest.refs.clone(),
+            small: std::mem::take(&mut self.small),
+            placed: std::mem::take(&mut self.placed),
+        });
+        Ok(record)
+    }
+}
+
+impl Drop for SplitWriter {
+    fn drop(&mut self) {
+        if let Some(segment) = self.segment.take() {
+            self.pending.store.checkin(segment);
+        }
     }
 }
 
@@ -158,98 +324,4 @@ fn frame_bytes(
         payload_crc: record.payload_crc,
     };
     header.frame(payload)
-}
-
-/// One task's writer: it has a segment to itself while it lives.
-struct SplitWriter {
-    pending: Arc<SplitPending>,
-    task: TaskId,
-    segment: Option<SegmentWriter>,
-    chunks: Vec<(u64, Place)>,
-}
-
-impl SplitWriter {
-    fn origin<'a>(&'a self, state: &'a str, index: u32) -> Origin<'a> {
-        Origin {
-            job: self.pending.actor.job.as_str(),
-            operator: self.task.operator.as_str(),
-            state,
-            checkpoint: self.pending.id,
-            attempt: self.pending.actor.attempt,
-            subtask: self.task.subtask,
-            index,
-        }
-    }
-
-    fn append(
-        &mut self,
-        kind: FrameKind,
-        state: &str,
-        index: u32,
-        payload: &[u8],
-    ) -> Result<(RecordRef, Place)> {
-        let store = Arc::clone(&self.pending.store);
-        let mut segment = match self.segment.take() {
-            Some(segment) if !segment.is_full() => segment,
-            full => {
-                if let Some(full) = full {
-                    store.close_segment(full)?;
-                }
-                let segment = store.checkout()?;
-                self.pending.pin(segment.segment());
-                segment
-            }
-        };
-        let sequence = store.next_sequence();
-        let origin = self.origin(state, index);
-        let appended = segment.append(kind, &origin, sequence, payload, &store.writeback);
-        match appended {
-            Ok(appended) => {
-                self.segment = Some(segment);
-                Ok(appended)
-            }
-            Err(error) => Err(store.give_up(segment, error)),
-        }
-    }
-}
-
-impl RecordWriter for SplitWriter {
-    fn chunk_bytes(&self) -> usize {
-        CHUNK_BYTES
-    }
-
-    fn chunk(&mut self, state: &str, index: u32, body: &[u8]) -> Result<RecordRef> {
-        let (record, place) = self.append(FrameKind::Chunk, state, index, body)?;
-        self.chunks.push((record.id, place));
-        Ok(record)
-    }
-
-    fn finish(mut self: Box<Self>, manifest: &Node) -> Result<RecordRef> {
-        let payload = manifest.encode()?;
-        let (record, place) = self.append(FrameKind::Manifest, "", 0, &payload)?;
-        if let Some(mut segment) = self.segment.take() {
-            match segment.flush() {
-                Ok(()) => self.segment = Some(segment),
-                Err(error) => return Err(self.pending.store.give_up(segment, error)),
-            }
-        }
-        let origin = self.origin("", 0);
-        let store = &self.pending.store;
-        let frame = frame_bytes(store, FrameKind::Manifest, &origin, &record, place, &payload);
-        lock(&self.pending.tasks).push(TaskRecords {
-            manifest: record,
-            manifest_place: place,
-            manifest_frame: frame,
-            chunks: std::mem::take(&mut self.chunks),
-        });
-        Ok(record)
-    }
-}
-
-impl Drop for SplitWriter {
-    fn drop(&mut self) {
-        if let Some(segment) = self.segment.take() {
-            self.pending.store.checkin(segment);
-        }
-    }
 }

@@ -6,15 +6,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{OperatorUid, TaskId};
 use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::record::frame::HEADER_BYTES_MAX;
-use crate::record::{Frame, Node, RecordRef};
+use crate::record::{Frame, FrameHeader, Node, RecordRef};
 use crate::storage::disk::DiskFile;
 use crate::storage::sled::directory::StoreDir;
 use crate::storage::sled::gaps::Gaps;
 use crate::storage::sled::image::{Image, chain};
 use crate::storage::sled::index::{IndexCodec, check_record};
-use crate::storage::sled::kv::{Kv, MemoryKv};
+use crate::storage::sled::kv::{Batch, Kv, MemoryKv};
 use crate::storage::sled::log::{Place, segment_name};
 use crate::storage::sled::split::lock;
 
@@ -107,6 +108,33 @@ impl Reader {
             check_record(&bytes, record, self.codec.store)
         });
         node.map_err(|error| self.placed(record, error))
+    }
+
+    /// A manifest with the task whose it is.
+    pub(super) fn manifest(&self, record: &RecordRef) -> Result<(TaskId, Node)> {
+        self.with_index(|kv| {
+            let bytes = self.codec.read_node(kv, record.id)?;
+            let node = check_record(&bytes, record, self.codec.store)?;
+            let wrong = || Error::new(ErrorKind::Corrupt, "a manifest names no operator");
+            let header = FrameHeader::decode(&bytes).map_err(|_| wrong())?;
+            let operator = OperatorUid::new(header.origin.operator).map_err(|_| wrong())?;
+            Ok((TaskId { operator, subtask: header.origin.subtask }, node))
+        })
+    }
+
+    /// Has the index learn of what the log says, without waiting for it.
+    pub(super) fn tell(&self, batch: Batch) -> Result<()> {
+        let kv = self.index();
+        match kv.apply_later(batch) {
+            Err(error) if kv.is_in_files() && is_index_failure(&error) => {
+                tracing::warn!(
+                    error = %chain(&error),
+                    "the index failed; the store goes on with one in memory"
+                );
+                self.rebuild_in_memory(&kv)
+            }
+            other => other,
+        }
     }
 
     /// Names the place in the log from which a record is missing, where that can be told.

@@ -10,7 +10,7 @@ use crate::record::{Frame, FrameHeader, FrameKind, RecordRef};
 use crate::storage::filesystem::Savepoints;
 use crate::storage::sled::index::IndexCodec;
 use crate::storage::sled::kv::Batch;
-use crate::storage::sled::ledger::{Base, BaseJob, Delta, JobFacts, Live, Usage};
+use crate::storage::sled::ledger::{Base, BaseJob, Delta, JobFacts, Live};
 use crate::storage::sled::log::Place;
 
 use super::*;
@@ -48,7 +48,7 @@ fn made(kind: FrameKind) -> Batch {
         FrameKind::Live => {
             let mut record = RecordRef::unreadable(17, CheckpointId(8));
             record.digest = [1; 16];
-            let live = Live { record, usage: vec![Usage { segment: 4, bytes: 5 }], pinned: true };
+            let live = Live { record, pinned: true };
             CODEC.live("job", &live, &mut batch)
         }
         _ => CODEC.applied(6, Some(7), &mut batch),
@@ -71,7 +71,9 @@ fn frozen(kind: FrameKind) -> Option<(&'static str, &'static str)> {
         | FrameKind::Finish
         | FrameKind::Table
         | FrameKind::HostMetadata
-        | FrameKind::Pin => None,
+        | FrameKind::Pin
+        | FrameKind::Footer
+        | FrameKind::Group => None,
         FrameKind::ChunkPlace => {
             Some(("630000000000000003", "040000000000000005000000000000000600000000000000"))
         }
@@ -87,9 +89,6 @@ fn frozen(kind: FrameKind) -> Option<(&'static str, &'static str)> {
                 "00000000ffffffffffffffff00000000", // attempt, subtask, index, names
                 "0000000000000000",                 // payload length and checksum
                 "01010101010101010101010101010101", // digest
-                "0100000000000000",                 // segments
-                "0400000000000000",                 // segment
-                "0500000000000000",                 // bytes
                 "01",                               // pinned
             ),
         )),

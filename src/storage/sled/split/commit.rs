@@ -1,0 +1,198 @@
+//! One commit: what the tasks of a checkpoint wrote, and how the commit frame comes behind it.
+//!
+//! Records that were written to segments were synced before. Small ones are still in memory: they go
+//! into one Group frame with the commit frame, whose one checksum makes all of them count or none.
+
+use crate::error::{Error, Result};
+use crate::ids::{CheckpointId, TaskId};
+use crate::record::{FrameHeader, FrameKind, Node, Origin, RecordRef};
+use crate::storage::sled::backend::Actor;
+use crate::storage::sled::index::IndexCodec;
+use crate::storage::sled::kv::Batch;
+use crate::storage::sled::log::{Place, SegmentWriter};
+use crate::storage::sled::records::{Children, Records};
+use crate::storage::sled::split::SplitStore;
+use crate::storage::sled::split::delta::within;
+
+/// A record that has no place in the log yet.
+#[derive(Debug)]
+pub(super) struct SmallRecord {
+    pub(super) kind: FrameKind,
+    pub(super) state: String,
+    pub(super) record: RecordRef,
+    pub(super) body: Vec<u8>,
+}
+
+/// A record at its place.
+#[derive(Debug)]
+pub(super) struct PlacedRecord {
+    pub(super) id: u64,
+    pub(super) place: Place,
+    /// The whole frame of a manifest.
+    pub(super) frame: Option<Vec<u8>>,
+}
+
+/// What one task gave to its checkpoint.
+#[derive(Debug)]
+pub(super) struct TaskRecords {
+    pub(super) task: TaskId,
+    pub(super) manifest: RecordRef,
+    /// All that the manifest refers to, written by this checkpoint or not.
+    pub(super) refs: Vec<RecordRef>,
+    pub(super) small: Vec<SmallRecord>,
+    pub(super) placed: Vec<PlacedRecord>,
+}
+
+/// A checkpoint that is whole but for its commit frame.
+#[derive(Debug)]
+pub(super) struct CommitRequest {
+    pub(super) id: CheckpointId,
+    pub(super) manifests: Box<[u64]>,
+    /// The payload of the commit frame.
+    pub(super) payload: Vec<u8>,
+    pub(super) tasks: Vec<TaskRecords>,
+}
+
+/// Where the frames of a commit lie.
+#[derive(Debug)]
+pub(super) struct CommitWritten {
+    pub(super) record: RecordRef,
+    commit: PlacedRecord,
+    small: Vec<PlacedRecord>,
+}
+
+impl SplitStore {
+    /// Appends the commit frame, with what is still in memory; nothing is durable yet.
+    pub(super) fn write_commit(
+        &self,
+        writer: &mut SegmentWriter,
+        actor: &Actor,
+        commit: &CommitRequest,
+        sequence: u64,
+    ) -> Result<CommitWritten> {
+        let origin = Origin::of(&actor.job, commit.id, actor.attempt);
+        let header = self.header(writer, FrameKind::Commit, sequence, origin, &commit.payload)?;
+        let record = RecordRef::to_record(&header);
+        let frame = header.frame(&commit.payload);
+        if commit.tasks.iter().all(|task| task.small.is_empty()) {
+            let kind = FrameKind::Commit;
+            let appended =
+                writer.append(kind, &origin, sequence, &commit.payload, &self.writeback)?;
+            let commit = PlacedRecord { id: sequence, place: appended.1, frame: Some(frame) };
+            return Ok(CommitWritten { record, commit, small: Vec::new() });
+        }
+        let mut group = Vec::new();
+        let mut inner = Vec::new();
+        for task in &commit.tasks {
+            for small in &task.small {
+                let origin = origin.within(&task.task, &small.state, small.record.index);
+                let id = small.record.id;
+                let header = self.header(writer, small.kind, id, origin, &small.body)?;
+                let bytes = header.frame(&small.body);
+                inner.push((id, group.len() as u64, bytes.len() as u64));
+                group.extend_from_slice(&bytes);
+            }
+        }
+        let commit_at = (group.len() as u64, frame.len() as u64);
+        group.extend_from_slice(&frame);
+        let outer = self.next_sequence();
+        let kind = FrameKind::Group;
+        let (_, outer) = writer.append(kind, &origin, outer, &group, &self.writeback)?;
+        let place = |offset, len| within(outer, group.len(), offset, len);
+        let bytes = |offset: u64, len: u64| {
+            let from = usize::try_from(offset).ok()?;
+            let to = from.checked_add(usize::try_from(len).ok()?)?;
+            Some(group.get(from..to)?.to_vec())
+        };
+        let manifests = &commit.manifests;
+        let small = inner.into_iter().map(|(id, offset, len)| PlacedRecord {
+            id,
+            place: place(offset, len),
+            frame: manifests.contains(&id).then(|| bytes(offset, len)).flatten(),
+        });
+        let small = small.collect();
+        let place = place(commit_at.0, commit_at.1);
+        let commit = PlacedRecord { id: sequence, place, frame: Some(frame) };
+        Ok(CommitWritten { record, commit, small })
+    }
+
+    fn header<'a>(
+        &self,
+        writer: &SegmentWriter,
+        kind: FrameKind,
+        id: u64,
+        origin: Origin<'a>,
+        payload: &[u8],
+    ) -> Result<FrameHeader<'a>> {
+        let payload_len = u32::try_from(payload.len())
+            .map_err(|_| Error::invalid(format!("a record of {} bytes", payload.len())))?;
+        Ok(FrameHeader {
+            kind,
+            store: self.reader.codec.store,
+            incarnation: writer.segment().number,
+            sequence: id,
+            id,
+            origin,
+            payload_len,
+            payload_crc: crc32fast::hash(payload),
+        })
+    }
+}
+
+impl CommitRequest {
+    /// # Errors
+    /// `Internal` when a manifest is missing; `Invalid` when the commit is too long for a frame.
+    pub(super) fn new(id: CheckpointId, node: &Node, mut tasks: Vec<TaskRecords>) -> Result<Self> {
+        tasks.retain(|task| node.refs.iter().any(|wanted| wanted.id == task.manifest.id));
+        if tasks.len() != node.refs.len() {
+            let (found, wanted) = (tasks.len(), node.refs.len());
+            let message = format!("{found} of {wanted} manifests were written");
+            return Err(Error::internal(message));
+        }
+        let payload = node.encode()?;
+        let manifests = node.refs.iter().map(|record| record.id).collect();
+        Ok(Self { id, manifests, payload, tasks })
+    }
+
+    fn placed<'a>(
+        task: &'a TaskRecords,
+        written: &'a CommitWritten,
+    ) -> impl Iterator<Item = &'a PlacedRecord> {
+        let is_own = |placed: &&PlacedRecord| task.small.iter().any(|s| s.record.id == placed.id);
+        task.placed.iter().chain(written.small.iter().filter(is_own))
+    }
+
+    /// Notes what the checkpoint needs; it is live from now on.
+    pub(super) fn note(&self, written: &CommitWritten, records: &mut Records) {
+        for task in &self.tasks {
+            for placed in Self::placed(task, written) {
+                if placed.id == task.manifest.id {
+                    let ids = task.refs.iter().map(|record| record.id).collect();
+                    records.add_node(placed.id, placed.place, Children::Chunks(ids));
+                } else {
+                    records.add_chunk(placed.id, placed.place);
+                }
+            }
+        }
+        let commit = &written.commit;
+        records.add_node(commit.id, commit.place, Children::Manifests(self.manifests.clone()));
+        records.retain(commit.id);
+    }
+
+    /// The index entries of what was written.
+    pub(super) fn index(
+        &self,
+        written: &CommitWritten,
+        codec: &IndexCodec,
+        batch: &mut Batch,
+    ) -> Result<()> {
+        let tasks = self.tasks.iter().flat_map(|task| &task.placed);
+        for placed in tasks.chain(&written.small).chain([&written.commit]) {
+            match &placed.frame {
+                Some(frame) => codec.node(placed.id, frame, batch)?,
+                None => codec.chunk(placed.id, &placed.place, batch)?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! What a checkpoint may refer to instead of writing it: what the newest completed one of its job
+//! refers to.
+//!
+//! A checkpoint in progress holds the record that it was offered, so that nothing below it is given
+//! back before the checkpoint ends, however early the older one is dropped.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::ids::{JobId, TaskId};
+use crate::record::RecordRef;
+use crate::storage::sled::backend::Actor;
+use crate::storage::sled::image::chain;
+use crate::storage::sled::share::Offer;
+use crate::storage::sled::split::commit::{CommitRequest, CommitWritten};
+use crate::storage::sled::split::{SplitStore, lock};
+
+/// What one completed checkpoint offers.
+#[derive(Debug)]
+pub(super) struct Offered {
+    /// Its commit record.
+    pub(super) record: RecordRef,
+    pub(super) chunks: Offer,
+    pub(super) manifests: BTreeMap<TaskId, RecordRef>,
+}
+
+impl SplitStore {
+    /// What a checkpoint of this job that begins now may refer to, held; [`forget_record`] on its
+    /// record ends that. Nothing when it cannot be read: then all is written.
+    ///
+    /// [`forget_record`]: Self::forget_record
+    pub(super) fn take_offer(&self, actor: &Actor) -> Option<Arc<Offered>> {
+        let held = self.hold_newest(actor.job.as_str())?;
+        let known = lock(&self.offers).get(&actor.job).cloned();
+        if let Some(known) = known.filter(|known| known.record == held) {
+            return Some(known);
+        }
+        match self.read_offer(&held) {
+            Ok(offered) => {
+                let offered = Arc::new(offered);
+                lock(&self.offers).insert(actor.job.clone(), Arc::clone(&offered));
+                Some(offered)
+            }
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "nothing of an older checkpoint is shared");
+                let mut batch = Vec::new();
+                self.forget_record(&mut lock(&self.ledger), held.id, &mut batch);
+                self.tell_index(Ok(batch));
+                None
+            }
+        }
+    }
+
+    /// The commit record of the job's newest live checkpoint, which one more needs from now on.
+    fn hold_newest(&self, job: &str) -> Option<RecordRef> {
+        let has_live = |store: &Self| {
+            lock(&store.ledger).jobs.get(job).is_some_and(|facts| !facts.live.is_empty())
+        };
+        if lock(&self.ledger).records.is_none() && has_live(self) {
+            let _order = lock(&self.delta);
+            if let Err(error) = self.load_records() {
+                tracing::warn!(error = %chain(&error), "nothing of an older checkpoint is shared");
+                return None;
+            }
+        }
+        let mut ledger = lock(&self.ledger);
+        let (_, live) = ledger.jobs.get(job)?.live.last_key_value()?;
+        let record = live.record;
+        let records = ledger.records.as_mut()?;
+        if !records.is_whole(record.id) {
+            return None;
+        }
+        records.retain(record.id);
+        Some(record)
+    }
+
+    fn read_offer(&self, record: &RecordRef) -> Result<Offered> {
+        let (mut chunks, mut manifests) = (Offer::default(), BTreeMap::new());
+        for manifest in self.reader.node(record)?.refs {
+            let (task, node) = self.reader.manifest(&manifest)?;
+            node.refs.iter().for_each(|chunk| chunks.add(chunk));
+            manifests.insert(task, manifest);
+        }
+        Ok(Offered { record: *record, chunks, manifests })
+    }
+
+    /// A checkpoint is complete: the next one is offered what it refers to.
+    pub(super) fn offer(&self, job: &JobId, commit: &CommitRequest, written: &CommitWritten) {
+        let (mut chunks, mut manifests) = (Offer::default(), BTreeMap::new());
+        for task in &commit.tasks {
+            task.refs.iter().for_each(|chunk| chunks.add(chunk));
+            manifests.insert(task.task.clone(), task.manifest);
+        }
+        let offered = Offered { record: written.record, chunks, manifests };
+        lock(&self.offers).insert(job.clone(), Arc::new(offered));
+    }
+}
