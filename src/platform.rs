@@ -139,3 +139,32 @@ pub(crate) fn read_up_to_at(file: &File, bytes: &mut [u8], offset: u64) -> io::R
     }
     Ok(done)
 }
+
+/// Reads at `offset` into `head`, then into `body`, until both are full or the file ends; returns how
+/// many bytes were read. One call to the system where it has one for both.
+pub(crate) fn read_parts_at(
+    file: &File,
+    head: &mut [u8],
+    body: &mut [u8],
+    offset: u64,
+) -> io::Result<usize> {
+    let mut done = 0;
+    #[cfg(target_os = "linux")]
+    {
+        let mut parts = [io::IoSliceMut::new(head), io::IoSliceMut::new(body)];
+        match rustix::io::preadv(file, &mut parts, offset) {
+            Err(rustix::io::Errno::INTR) => {}
+            read => done = read?,
+        }
+    }
+    // What that call left out.
+    let head_len = head.len();
+    if done < head_len {
+        let rest = head.get_mut(done..).unwrap_or_default();
+        done += read_up_to_at(file, rest, offset.saturating_add(done as u64))?;
+    }
+    let Some(rest) = done.checked_sub(head_len).and_then(|done| body.get_mut(done..)) else {
+        return Ok(done);
+    };
+    Ok(done + read_up_to_at(file, rest, offset.saturating_add(done as u64))?)
+}

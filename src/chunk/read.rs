@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::RecordRef;
 use crate::record::metadata::{SectionContent, SectionMetadata, decode_sections};
 use crate::state::{SectionKey, SnapshotSource};
-use crate::storage::RecordSource;
+use crate::storage::{ChunkStream, RecordSource};
 
 /// Gives back the sections of one task's snapshot, a chunk at a time.
 pub struct SnapshotReader {
@@ -16,11 +16,11 @@ pub struct SnapshotReader {
     label: String,
     records: Arc<dyn RecordSource>,
     sections: std::vec::IntoIter<SectionMetadata>,
-    chunks: std::vec::IntoIter<RecordRef>,
+    chunks: Vec<RecordRef>,
+    /// How many of them are behind.
+    read: usize,
     body: Body,
-    buffer: Vec<u8>,
-    /// The unread part of `buffer`.
-    start: usize,
+    stream: ChunkStream,
 }
 
 /// What is left of the section that is being read.
@@ -50,28 +50,29 @@ impl SnapshotReader {
             label,
             records,
             sections: sections.into_iter(),
-            chunks: node.refs.into_iter(),
+            chunks: node.refs,
+            read: 0,
             body: Body::default(),
-            buffer: Vec::new(),
-            start: 0,
+            stream: ChunkStream::default(),
         })
     }
 
     /// Steps over what is left of the section.
     fn skip_body(&mut self) {
-        for _ in 0..self.body.chunks {
-            self.chunks.next();
-        }
+        self.read = self.read.saturating_add(self.body.chunks as usize);
         self.body = Body::default();
-        self.buffer.clear();
-        self.start = 0;
+        self.stream.clear();
     }
 
-    fn next_chunk(&mut self) -> Result<()> {
-        let record = self.chunks.next().ok_or_else(|| self.wrong_length())?;
+    /// Reads the next chunk and returns how much of it stands in `out`.
+    fn next_chunk(&mut self, out: &mut [u8]) -> Result<usize> {
+        if self.body.chunks == 0 {
+            return Err(self.wrong_length());
+        }
+        let upcoming = self.chunks.get(self.read..).unwrap_or_default();
         self.body.chunks -= 1;
-        self.start = self.records.chunk(&record, &mut self.buffer)?;
-        Ok(())
+        self.read = self.read.saturating_add(1);
+        self.records.next_chunk(upcoming, out, &mut self.stream)
     }
 
     fn wrong_length(&self) -> Error {
@@ -79,14 +80,21 @@ impl SnapshotReader {
         Error::new(ErrorKind::Corrupt, message)
     }
 
-    fn fill(&mut self) -> Result<()> {
-        while self.start >= self.buffer.len() && self.body.left > 0 {
-            if self.body.chunks == 0 {
-                return Err(self.wrong_length());
+    /// Puts the next bytes of the section into `out` and returns how many; none at its end.
+    fn fill(&mut self, out: &mut [u8]) -> Result<usize> {
+        while self.stream.rest().is_empty() {
+            let filled = self.next_chunk(out)?;
+            if filled > 0 {
+                return Ok(filled);
             }
-            self.next_chunk()?;
         }
-        Ok(())
+        let rest = self.stream.rest();
+        let len = rest.len().min(out.len());
+        if let (Some(from), Some(to)) = (rest.get(..len), out.get_mut(..len)) {
+            to.copy_from_slice(from);
+        }
+        self.stream.consume(len);
+        Ok(len)
     }
 }
 
@@ -106,7 +114,7 @@ impl SnapshotSource for SnapshotReader {
         };
         self.body.left = section.len;
         match section.content {
-            SectionContent::Inline(body) => self.buffer = body,
+            SectionContent::Inline(body) => self.stream.replace(body),
             SectionContent::Chunks(count) => self.body.chunks = count,
         }
         Ok(Some(section.key))
@@ -122,18 +130,21 @@ impl Read for SnapshotReader {
         if self.body.failed {
             return Err(Error::new(ErrorKind::Closed, "the section failed before").into());
         }
-        if let Err(error) = self.fill() {
-            self.body.failed = true;
-            return Err(error.context(&self.label).into());
-        }
-        let unread = self.buffer.get(self.start..).unwrap_or_default();
         let left = usize::try_from(self.body.left).unwrap_or(usize::MAX);
-        let len = unread.len().min(out.len()).min(left);
-        if let (Some(from), Some(to)) = (unread.get(..len), out.get_mut(..len)) {
-            to.copy_from_slice(from);
+        let most = out.len().min(left);
+        let out = out.get_mut(..most).unwrap_or_default();
+        if out.is_empty() {
+            return Ok(0);
         }
-        self.start += len;
-        self.body.left -= len as u64;
-        Ok(len)
+        match self.fill(out) {
+            Ok(len) => {
+                self.body.left = self.body.left.saturating_sub(len as u64);
+                Ok(len)
+            }
+            Err(error) => {
+                self.body.failed = true;
+                Err(error.context(&self.label).into())
+            }
+        }
     }
 }

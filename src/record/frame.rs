@@ -160,6 +160,10 @@ pub(crate) enum FrameFault {
     Names,
     #[error("a payload of {0} bytes")]
     PayloadLength(u32),
+    #[error("a frame of {found} bytes instead of {expected}")]
+    Length { expected: u64, found: u64 },
+    #[error("a frame of another store or segment")]
+    Foreign,
     #[error("a group that frames do not fill")]
     Group,
     #[error("a frame of a group without its group")]

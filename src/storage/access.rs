@@ -1,5 +1,6 @@
 //! The roles of a storage: description, access for a job, records of one checkpoint.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use crate::ids::{Attempt, CheckpointId, JobId, TaskId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
 use crate::storage::filesystem::{Savepoints, resolve};
+use crate::storage::sled::Place;
 use crate::storage::stream::StreamStore;
 use crate::storage::tee::TeePending;
 use crate::storage::{StorageCapabilities, StorageUri};
@@ -187,6 +189,67 @@ pub(crate) trait RecordSource: Send + Sync {
     /// Reads and checks a chunk into `buffer`, which is overwritten; the body starts at the
     /// returned offset.
     fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize>;
+
+    /// Reads and checks the first of `upcoming`; the others are what the stream reads next. Returns how
+    /// many bytes of the body stand in `out`: all when it fits there and the storage reads it without
+    /// a buffer, else none, and the stream holds it. After an error `out` holds anything.
+    fn next_chunk(
+        &self,
+        upcoming: &[RecordRef],
+        out: &mut [u8],
+        stream: &mut ChunkStream,
+    ) -> Result<usize> {
+        let _ = out;
+        stream.buffered(upcoming, |record, buffer| self.chunk(record, buffer))
+    }
+}
+
+/// Chunks that are read one after the other: what of the last one is not handed out yet, and what
+/// the storage remembers from one to the next.
+#[derive(Debug, Default)]
+pub(crate) struct ChunkStream {
+    pub(super) buffer: Vec<u8>,
+    /// Where the rest of the last body begins in `buffer`.
+    pub(super) start: usize,
+    /// Where chunks that come next lie, as far as that was looked up.
+    pub(super) places: VecDeque<(u64, Place)>,
+}
+
+impl ChunkStream {
+    /// What of the last body is not handed out.
+    pub(crate) fn rest(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
+    }
+
+    /// Takes the next bytes of the rest as handed out.
+    pub(crate) fn consume(&mut self, len: usize) {
+        self.start = self.start.saturating_add(len);
+    }
+
+    /// Puts a body that lies elsewhere in the place of the last one.
+    pub(crate) fn replace(&mut self, body: Vec<u8>) {
+        self.buffer = body;
+        self.start = 0;
+    }
+
+    /// Drops the rest.
+    pub(crate) fn clear(&mut self) {
+        self.buffer.clear();
+        self.start = 0;
+    }
+
+    /// Reads the first of `upcoming` into the buffer.
+    pub(super) fn buffered(
+        &mut self,
+        upcoming: &[RecordRef],
+        read: impl FnOnce(&RecordRef, &mut Vec<u8>) -> Result<usize>,
+    ) -> Result<usize> {
+        self.clear();
+        if let Some(record) = upcoming.first() {
+            self.start = read(record, &mut self.buffer)?;
+        }
+        Ok(0)
+    }
 }
 
 /// One job's share of a storage.

@@ -49,6 +49,14 @@ pub(crate) trait DiskFile: Debug + Send + Sync {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Reads until `bytes` is full or the file ends.
     fn read_up_to_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// The same into two buffers, one behind the other.
+    fn read_parts_at(&self, head: &mut [u8], body: &mut [u8], offset: u64) -> io::Result<usize> {
+        let read = self.read_up_to_at(head, offset)?;
+        if read < head.len() {
+            return Ok(read);
+        }
+        Ok(read + self.read_up_to_at(body, offset.saturating_add(read as u64))?)
+    }
     fn sync_data(&self) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
@@ -144,6 +152,10 @@ impl DiskFile for File {
 
     fn read_up_to_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         platform::read_up_to_at(self, bytes, offset)
+    }
+
+    fn read_parts_at(&self, head: &mut [u8], body: &mut [u8], offset: u64) -> io::Result<usize> {
+        platform::read_parts_at(self, head, body, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -19,7 +19,9 @@ mod tee;
 mod uri;
 
 pub use access::{CheckpointStorage, CompletedCheckpointLocation, JobStorage};
-pub(crate) use access::{PendingRecords, RecordSource, RecordWriter, StoredCheckpoint};
+pub(crate) use access::{
+    ChunkStream, PendingRecords, RecordSource, RecordWriter, StoredCheckpoint,
+};
 pub use capabilities::StorageCapabilities;
 pub use choose::{open_uri, storage_of};
 pub use custom::{

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
-use crate::storage::access::{PendingRecords, StoredCheckpoint};
+use crate::storage::access::{ChunkStream, PendingRecords, StoredCheckpoint};
 use crate::storage::sled::ledger::{JobFacts, Live};
 
 /// What opening a store found and did.
@@ -105,6 +105,16 @@ pub(crate) trait Backend: Debug + Send + Sync {
     fn node(&self, record: &RecordRef) -> Result<Node>;
     /// See [`RecordSource::chunk`](crate::storage::RecordSource::chunk).
     fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize>;
+    /// See [`RecordSource::next_chunk`](crate::storage::RecordSource::next_chunk).
+    fn next_chunk(
+        &self,
+        upcoming: &[RecordRef],
+        out: &mut [u8],
+        stream: &mut ChunkStream,
+    ) -> Result<usize> {
+        let _ = out;
+        stream.buffered(upcoming, |record, buffer| self.chunk(record, buffer))
+    }
     /// Closes in order, so that the next open is quick. Nothing is lost without it.
     fn close(&self) -> Result<()>;
 }

@@ -193,8 +193,8 @@ impl Image {
                     .and_then(|(set, body)| (*set == 1).then(|| body.to_vec()));
                 self.delta(header, place, Delta::Finish(body));
             }
-            FrameKind::Attempt => self.delta(header, place, Delta::Attempt),
             FrameKind::Pin => self.delta(header, place, Delta::decode_pin(payload)?),
+            FrameKind::Attempt => self.delta(header, place, Delta::Attempt),
             _ => {}
         }
         Ok(())

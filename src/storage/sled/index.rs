@@ -143,11 +143,21 @@ impl IndexCodec {
     }
 
     pub(crate) fn read_chunk<P: DeserializeOwned>(&self, kv: &dyn Kv, id: u64) -> Result<P> {
-        let value = kv.get_many(vec![chunk_key(id)])?.pop().flatten();
-        let value = value.ok_or_else(|| {
+        let found = self.read_places(kv, &[id])?.pop().flatten();
+        found.ok_or_else(|| {
             Error::new(ErrorKind::Corrupt, format!("chunk {id} is not in the store"))
-        })?;
-        codec::decode(self.check(FrameKind::ChunkPlace, 0, &value)?)
+        })
+    }
+
+    /// The places of these chunks in their order, `None` for one that has none.
+    pub(crate) fn read_places<P: DeserializeOwned>(
+        &self,
+        kv: &dyn Kv,
+        ids: &[u64],
+    ) -> Result<Vec<Option<P>>> {
+        let values = kv.get_many(ids.iter().map(|id| chunk_key(*id)).collect())?;
+        let read = |value: Vec<u8>| codec::decode(self.check(FrameKind::ChunkPlace, 0, &value)?);
+        values.into_iter().map(|value| value.map(read).transpose()).collect()
     }
 
     /// All commits, manifests and chunks of an index over a log, none of them needed yet. What it does

@@ -274,19 +274,7 @@ fn serve(
     waiting: &Receiver<Call>,
     opened: &Sender<Result<()>>,
 ) {
-    let open = || open_sled(dir, settings);
-    let db = match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(Ok(db)) => db,
-        Ok(Err(error)) => {
-            let _gone = opened.send(Err(error));
-            return;
-        }
-        Err(_) => {
-            let _gone = opened.send(Err(panicked()));
-            return;
-        }
-    };
-    let _gone = opened.send(Ok(()));
+    let Some(db) = open_for(dir, settings, opened) else { return };
     let mut healthy = true;
     let mut unwritten = None;
     let mut next = None;
@@ -342,6 +330,18 @@ fn serve(
     } else {
         std::mem::forget(db);
     }
+}
+
+/// Opens sled and says how that went.
+fn open_for(dir: &Path, settings: SledSettings, opened: &Sender<Result<()>>) -> Option<sled::Db> {
+    let open = || open_sled(dir, settings);
+    let result = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(panicked()));
+    let (db, outcome) = match result {
+        Ok(db) => (Some(db), Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    let _gone = opened.send(outcome);
+    db
 }
 
 fn answer<T>(reply: &Sender<Result<T>>, act: impl FnOnce() -> Result<T>) -> bool {

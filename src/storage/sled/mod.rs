@@ -32,6 +32,7 @@ use crate::ids::JobId;
 use crate::storage::access::{CheckpointStorage, JobStorage};
 use crate::storage::{StorageCapabilities, StorageUri};
 
+pub(super) use log::Place;
 pub(crate) use owner::new_store_id;
 pub(crate) use view::{JobListing, StoreView, read_finish};
 

@@ -12,7 +12,7 @@ use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
 use crate::storage::access::{
-    JobAccess, JobStorage, PendingRecords, RecordSource, StoredCheckpoint,
+    ChunkStream, JobAccess, JobStorage, PendingRecords, RecordSource, StoredCheckpoint,
 };
 use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::filesystem::Savepoints;
@@ -197,6 +197,15 @@ impl RecordSource for SledJob {
 
     fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
         self.backend().chunk(record, buffer)
+    }
+
+    fn next_chunk(
+        &self,
+        upcoming: &[RecordRef],
+        out: &mut [u8],
+        stream: &mut ChunkStream,
+    ) -> Result<usize> {
+        self.backend().next_chunk(upcoming, out, stream)
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, StoreId};
 use crate::record::{Node, RecordRef};
-use crate::storage::access::{RecordSource, StoredCheckpoint};
+use crate::storage::access::{ChunkStream, RecordSource, StoredCheckpoint};
 use crate::storage::disk::RealDisk;
 use crate::storage::sled::Placement;
 use crate::storage::sled::backend::JobView;
@@ -145,6 +145,18 @@ impl RecordSource for StoreView {
         match &self.source {
             Source::Log { reader, .. } => reader.chunk(record, buffer),
             Source::Store(store) => store.backend().chunk(record, buffer),
+        }
+    }
+
+    fn next_chunk(
+        &self,
+        upcoming: &[RecordRef],
+        out: &mut [u8],
+        stream: &mut ChunkStream,
+    ) -> Result<usize> {
+        match &self.source {
+            Source::Log { reader, .. } => reader.next_chunk(upcoming, out, stream),
+            Source::Store(store) => store.backend().next_chunk(upcoming, out, stream),
         }
     }
 }

@@ -4,7 +4,9 @@
 //! is written by one thread at a time and never appended to after it was closed. What the frames
 //! mean for the set of live checkpoints is `ledger` and `image`.
 
+mod footer;
 mod group;
+mod reader;
 mod scan;
 mod segment;
 mod settings;

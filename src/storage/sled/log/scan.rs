@@ -1,26 +1,23 @@
 //! Reads a segment frame by frame, whatever its bytes.
 //!
 //! Bodies of chunks are stepped over: a commit became durable after them, and restoring checks
-//! them. All other payloads are checked. Behind damage the scan looks for the next frame of the same
-//! segment, so one bad frame does not hide those after it; a frame of another store or another
-//! incarnation is the end, whatever its checksum says.
+//! them. All other payloads are checked. A sealed segment says where its frames lie, and nothing else in
+//! it is believed. In any other, a frame of another store or another incarnation is the end, whatever
+//! its checksum says, and behind damage the scan looks for the next frame of the segment: one bad frame
+//! does not hide those after it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
-use crate::record::frame::{HEADER_BYTES_MAX, MAGIC};
+use crate::record::frame::HEADER_BYTES_MAX;
 use crate::record::{Frame, FrameFault, FrameHeader, FrameKind};
 use crate::storage::disk::DiskFile;
 use crate::storage::sled::log::Place;
-use crate::storage::sled::log::group::inner_frames;
-
-/// What one read fetches at least.
-const READ_BYTES: usize = 4096;
-
-/// What one read fetches while looking for the next frame.
-const SEARCH_BYTES: usize = 1024 * 1024;
+use crate::storage::sled::log::footer::{Footer, read_footer};
+use crate::storage::sled::log::group::{InnerFrame, inner_frames};
+use crate::storage::sled::log::reader::Reader;
 
 /// Bytes that should have been a frame and are not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +53,8 @@ pub(crate) struct SegmentScan {
     pub(crate) used: u64,
     /// The length of the file.
     pub(crate) len: u64,
+    /// It ends in a footer, which was followed.
+    pub(crate) is_sealed: bool,
 }
 
 /// Told of each valid frame; the payload is `None` for a chunk.
@@ -72,89 +71,41 @@ pub(crate) fn scan_segment(
     store: StoreId,
     visit: Visit<'_>,
 ) -> Result<SegmentScan> {
-    let len = file.len().map_err(|error| read_error(path, error))?;
-    let mut reader = Reader { file, path, bytes: Vec::new(), start: 0 };
-    let mut found = SegmentScan { len, ..SegmentScan::default() };
-    let mut damage: Option<Damage> = None;
-    let mut offset = 0;
-    while offset < len {
-        match read_frame(&mut reader, offset, len, number, store)? {
-            Step::Frame { header_len, frame_len } => {
-                let bytes = reader.at(offset, header_len)?;
-                let header = FrameHeader::decode(bytes)
-                    .map_err(|fault| fault_error(path, offset, &fault))?;
-                if let Some(mut damage) = damage.take() {
-                    damage.len = offset - damage.offset;
-                    damage.before = header.sequence;
-                    found.damage.push(damage);
-                }
-                found.last = found.last.max(header.sequence);
-                let place = Place { segment: number, offset, len: frame_len };
-                if header.kind == FrameKind::Chunk {
-                    visit(&header, place, None)?;
-                } else {
-                    let whole = usize::try_from(frame_len).unwrap_or(usize::MAX);
-                    let bytes = reader.at(offset, whole)?.to_vec();
-                    let header = FrameHeader::decode(&bytes)
-                        .map_err(|fault| fault_error(path, offset, &fault))?;
-                    let payload = bytes.get(header_len..).unwrap_or_default();
-                    visit(&header, place, Some(payload))?;
-                    if header.kind == FrameKind::Group {
-                        found.last = found.last.max(visit_group(&header, place, payload, visit)?);
-                    }
-                }
-                offset += frame_len;
-                found.end = offset;
-            }
-            Step::Bad { fault, skip, lowest } => {
-                damage.get_or_insert(Damage {
-                    file: path.to_owned(),
-                    offset,
-                    len: 0,
-                    fault,
-                    after: lowest.map_or(found.last, |id| found.last.min(id.saturating_sub(1))),
-                    before: u64::MAX,
-                });
-                match reader.next_magic(offset + skip, len)? {
-                    Some(next) => offset = next,
-                    None => break,
-                }
-            }
-            Step::Foreign => {
-                found.is_foreign = offset == 0;
-                break;
-            }
-        }
+    let io = |error| Error::io(format!("read {}", path.display()), error);
+    let len = file.len().map_err(io)?;
+    let mut reader = Reader::new(file, path);
+    let footer = read_footer(&mut reader, len, number, store)?;
+    let found = SegmentScan { len, ..SegmentScan::default() };
+    let mut scan = Scan { reader, path, number, store, found, pending: Vec::new() };
+    match footer {
+        Some(footer) => scan.listed(&footer, visit)?,
+        None => scan.walk(visit)?,
     }
+    let Scan { mut reader, mut found, .. } = scan;
     found.used = reader.used(found.end, len)?;
     Ok(found)
 }
 
-/// Tells of the frames of a valid group, each at its own place, and returns the highest sequence
-/// number.
-fn visit_group(
-    group: &FrameHeader<'_>,
-    place: Place,
-    payload: &[u8],
-    visit: Visit<'_>,
-) -> Result<u64> {
-    let mut last = group.sequence;
-    let start = place.offset + group.header_len() as u64;
-    for inner in inner_frames(group, payload).unwrap_or_default() {
-        last = last.max(inner.header.sequence);
-        let offset = start + inner.offset as u64;
-        let len = inner.header.frame_len();
-        let body = (inner.header.kind != FrameKind::Chunk).then_some(inner.payload);
-        visit(&inner.header, Place { segment: place.segment, offset, len }, body)?;
-    }
-    Ok(last)
+/// How many bytes a frame has.
+#[derive(Clone, Copy)]
+enum Room {
+    UpTo(u64),
+    Exactly(u64),
+}
+
+struct Scan<'a> {
+    reader: Reader<'a>,
+    path: &'a Path,
+    number: u64,
+    store: StoreId,
+    found: SegmentScan,
+    /// Damage behind the last valid frame; a length of 0 is not known yet.
+    pending: Vec<Damage>,
 }
 
 enum Step {
-    Frame {
-        header_len: usize,
-        frame_len: u64,
-    },
+    /// A valid frame of so many bytes.
+    Frame(u64),
     /// The search for the next frame goes on `skip` bytes further.
     Bad {
         fault: FrameFault,
@@ -165,147 +116,135 @@ enum Step {
     Foreign,
 }
 
-fn read_frame(
-    reader: &mut Reader<'_>,
-    offset: u64,
-    len: u64,
-    incarnation: u64,
-    store: StoreId,
-) -> Result<Step> {
-    let bytes = reader.up_to(offset, HEADER_BYTES_MAX)?;
-    let header = match FrameHeader::decode(bytes) {
-        Ok(header) => header,
-        Err(fault) => return Ok(Step::Bad { fault, skip: 1, lowest: None }),
-    };
-    if header.store != store || header.incarnation != incarnation {
-        return Ok(Step::Foreign);
+impl Step {
+    fn bad(fault: FrameFault, skip: u64) -> Self {
+        Self::Bad { fault, skip, lowest: None }
     }
-    if FrameHeader::is_in_group(bytes) {
-        let skip = header.frame_len().min(len - offset);
-        return Ok(Step::Bad { fault: FrameFault::Grouped, skip, lowest: None });
-    }
-    let (header_len, frame_len) = (header.header_len(), header.frame_len());
-    let lowest = (header.kind == FrameKind::Group).then_some(header.id);
-    if frame_len > len - offset {
-        let short = usize::try_from(len - offset).unwrap_or(usize::MAX);
-        // The header is valid, so its length is believed: nothing lies behind its payload.
-        let fault = FrameFault::Short(short);
-        return Ok(Step::Bad { fault, skip: len - offset, lowest: None });
-    }
-    if header.kind != FrameKind::Chunk {
-        let whole = usize::try_from(frame_len).unwrap_or(usize::MAX);
-        let bytes = reader.at(offset, whole)?;
-        if let Err(fault) = check_payload(bytes) {
-            return Ok(Step::Bad { fault, skip: frame_len, lowest });
-        }
-    }
-    Ok(Step::Frame { header_len, frame_len })
 }
 
-/// A group counts as a whole or not at all.
-fn check_payload(bytes: &[u8]) -> Result<(), FrameFault> {
-    let Frame { header, payload } = Frame::decode(bytes)?;
-    if header.kind == FrameKind::Group {
-        inner_frames(&header, payload)?;
-    }
-    Ok(())
-}
-
-/// A window on the file.
-struct Reader<'a> {
-    file: &'a dyn DiskFile,
-    path: &'a Path,
-    bytes: Vec<u8>,
-    start: u64,
-}
-
-impl Reader<'_> {
-    /// Up to `len` bytes at `offset`; fewer at the end of the file.
-    fn up_to(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
-        if !self.holds(offset, len) {
-            self.fill(offset, len.max(READ_BYTES))?;
+impl Scan<'_> {
+    /// From frame to frame, with a search behind damage.
+    fn walk(&mut self, visit: Visit<'_>) -> Result<()> {
+        let len = self.found.len;
+        let mut offset = 0;
+        while offset < len {
+            match self.frame(offset, Room::UpTo(len - offset), visit)? {
+                Step::Frame(frame_len) => {
+                    offset += frame_len;
+                    self.found.end = offset;
+                }
+                Step::Bad { fault, skip, lowest } => {
+                    self.damaged(offset, 0, fault, lowest);
+                    match self.reader.next_magic(offset + skip, len)? {
+                        Some(next) => offset = next,
+                        None => break,
+                    }
+                }
+                Step::Foreign => {
+                    self.found.is_foreign = offset == 0;
+                    break;
+                }
+            }
         }
-        let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
-        let bytes = self.bytes.get(from..).unwrap_or_default();
-        Ok(bytes.get(..len).unwrap_or(bytes))
-    }
-
-    /// Exactly `len` bytes at `offset`.
-    fn at(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
-        let path = self.path;
-        let bytes = self.up_to(offset, len)?;
-        if bytes.len() < len {
-            return Err(Error::corrupt(path, offset, "a frame", len, bytes.len()));
-        }
-        Ok(bytes)
-    }
-
-    fn holds(&self, offset: u64, len: usize) -> bool {
-        let end = self.start + self.bytes.len() as u64;
-        offset >= self.start && offset.saturating_add(len as u64) <= end
-    }
-
-    fn fill(&mut self, offset: u64, len: usize) -> Result<()> {
-        self.bytes.resize(len, 0);
-        let read = self
-            .file
-            .read_up_to_at(&mut self.bytes, offset)
-            .map_err(|error| read_error(self.path, error))?;
-        self.bytes.truncate(read);
-        self.start = offset;
         Ok(())
     }
 
-    /// The end of the last byte behind `from` that is not zero, or `from`.
-    fn used(&mut self, from: u64, len: u64) -> Result<u64> {
-        let (mut offset, mut used) = (from, from);
-        while offset < len {
-            self.fill(offset, SEARCH_BYTES)?;
-            if self.bytes.is_empty() {
-                break;
+    /// The frames that a footer names, and nothing else.
+    fn listed(&mut self, footer: &Footer, visit: Visit<'_>) -> Result<()> {
+        self.found.is_sealed = true;
+        self.found.end = self.found.len;
+        let ends = footer.offsets.iter().skip(1).copied().chain([self.found.len]);
+        for (offset, end) in footer.offsets.iter().copied().zip(ends) {
+            let room = end - offset;
+            match self.frame(offset, Room::Exactly(room), visit)? {
+                Step::Frame(_) => {}
+                Step::Bad { fault, lowest, .. } => self.damaged(offset, room, fault, lowest),
+                Step::Foreign => self.damaged(offset, room, FrameFault::Foreign, None),
             }
-            if let Some(at) = self.bytes.iter().rposition(|byte| *byte != 0) {
-                used = offset + at as u64 + 1;
-            }
-            offset += self.bytes.len() as u64;
         }
-        Ok(used)
+        Ok(())
     }
 
-    /// The offset of the next magic at or behind `from`.
-    fn next_magic(&mut self, from: u64, len: u64) -> Result<Option<u64>> {
-        let mut offset = from;
-        while offset < len {
-            self.fill(offset, SEARCH_BYTES)?;
-            if self.bytes.len() < MAGIC.len() {
-                return Ok(None);
-            }
-            if let Some(at) = find_magic(&self.bytes) {
-                return Ok(Some(offset + at as u64));
-            }
-            // A magic may straddle two reads.
-            offset += (self.bytes.len() - (MAGIC.len() - 1)) as u64;
+    fn damaged(&mut self, offset: u64, len: u64, fault: FrameFault, lowest: Option<u64>) {
+        // Where its end is not known, damage goes on up to the next valid frame.
+        if self.pending.last().is_some_and(|last| last.len == 0) {
+            return;
         }
-        Ok(None)
+        let last = self.found.last;
+        let after = lowest.map_or(last, |id| last.min(id.saturating_sub(1)));
+        let file = self.path.to_owned();
+        self.pending.push(Damage { file, offset, len, fault, after, before: u64::MAX });
+    }
+
+    /// Looks at the frame at `offset` and tells of it if it is valid.
+    fn frame(&mut self, offset: u64, room: Room, visit: Visit<'_>) -> Result<Step> {
+        let bytes = self.reader.up_to(offset, HEADER_BYTES_MAX)?;
+        let header = match FrameHeader::decode(bytes) {
+            Ok(header) => header,
+            Err(fault) => return Ok(Step::bad(fault, 1)),
+        };
+        if header.store != self.store || header.incarnation != self.number {
+            return Ok(Step::Foreign);
+        }
+        let len = header.frame_len();
+        let place = Place { segment: self.number, offset, len };
+        let sequence = header.sequence;
+        match room {
+            Room::UpTo(room) if len > room => {
+                // The header is valid, so its length is believed: nothing lies behind its payload.
+                let short = usize::try_from(room).unwrap_or(usize::MAX);
+                return Ok(Step::bad(FrameFault::Short(short), room));
+            }
+            Room::Exactly(room) if len != room => {
+                return Ok(Step::bad(FrameFault::Length { expected: room, found: len }, room));
+            }
+            _ if FrameHeader::is_in_group(bytes) => {
+                return Ok(Step::bad(FrameFault::Grouped, len));
+            }
+            _ if header.kind == FrameKind::Chunk => {
+                visit(&header, place, None)?;
+                self.valid(offset, sequence, sequence);
+                return Ok(Step::Frame(len));
+            }
+            _ => {}
+        }
+        let lowest = (header.kind == FrameKind::Group).then_some(header.id);
+        let whole = usize::try_from(len).unwrap_or(usize::MAX);
+        let bytes = self.reader.at(offset, whole)?;
+        let (frame, inner) = match checked(bytes) {
+            Ok(checked) => checked,
+            Err(fault) => return Ok(Step::Bad { fault, skip: len, lowest }),
+        };
+        visit(&frame.header, place, Some(frame.payload))?;
+        let mut last = sequence;
+        let start = offset + frame.header.header_len() as u64;
+        for InnerFrame { header, payload, offset } in inner {
+            last = last.max(header.sequence);
+            let len = header.frame_len();
+            let place = Place { segment: self.number, offset: start + offset as u64, len };
+            visit(&header, place, (header.kind != FrameKind::Chunk).then_some(payload))?;
+        }
+        self.valid(offset, sequence, last);
+        Ok(Step::Frame(len))
+    }
+
+    /// Notes a valid frame at `offset`, and with it the end of the damage before it.
+    fn valid(&mut self, offset: u64, first: u64, last: u64) {
+        for mut damage in self.pending.drain(..) {
+            if damage.len == 0 {
+                damage.len = offset - damage.offset;
+            }
+            damage.before = first;
+            self.found.damage.push(damage);
+        }
+        self.found.last = self.found.last.max(last);
     }
 }
 
-fn find_magic(bytes: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    loop {
-        let rest = bytes.get(from..)?;
-        let at = rest.iter().position(|byte| *byte == MAGIC[0])?;
-        if rest.get(at..)?.starts_with(&MAGIC) {
-            return Some(from + at);
-        }
-        from += at + 1;
-    }
-}
-
-fn read_error(path: &Path, error: std::io::Error) -> Error {
-    Error::io(format!("read {}", path.display()), error)
-}
-
-fn fault_error(path: &Path, offset: u64, fault: &FrameFault) -> Error {
-    Error::corrupt(path, offset, "a frame", "a valid header", fault)
+/// A frame that is exactly `bytes`, and the frames in it: a group counts as a whole or not at all.
+fn checked(bytes: &[u8]) -> Result<(Frame<'_>, Vec<InnerFrame<'_>>), FrameFault> {
+    let frame = Frame::decode(bytes)?;
+    let is_group = frame.header.kind == FrameKind::Group;
+    let inner = if is_group { inner_frames(&frame.header, frame.payload)? } else { Vec::new() };
+    Ok((frame, inner))
 }

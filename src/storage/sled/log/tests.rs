@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::error::Result;
@@ -201,4 +201,132 @@ fn a_frame_of_a_group_does_not_count_without_it() {
     assert_eq!(kinds(&seen), [(FrameKind::Segment, NUMBER), (FrameKind::Attempt, 10)]);
     let [damage] = found.damage.as_slice() else { panic!("{found:?}") };
     assert_eq!((damage.offset, &damage.fault), (at, &FrameFault::Grouped));
+}
+
+/// A sealed segment of these frames, and where each of them begins.
+fn sealed(frames: &[Vec<u8>]) -> (Vec<u64>, Vec<u8>) {
+    let mut offsets = Vec::new();
+    let mut bytes = Vec::new();
+    for frame in frames {
+        offsets.push(u32::try_from(bytes.len()).unwrap());
+        bytes.extend_from_slice(frame);
+    }
+    let payload = footer::encode_footer(&offsets, bytes.len() as u64);
+    bytes.extend(frame(FrameKind::Footer, 99, &payload));
+    (offsets.into_iter().map(u64::from).collect(), bytes)
+}
+
+fn checkpoint_and_drop() -> Vec<Vec<u8>> {
+    vec![
+        frame(FrameKind::Segment, NUMBER, &[]),
+        frame(FrameKind::Chunk, 5, &frame(FrameKind::Drop, 4, b"old")),
+        frame(FrameKind::Manifest, 6, b"manifest"),
+        frame(FrameKind::Commit, 7, b"commit"),
+    ]
+}
+
+#[test]
+fn a_body_that_holds_a_frame_of_the_segment_is_not_believed_behind_damage() {
+    let (offsets, mut bytes) = sealed(&checkpoint_and_drop());
+    bytes[usize::try_from(offsets[1]).unwrap() + 30] ^= 1;
+    let (seen, found) = scan(&bytes);
+    let expected = [
+        (FrameKind::Segment, NUMBER),
+        (FrameKind::Manifest, 6),
+        (FrameKind::Commit, 7),
+        (FrameKind::Footer, 99),
+    ];
+    assert_eq!(kinds(&seen), expected);
+    let [damage] = found.damage.as_slice() else { panic!("{found:?}") };
+    assert_eq!((damage.offset, damage.len), (offsets[1], offsets[2] - offsets[1]));
+    assert_eq!((damage.after, damage.before), (NUMBER, 6));
+}
+
+#[test]
+fn every_damaged_frame_of_a_sealed_segment_is_named_with_its_length() {
+    let (offsets, good) = sealed(&checkpoint_and_drop());
+    let ends = offsets.iter().skip(1).copied().chain([good.len() as u64]);
+    for (offset, end) in offsets.iter().copied().zip(ends) {
+        let mut bytes = good.clone();
+        bytes[usize::try_from(offset).unwrap()] ^= 1;
+        let (seen, found) = scan(&bytes);
+        assert_eq!(seen.len(), offsets.len(), "{offset}: {seen:?}");
+        let [damage] = found.damage.as_slice() else { panic!("{offset}: {found:?}") };
+        let end = if offset == offsets[3] { offset + good_len(&good, offset) } else { end };
+        assert_eq!((damage.offset, damage.len), (offset, end - offset), "{offset}");
+    }
+    let mut bytes = good;
+    for offset in &offsets[1..3] {
+        bytes[usize::try_from(*offset).unwrap()] ^= 1;
+    }
+    let (_, found) = scan(&bytes);
+    let named: Vec<_> = found.damage.iter().map(|damage| (damage.offset, damage.before)).collect();
+    assert_eq!(named, [(offsets[1], 7), (offsets[2], 7)]);
+}
+
+fn good_len(bytes: &[u8], offset: u64) -> u64 {
+    FrameHeader::decode(&bytes[usize::try_from(offset).unwrap()..]).unwrap().frame_len()
+}
+
+#[test]
+fn a_segment_whose_footer_is_damaged_is_read_from_frame_to_frame() {
+    let (offsets, good) = sealed(&checkpoint_and_drop());
+    let last = usize::try_from(offsets[3]).unwrap();
+    let footer = last + usize::try_from(good_len(&good, offsets[3])).unwrap();
+    for at in footer..good.len() {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        let (seen, found) = scan(&bytes);
+        assert_eq!(kinds(&seen).last(), Some(&(FrameKind::Commit, 7)), "{at}");
+        assert!(!found.is_sealed && found.damage.is_empty(), "{at}: {found:?}");
+        assert_eq!(found.end, footer as u64, "{at}");
+    }
+}
+
+#[test]
+fn a_footer_that_names_other_places_than_frames_is_not_followed() {
+    let whole = frame(FrameKind::Segment, NUMBER, &[]);
+    let own = whole.len() as u64;
+    for (offsets, own) in [(vec![0, 5, 5], own), (vec![1], own), (vec![0], own + 1), (vec![], own)]
+    {
+        let payload = footer::encode_footer(&offsets, own);
+        let bytes = [whole.clone(), frame(FrameKind::Footer, 99, &payload)].concat();
+        let (seen, found) = scan(&bytes);
+        assert_eq!(kinds(&seen), [(FrameKind::Segment, NUMBER), (FrameKind::Footer, 99)]);
+        assert!(!found.is_sealed, "{offsets:?}");
+    }
+}
+
+#[test]
+fn a_writer_seals_a_segment_with_a_footer_that_a_scan_follows() {
+    let file = Arc::new(Bytes(Mutex::default()));
+    let segment = Segment::new(NUMBER, 0, "file".into(), Arc::clone(&file) as Arc<dyn DiskFile>);
+    let head = SegmentHead {
+        store: STORE,
+        base: b"base",
+        base_sequence: 4,
+        preallocate_max: 0,
+        segment_bytes: 1 << 20,
+    };
+    let mut writer = SegmentWriter::new(Arc::new(segment), head).unwrap();
+    let append = |writer: &mut SegmentWriter, kind, sequence, payload: &[u8]| {
+        let origin = Origin::default();
+        writer.append(kind, &origin, sequence, payload, &Writeback::off()).unwrap();
+    };
+    append(&mut writer, FrameKind::Chunk, 5, &[1; 3000]);
+    writer.flush().unwrap();
+    append(&mut writer, FrameKind::Manifest, 6, b"manifest");
+    writer.seal(8).unwrap();
+    let bytes = file.0.lock().unwrap().clone();
+    let (seen, found) = scan(&bytes);
+    let expected = [
+        (FrameKind::Segment, NUMBER),
+        (FrameKind::Base, 4),
+        (FrameKind::Chunk, 5),
+        (FrameKind::Manifest, 6),
+        (FrameKind::Footer, 8),
+    ];
+    assert_eq!(kinds(&seen), expected);
+    assert!(found.is_sealed);
+    assert_eq!((found.end, found.used), (bytes.len() as u64, bytes.len() as u64));
 }

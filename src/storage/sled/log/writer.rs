@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::ids::StoreId;
 use crate::limits::{WRITE_BUFFER_BYTES, WRITEBACK_BYTES};
 use crate::record::{FrameHeader, FrameKind, Origin, RecordRef};
+use crate::storage::sled::log::footer::encode_footer;
 use crate::storage::sled::log::{Place, Segment, Writeback};
 
 /// Preallocation starts with this many bytes and doubles.
@@ -37,6 +38,8 @@ pub(crate) struct SegmentWriter {
     preallocated: u64,
     preallocate_max: u64,
     segment_bytes: u64,
+    /// Where the frames begin; none when one cannot be told in a footer.
+    offsets: Option<Vec<u32>>,
 }
 
 impl SegmentWriter {
@@ -53,6 +56,7 @@ impl SegmentWriter {
             preallocated: 0,
             preallocate_max: head.preallocate_max,
             segment_bytes: head.segment_bytes,
+            offsets: Some(Vec::new()),
             segment,
         };
         let number = writer.segment.number;
@@ -122,10 +126,20 @@ impl SegmentWriter {
             payload_crc: crc32fast::hash(payload),
         };
         let offset = self.end();
+        self.note(offset);
         header.encode(&mut self.buffer);
         self.buffer.extend_from_slice(payload);
         let place = Place { segment: self.segment.number, offset, len: header.frame_len() };
         Ok((RecordRef::to_record(&header), place))
+    }
+
+    /// Every frame that begins at the top of the segment is noted for the footer.
+    fn note(&mut self, offset: u64) {
+        let offset = u32::try_from(offset).ok();
+        self.offsets = self.offsets.take().zip(offset).map(|(mut offsets, offset)| {
+            offsets.push(offset);
+            offsets
+        });
     }
 
     /// Hands everything appended so far to the file.
@@ -162,20 +176,43 @@ impl SegmentWriter {
         }
     }
 
+    /// Ends the segment with a footer that has this sequence number. Nothing becomes durable here.
+    ///
+    /// # Errors
+    /// What the disk answers; the segment is closed all the same.
+    pub(crate) fn seal(mut self, sequence: u64) -> Result<Arc<Segment>> {
+        let flushed = self.flush();
+        let mut is_torn = flushed.is_err();
+        if let (Ok(()), Some(offsets)) = (&flushed, self.offsets.take()) {
+            let payload = encode_footer(&offsets, self.end());
+            self.buffered(FrameKind::Footer, &Origin::default(), sequence, &payload)?;
+            // CRASH: with a part of its footer the segment is as one that was never sealed.
+            is_torn = self.flush().is_err();
+        }
+        self.cut(is_torn)?;
+        flushed?;
+        Ok(self.segment)
+    }
+
     /// Ends the segment at its last whole frame. Nothing becomes durable here.
     ///
     /// # Errors
     /// What the disk answers; the segment is closed all the same.
     pub(crate) fn close(mut self) -> Result<Arc<Segment>> {
         let flushed = self.flush();
-        if self.preallocated > self.flushed || flushed.is_err() {
+        self.cut(flushed.is_err())?;
+        flushed?;
+        Ok(self.segment)
+    }
+
+    fn cut(&self, is_torn: bool) -> Result<()> {
+        if self.preallocated > self.flushed || is_torn {
             // CRASH: before the cut the segment ends in zeros or a torn frame, which the scan
             // takes for its end.
             self.segment.file().set_len(self.flushed).map_err(|error| {
                 Error::io(format!("shorten {}", self.segment.path().display()), error)
             })?;
         }
-        flushed?;
-        Ok(self.segment)
+        Ok(())
     }
 }

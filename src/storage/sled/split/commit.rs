@@ -3,6 +3,8 @@
 //! Records that were written to segments were synced before. Small ones are still in memory: they go
 //! into one Group frame with the commit frame, whose one checksum makes all of them count or none.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, TaskId};
 use crate::record::{FrameHeader, FrameKind, Node, Origin, RecordRef};
@@ -12,7 +14,6 @@ use crate::storage::sled::kv::Batch;
 use crate::storage::sled::log::{Place, SegmentWriter};
 use crate::storage::sled::records::{Children, Records};
 use crate::storage::sled::split::SplitStore;
-use crate::storage::sled::split::delta::within;
 
 /// A record that has no place in the log yet.
 #[derive(Debug)]
@@ -73,46 +74,45 @@ impl SplitStore {
         let origin = Origin::of(&actor.job, commit.id, actor.attempt);
         let header = self.header(writer, FrameKind::Commit, sequence, origin, &commit.payload)?;
         let record = RecordRef::to_record(&header);
-        let frame = header.frame(&commit.payload);
         if commit.tasks.iter().all(|task| task.small.is_empty()) {
             let kind = FrameKind::Commit;
             let appended =
                 writer.append(kind, &origin, sequence, &commit.payload, &self.writeback)?;
-            let commit = PlacedRecord { id: sequence, place: appended.1, frame: Some(frame) };
+            let frame = Some(header.frame(&commit.payload));
+            let commit = PlacedRecord { id: sequence, place: appended.1, frame };
             return Ok(CommitWritten { record, commit, small: Vec::new() });
         }
         let mut group = Vec::new();
+        let mut add = |header: &FrameHeader<'_>, payload: &[u8]| {
+            let from = group.len();
+            header.encode_in_group(&mut group);
+            group.extend_from_slice(payload);
+            from..group.len()
+        };
         let mut inner = Vec::new();
         for task in &commit.tasks {
             for small in &task.small {
                 let origin = origin.within(&task.task, &small.state, small.record.index);
                 let id = small.record.id;
                 let header = self.header(writer, small.kind, id, origin, &small.body)?;
-                let bytes = header.frame(&small.body);
-                inner.push((id, group.len() as u64, bytes.len() as u64));
-                group.extend_from_slice(&bytes);
+                inner.push((id, small.kind, add(&header, &small.body)));
             }
         }
-        let commit_at = (group.len() as u64, frame.len() as u64);
-        group.extend_from_slice(&frame);
+        let small_count = inner.len();
+        inner.push((sequence, FrameKind::Commit, add(&header, &commit.payload)));
         let outer = self.next_sequence();
         let kind = FrameKind::Group;
         let (_, outer) = writer.append(kind, &origin, outer, &group, &self.writeback)?;
-        let place = |offset, len| within(outer, group.len(), offset, len);
-        let bytes = |offset: u64, len: u64| {
-            let from = usize::try_from(offset).ok()?;
-            let to = from.checked_add(usize::try_from(len).ok()?)?;
-            Some(group.get(from..to)?.to_vec())
-        };
-        let manifests = &commit.manifests;
-        let small = inner.into_iter().map(|(id, offset, len)| PlacedRecord {
+        let mut placed = inner.into_iter().map(|(id, kind, range)| PlacedRecord {
             id,
-            place: place(offset, len),
-            frame: manifests.contains(&id).then(|| bytes(offset, len)).flatten(),
+            place: within(outer, group.len(), &range),
+            frame: match kind {
+                FrameKind::Chunk => None,
+                _ => Some(group.get(range).unwrap_or_default().to_vec()),
+            },
         });
-        let small = small.collect();
-        let place = place(commit_at.0, commit_at.1);
-        let commit = PlacedRecord { id: sequence, place, frame: Some(frame) };
+        let small = placed.by_ref().take(small_count).collect();
+        let commit = placed.next().ok_or_else(|| Error::internal("a group has no commit"))?;
         Ok(CommitWritten { record, commit, small })
     }
 
@@ -137,6 +137,13 @@ impl SplitStore {
             payload_crc: crc32fast::hash(payload),
         })
     }
+}
+
+/// Where a frame lies that stands in the payload of another.
+fn within(outer: Place, payload_len: usize, range: &Range<usize>) -> Place {
+    let payload = outer.offset + outer.len.saturating_sub(payload_len as u64);
+    let offset = payload + range.start as u64;
+    Place { segment: outer.segment, offset, len: range.len() as u64 }
 }
 
 impl CommitRequest {

@@ -14,7 +14,7 @@ use crate::storage::sled::backend::{Actor, check_commit};
 use crate::storage::sled::image::chain;
 use crate::storage::sled::kv::Batch;
 use crate::storage::sled::ledger::{Delta, Ledger, Live};
-use crate::storage::sled::log::{Place, SegmentWriter};
+use crate::storage::sled::log::SegmentWriter;
 use crate::storage::sled::records::Unneeded;
 use crate::storage::sled::split::commit::{CommitRequest, CommitWritten};
 use crate::storage::sled::split::{SplitStore, lock};
@@ -25,6 +25,7 @@ pub(super) enum Wish {
     Attempt,
     /// Unknown ids are left out.
     Drop(Vec<CheckpointId>),
+    /// Retention leaves this one alone, or no longer.
     Pin(CheckpointId, bool),
     Finish(Option<Vec<u8>>),
     Commit(CommitRequest),
@@ -119,7 +120,7 @@ impl SplitStore {
         match &ticket.wish {
             Wish::Attempt | Wish::Finish(_) => Ok(true),
             Wish::Drop(ids) => {
-                let is_live = !self.live_among(&ticket.actor, ids)?.is_empty();
+                let is_live = !self.droppable(&ticket.actor, ids)?.is_empty();
                 if is_live {
                     self.load_records()?;
                 }
@@ -186,20 +187,23 @@ impl SplitStore {
                 frame(FrameKind::Finish, &payload)?;
                 Detail::Nothing
             }
+            Wish::Pin(id, pinned) => {
+                let record = {
+                    let ledger = lock(&self.ledger);
+                    let live = ledger.jobs.get(actor.job.as_str());
+                    live.and_then(|facts| facts.live.get(id)).map(|live| live.record.id)
+                };
+                let record = record.ok_or_else(|| nothing_to_pin(*id))?;
+                frame(FrameKind::Pin, &Delta::encode_pin(record, *pinned))?;
+                Detail::Nothing
+            }
             Wish::Drop(ids) => {
-                let live = self.live_among(actor, ids)?;
+                let live = self.droppable(actor, ids)?;
                 let records: Vec<u64> = live.iter().map(|(_, record)| record.id).collect();
                 let mut payload = Vec::new();
                 codec::encode_list(&records, &mut payload)?;
                 frame(FrameKind::Drop, &payload)?;
                 Detail::Drop(live)
-            }
-            Wish::Pin(id, pinned) => {
-                let job = actor.job.as_str();
-                let live = lock(&self.ledger).job(job).live.get(id).cloned();
-                let record = live.ok_or_else(|| nothing_to_pin(*id))?.record.id;
-                frame(FrameKind::Pin, &Delta::encode_pin(record, *pinned))?;
-                Detail::Nothing
             }
             Wish::Commit(commit) => {
                 Detail::Commit(self.write_commit(writer, actor, commit, sequence)?)
@@ -211,9 +215,11 @@ impl SplitStore {
         Ok(Written { ticket: Arc::clone(ticket), sequence, detail })
     }
 
+    /// The live checkpoints among these.
+    ///
     /// # Errors
     /// `Conflict` when one of them is pinned.
-    fn live_among(
+    fn droppable(
         &self,
         actor: &Actor,
         ids: &[CheckpointId],
@@ -240,6 +246,11 @@ impl SplitStore {
                     let facts = ledger.job(job);
                     facts.attempt_max = facts.attempt_max.max(ticket.actor.attempt);
                 }
+                (Wish::Pin(id, pinned), _) => {
+                    ledger.pin(job, *id, *pinned);
+                    let live = ledger.job(job).live.get(id).cloned();
+                    live.map_or(Ok(()), |live| codec.live(job, &live, &mut batch))?;
+                }
                 (Wish::Finish(body), _) => ledger.job(job).finish.clone_from(body),
                 (_, Detail::Drop(live)) => {
                     for (id, record) in live {
@@ -257,11 +268,6 @@ impl SplitStore {
                     commit.index(done, codec, &mut batch)?;
                     codec.live(job, &live, &mut batch)?;
                     self.offer(ticket.job(), commit, done);
-                }
-                (Wish::Pin(id, pinned), _) => {
-                    if let Some(live) = ledger.pin(job, *id, *pinned) {
-                        codec.live(job, &live, &mut batch)?;
-                    }
                 }
                 (Wish::Drop(_) | Wish::Commit(_), _) => {}
             }
@@ -310,10 +316,4 @@ impl SplitStore {
         lock(&self.ledger).records = Some(records);
         Ok(())
     }
-}
-
-/// Where a frame lies that stands in the payload of another.
-pub(super) fn within(outer: Place, payload_len: usize, offset: u64, len: u64) -> Place {
-    let start = outer.offset + outer.len.saturating_sub(payload_len as u64);
-    Place { segment: outer.segment, offset: start + offset, len }
 }

@@ -4,6 +4,7 @@
 //! this alone is the commit point. Then the index learns of it. Nothing here knows what a checkpoint
 //! means.
 
+mod bodies;
 mod commit;
 mod delta;
 mod offers;
@@ -18,8 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, JobId, StoreId};
 use crate::message::CheckpointType;
-use crate::record::{FrameKind, Node, RecordRef};
-use crate::storage::access::PendingRecords;
+use crate::record::{Node, RecordRef};
+use crate::storage::access::{ChunkStream, PendingRecords};
 use crate::storage::sled::backend::{Actor, Backend, Change, JobView, OpenReport};
 use crate::storage::sled::directory::{Clean, Current, StoreDir};
 use crate::storage::sled::kv::Batch;
@@ -185,6 +186,15 @@ impl Backend for SplitStore {
 
     fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
         self.reader.chunk(record, buffer)
+    }
+
+    fn next_chunk(
+        &self,
+        upcoming: &[RecordRef],
+        out: &mut [u8],
+        stream: &mut ChunkStream,
+    ) -> Result<usize> {
+        self.reader.next_chunk(upcoming, out, stream)
     }
 
     fn close(&self) -> Result<()> {

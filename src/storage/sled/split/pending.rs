@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, TaskId};
-use crate::limits::{CHUNK_BYTES, SMALL_COMMIT_BYTES};
+use crate::limits::CHUNK_BYTES;
 use crate::record::frame::FIXED_BYTES;
 use crate::record::{FrameHeader, FrameKind, Node, Origin, RecordRef};
 use crate::storage::access::{PendingRecords, RecordWriter};
@@ -136,10 +136,11 @@ impl SplitWriter {
     ) -> Result<RecordRef> {
         let names = self.task.operator.as_str().len() + state.len();
         let len = (FIXED_BYTES + names + payload.len()) as u64;
-        if self.placed.is_empty() && len <= SMALL_COMMIT_BYTES {
+        let most = self.pending.store.settings.small_commit_bytes;
+        if self.placed.is_empty() && len <= most {
             // ORDERING: a count, no data goes with it.
             let before = self.pending.small_bytes.fetch_add(len, Ordering::Relaxed);
-            if before + len <= SMALL_COMMIT_BYTES {
+            if before + len <= most {
                 return self.keep(kind, state, index, payload);
             }
             self.pending.small_bytes.fetch_sub(len, Ordering::Relaxed);

@@ -1,22 +1,18 @@
-//! Reading records: nodes from the index, chunk bodies from the log.
+//! Reading records: nodes from the index. Chunk bodies, which lie in the log, are `bodies`.
 
 use std::collections::VecDeque;
-use std::fmt::Display;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{OperatorUid, TaskId};
-use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
-use crate::record::frame::HEADER_BYTES_MAX;
-use crate::record::{Frame, FrameHeader, Node, RecordRef};
+use crate::record::{FrameHeader, Node, RecordRef};
 use crate::storage::disk::DiskFile;
 use crate::storage::sled::directory::StoreDir;
 use crate::storage::sled::gaps::Gaps;
 use crate::storage::sled::image::{Image, chain};
 use crate::storage::sled::index::{IndexCodec, check_record};
 use crate::storage::sled::kv::{Batch, Kv, MemoryKv};
-use crate::storage::sled::log::{Place, segment_name};
 use crate::storage::sled::split::lock;
 
 /// How many segments stay open for readers.
@@ -138,7 +134,7 @@ impl Reader {
     }
 
     /// Names the place in the log from which a record is missing, where that can be told.
-    fn placed(&self, record: &RecordRef, error: Error) -> Error {
+    pub(super) fn placed(&self, record: &RecordRef, error: Error) -> Error {
         if error.kind() != ErrorKind::Corrupt || error.corruption().is_some() {
             return error;
         }
@@ -150,31 +146,7 @@ impl Reader {
         }
     }
 
-    pub(crate) fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
-        let place = self.with_index(|kv| self.codec.read_chunk(kv, record.id));
-        let place: Place = place.map_err(|error| self.placed(record, error))?;
-        let path = self.dir.log().join(segment_name(place.segment));
-        let longest = (FRAME_PAYLOAD_BYTES_MAX + HEADER_BYTES_MAX) as u64;
-        let len = usize::try_from(place.len).ok().filter(|_| place.len <= longest);
-        let len = len.ok_or_else(|| corrupt(&path, place, "a frame's length", place.len))?;
-        let file = self.segment_file(place.segment, &path)?;
-        buffer.resize(len, 0);
-        let read = file
-            .read_up_to_at(buffer, place.offset)
-            .map_err(|error| Error::io(format!("read {}", path.display()), error))?;
-        buffer.truncate(read);
-        let frame =
-            Frame::decode(buffer).map_err(|fault| corrupt(&path, place, "a valid frame", fault))?;
-        let header = &frame.header;
-        let ours = header.store == self.codec.store && header.incarnation == place.segment;
-        if !ours || !record.matches(header) {
-            let found = format!("record {} of {:?}", header.id, header.origin);
-            return Err(corrupt(&path, place, format!("record {}", record.id), found));
-        }
-        Ok(header.header_len())
-    }
-
-    fn segment_file(&self, number: u64, path: &Path) -> Result<Arc<dyn DiskFile>> {
+    pub(super) fn segment_file(&self, number: u64, path: &Path) -> Result<Arc<dyn DiskFile>> {
         if let Some(file) = self.files.get(number) {
             return Ok(file);
         }
@@ -196,8 +168,4 @@ fn is_index_failure(error: &Error) -> bool {
         ErrorKind::Corrupt => error.corruption().is_none(),
         _ => false,
     }
-}
-
-fn corrupt(path: &Path, place: Place, expected: impl Display, found: impl Display) -> Error {
-    Error::corrupt(path, place.offset, "a record", expected, found)
 }

@@ -63,11 +63,14 @@ impl SplitStore {
         }
     }
 
-    /// Ends a segment; its bytes are synced by whoever still needs them.
+    /// Seals a segment; its bytes are synced by whoever still needs them.
     pub(super) fn close_segment(&self, writer: SegmentWriter) -> Result<()> {
-        let segment = Arc::clone(writer.segment());
-        let closed = writer.close();
-        if let Some(facts) = lock(&self.ledger).segments.get_mut(&segment.number) {
+        let number = writer.segment().number;
+        self.closed(number, writer.seal(self.next_sequence()))
+    }
+
+    fn closed(&self, number: u64, closed: Result<Arc<Segment>>) -> Result<()> {
+        if let Some(facts) = lock(&self.ledger).segments.get_mut(&number) {
             facts.open = false;
         }
         self.writeback.request(&closed?);
@@ -76,7 +79,8 @@ impl SplitStore {
 
     /// Ends a segment that failed with `error`, which is what the caller has to know.
     pub(super) fn give_up(&self, writer: SegmentWriter, error: Error) -> Error {
-        if let Err(second) = self.close_segment(writer) {
+        let number = writer.segment().number;
+        if let Err(second) = self.closed(number, writer.close()) {
             tracing::warn!(error = %chain(&second), "a segment ends untidily");
         }
         error

@@ -17,8 +17,7 @@ use crate::storage::sled::log::{parse_segment_name, scan_segment};
 const LIVE: [u64; 2] = [3, 4];
 
 /// One large segment, or checkpoints that span small ones.
-const SIZES: [LogSettings; 2] =
-    [LogSettings { segment_bytes: 1 << 20, is_synced_early: false }, SETTINGS];
+const SIZES: [LogSettings; 2] = [LogSettings { segment_bytes: 1 << 20, ..SETTINGS }, SETTINGS];
 
 /// How the process ended that wrote the store.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -53,8 +53,10 @@ fn image(from: &Path, to: &Path) {
     }
 }
 
-/// Segments of a few frames, so that checkpoints span them, and no second thread.
-const SETTINGS: LogSettings = LogSettings { segment_bytes: 8 * 1024, is_synced_early: false };
+/// Segments of a few frames, so that checkpoints span them, every frame for itself, and no second
+/// thread.
+const SETTINGS: LogSettings =
+    LogSettings { segment_bytes: 8 * 1024, is_synced_early: false, small_commit_bytes: 0 };
 
 /// A directory in memory where there is one: thousands of states are synced for nothing.
 fn quick_dir() -> TempDir {

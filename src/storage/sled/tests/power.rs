@@ -105,7 +105,9 @@ impl Run {
             }
         }
         let disk = Arc::new(self.disk.clone());
-        let store = OpenStore::open_with(&path, Some(Placement::Split), disk, SETTINGS);
+        // Some checkpoints lie in one frame, some in several, and some tasks' parts in both.
+        let settings = LogSettings { small_commit_bytes: 6 * 1024, ..SETTINGS };
+        let store = OpenStore::open_with(&path, Some(Placement::Split), disk, settings);
         let store = Arc::new(store.unwrap());
         let mut jobs = Vec::new();
         for (job, name) in JOBS.iter().enumerate() {
