@@ -63,6 +63,7 @@ fn payload(data: &[u8]) {
     }
     metadata(data);
     sections(data);
+    crate::chunk::compression::fuzz(data);
     list::<u64>(data);
     list::<String>(data);
     list::<()>(data);
@@ -149,6 +150,9 @@ mod tests {
             }
             seeds.insert(format!("frame_{name}"), frame);
         }
+        let compressed = [&[0x15, 0, 0, 0, 0x1b, b'a', 1, 0, 0x50][..], b"aaaaa"].concat();
+        seeds.insert("compressed_run".to_owned(), compressed);
+        seeds.insert("compressed_not".to_owned(), b"\0\0\0\0as it was".to_vec());
         seeds
     }
 

@@ -168,3 +168,20 @@ pub(crate) fn read_parts_at(
     };
     Ok(done + read_up_to_at(file, rest, offset.saturating_add(done as u64))?)
 }
+
+/// Asks the system to fetch these bytes of a file in the background. Does nothing where it cannot be
+/// asked.
+pub(crate) fn will_need(file: &File, offset: u64, len: u64) {
+    #[cfg(target_os = "linux")]
+    {
+        // Only a hint: a read that finds nothing fetched fetches it.
+        let _refused = rustix::fs::fadvise(
+            file,
+            offset,
+            std::num::NonZeroU64::new(len),
+            rustix::fs::Advice::WillNeed,
+        );
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, offset, len);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::chunk::SnapshotReader;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, TaskId};
-use crate::record::metadata::{CheckpointMetadata, decode_sections};
+use crate::record::metadata::CheckpointMetadata;
 use crate::record::{Node, RecordRef};
 use crate::storage::{RecordSource, StoredCheckpoint};
 
@@ -68,69 +68,5 @@ impl CompletedCheckpoint {
         })?;
         let label = format!("checkpoint {}, task {task}", self.id);
         SnapshotReader::open(Arc::clone(records), manifest, label)
-    }
-}
-
-/// What verifying a checkpoint read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct VerifyReport {
-    /// Commit, manifests and chunks.
-    pub records: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-/// Reads everything that a checkpoint depends on. `progress` learns of each record's bytes;
-/// `damaged` learns of each damage and decides, by what it returns, whether the reading goes on.
-///
-/// # Errors
-/// What `damaged` returned, or what the storage answers.
-pub(crate) fn verify_checkpoint(
-    records: &dyn RecordSource,
-    stored: &StoredCheckpoint,
-    progress: &mut dyn FnMut(u64),
-    damaged: &mut dyn FnMut(Error) -> Result<()>,
-) -> Result<VerifyReport> {
-    let mut report = VerifyReport::default();
-    let mut read = |record: &RecordRef| {
-        report.records += 1;
-        report.bytes += u64::from(record.payload_len);
-        progress(u64::from(record.payload_len));
-    };
-    let checkpoint = CompletedCheckpoint::load(records, stored);
-    let Some(checkpoint) = unless_damaged(checkpoint, damaged)? else {
-        return Ok(report);
-    };
-    read(&stored.record);
-    let mut buffer = Vec::new();
-    for (task, manifest) in checkpoint.tasks() {
-        let context = |error: Error| error.context(format!("task {task}"));
-        let node = records.node(manifest).and_then(|node| {
-            decode_sections(&node.body, node.refs.len())?;
-            Ok(node)
-        });
-        let Some(node) = unless_damaged(node.map_err(context), damaged)? else {
-            continue;
-        };
-        read(manifest);
-        for chunk in &node.refs {
-            let body = records.chunk(chunk, &mut buffer).map_err(context);
-            if unless_damaged(body, damaged)?.is_some() {
-                read(chunk);
-            }
-        }
-    }
-    Ok(report)
-}
-
-/// What was read, or `None` when it is damaged and the reading goes on without it.
-fn unless_damaged<T>(
-    read: Result<T>,
-    damaged: &mut dyn FnMut(Error) -> Result<()>,
-) -> Result<Option<T>> {
-    match read {
-        Err(error) if error.kind() == ErrorKind::Corrupt => damaged(error).map(|()| None),
-        read => read.map(Some),
     }
 }

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use crate::catalog::known::KnownCheckpoints;
 use crate::catalog::{
     CheckpointPlan, CompletedCheckpoint, ExternalCheckpoint, JobStatus, OperatorSpec,
-    PendingCheckpoint, Retained, Retention, VerifyReport, plan_end, plan_retention,
-    verify_checkpoint,
+    PendingCheckpoint, Retained, Retention, Verifier, VerifyReport, plan_end, plan_retention,
 };
 use crate::chunk::SnapshotReader;
 use crate::config::ExternalizedCheckpointCleanup;
@@ -146,7 +145,7 @@ impl Checkpoints {
     /// # Errors
     /// The first damage found.
     pub fn verify(&self, id: CheckpointId, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport> {
-        verify_checkpoint(&*self.source(id), &self.stored(id)?, progress, &mut Err)
+        Verifier::default().verify(&*self.source(id), &self.stored(id)?, progress, &mut Err)
     }
 
     /// The checkpoint that a job goes on from: the newest one that tasks were told of. A plain

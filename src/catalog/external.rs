@@ -1,6 +1,6 @@
 //! A checkpoint or savepoint outside the job's own storage: read, verified, and never changed.
 
-use crate::catalog::{CheckpointInfo, CompletedCheckpoint, VerifyReport, verify_checkpoint};
+use crate::catalog::{CheckpointInfo, CompletedCheckpoint, Verifier, VerifyReport};
 use crate::chunk::SnapshotReader;
 use crate::error::Result;
 use crate::ids::{CheckpointId, TaskId};
@@ -72,7 +72,7 @@ impl ExternalCheckpoint {
     /// The first damage found.
     pub fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport> {
         let (records, stored) = (self.location.records(), self.location.stored());
-        verify_checkpoint(&**records, &stored, progress, &mut Err)
+        Verifier::default().verify(&**records, &stored, progress, &mut Err)
     }
 
     pub(crate) fn load(&self) -> Result<CompletedCheckpoint> {

@@ -37,14 +37,16 @@ mod external;
 mod known;
 mod pending;
 mod retention;
+mod verify;
 
-pub use checkpoint::VerifyReport;
-pub(crate) use checkpoint::{CompletedCheckpoint, verify_checkpoint};
+pub(crate) use checkpoint::CompletedCheckpoint;
 pub use completed::{CheckpointInfo, Checkpoints};
 pub use external::ExternalCheckpoint;
 pub use pending::{CheckpointPlan, OperatorSpec, PendingCheckpoint};
 pub use retention::{JobStatus, Retention};
 pub(crate) use retention::{Retained, plan_end, plan_retention};
+pub(crate) use verify::Verifier;
+pub use verify::VerifyReport;
 
 pub use crate::chunk::{SnapshotReader, SnapshotWriter, TaskSnapshot};
 

@@ -46,14 +46,17 @@ pub struct CheckpointPlan {
     /// Below which location a savepoint gets its directory, as `file:///path` (Flink:
     /// `targetDirectory`); where the job's savepoints go when not set.
     pub savepoint_target: Option<String>,
+    /// Whether chunks are compressed; needs the feature `lz4`.
+    pub compression: bool,
 }
 
 impl CheckpointPlan {
-    /// A checkpoint of these operators, without properties, triggered at time 0.
+    /// A checkpoint of these operators, without properties and uncompressed, triggered at time 0.
     pub fn new(operators: Vec<OperatorSpec>) -> Self {
         let kind = CheckpointType::Checkpoint;
         let properties = BTreeMap::new();
-        Self { operators, kind, timestamp_ms: 0, properties, savepoint_target: None }
+        let (savepoint_target, compression) = (None, false);
+        Self { operators, kind, timestamp_ms: 0, properties, savepoint_target, compression }
     }
 }
 
@@ -96,9 +99,10 @@ impl PendingCheckpoint {
     /// threads.
     ///
     /// # Errors
-    /// What the storage answers.
+    /// `Invalid` when compression is planned and not built in; what the storage answers.
     pub fn writer(&self, task: &TaskId) -> Result<SnapshotWriter> {
-        Ok(SnapshotWriter::new(self.records.writer(task)?))
+        let writer = SnapshotWriter::new(self.records.writer(task)?);
+        if self.plan.compression { writer.compressing() } else { Ok(writer) }
     }
 
     /// Makes the checkpoint durable: when this returns `Ok` it survives a power cut.

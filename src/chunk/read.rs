@@ -1,9 +1,10 @@
-//! The way up: a manifest's sections, their chunks read one at a time and checked.
+//! The way up: a manifest's sections, their chunks read one at a time, checked and decompressed.
 
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use crate::chunk::compression::restore;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::RecordRef;
 use crate::record::metadata::{SectionContent, SectionMetadata, decode_sections};
@@ -21,6 +22,8 @@ pub struct SnapshotReader {
     read: usize,
     body: Body,
     stream: ChunkStream,
+    /// The buffer that `stream` does not hold while a section is compressed.
+    spare: Vec<u8>,
 }
 
 /// What is left of the section that is being read.
@@ -28,6 +31,7 @@ pub struct SnapshotReader {
 struct Body {
     /// Chunks not yet read.
     chunks: u32,
+    is_compressed: bool,
     /// Bytes not yet handed out.
     left: u64,
     failed: bool,
@@ -54,6 +58,7 @@ impl SnapshotReader {
             read: 0,
             body: Body::default(),
             stream: ChunkStream::default(),
+            spare: Vec::new(),
         })
     }
 
@@ -72,7 +77,13 @@ impl SnapshotReader {
         let upcoming = self.chunks.get(self.read..).unwrap_or_default();
         self.body.chunks -= 1;
         self.read = self.read.saturating_add(1);
-        self.records.next_chunk(upcoming, out, &mut self.stream)
+        if !self.body.is_compressed {
+            return self.records.next_chunk(upcoming, out, &mut self.stream);
+        }
+        self.records.next_chunk(upcoming, &mut [], &mut self.stream)?;
+        restore(self.stream.rest(), self.body.left, &mut self.spare)?;
+        self.spare = self.stream.replace(std::mem::take(&mut self.spare));
+        Ok(0)
     }
 
     fn wrong_length(&self) -> Error {
@@ -114,8 +125,12 @@ impl SnapshotSource for SnapshotReader {
         };
         self.body.left = section.len;
         match section.content {
-            SectionContent::Inline(body) => self.stream.replace(body),
+            SectionContent::Inline(body) => drop(self.stream.replace(body)),
             SectionContent::Chunks(count) => self.body.chunks = count,
+            SectionContent::Compressed(count) => {
+                self.body.chunks = count;
+                self.body.is_compressed = true;
+            }
         }
         Ok(Some(section.key))
     }

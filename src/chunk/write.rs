@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, Write};
 
+use crate::chunk::compression::{Compressor, PREFIX_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{INLINE_BYTES_MAX, NAME_BYTES_MAX};
 use crate::message::TaskStatistics;
@@ -35,11 +36,14 @@ impl TaskSnapshot {
 /// nothing that counts.
 pub struct SnapshotWriter {
     records: Box<dyn RecordWriter>,
+    compressor: Option<Compressor>,
     buffer: Vec<u8>,
     node: Node,
     sections: Vec<SectionMetadata>,
     keys: BTreeSet<SectionKey>,
     state_bytes: u64,
+    /// The same as they are stored.
+    stored_bytes: u64,
     failed: bool,
 }
 
@@ -47,13 +51,23 @@ impl SnapshotWriter {
     pub(crate) fn new(records: Box<dyn RecordWriter>) -> Self {
         Self {
             records,
+            compressor: None,
             buffer: Vec::new(),
             node: Node::default(),
             sections: Vec::new(),
             keys: BTreeSet::new(),
             state_bytes: 0,
+            stored_bytes: 0,
             failed: false,
         }
+    }
+
+    /// The same, with chunks in compressed form.
+    ///
+    /// # Errors
+    /// `Invalid` without the feature `lz4`.
+    pub(crate) fn compressing(self) -> Result<Self> {
+        Ok(Self { compressor: Some(Compressor::new()?), ..self })
     }
 
     /// Ends the snapshot.
@@ -67,7 +81,7 @@ impl SnapshotWriter {
         let manifest = self.records.finish(&self.node)?;
         let statistics = TaskStatistics {
             state_bytes: self.state_bytes,
-            checkpointed_bytes: self.state_bytes.saturating_sub(reused),
+            checkpointed_bytes: self.stored_bytes.saturating_sub(reused),
             ..TaskStatistics::default()
         };
         Ok(TaskSnapshot { manifest, statistics })
@@ -89,18 +103,24 @@ impl SnapshotWriter {
         if !self.keys.insert(key.clone()) {
             return Err(Error::invalid(format!("section {key:?} is written twice")));
         }
+        self.records.begin_section();
+        let prefix = self.compressor.as_ref().map_or(0, |_| PREFIX_BYTES);
         let mut out = SectionWriter {
+            chunk_bytes: self.records.chunk_bytes().saturating_sub(prefix).max(1),
             records: &mut *self.records,
+            compressor: self.compressor.as_mut(),
             buffer: &mut self.buffer,
             refs: &mut self.node.refs,
             key,
             chunks: 0,
             len: 0,
+            stored_len: 0,
         };
         out.buffer.clear();
         body(&mut out)?;
-        let (content, len) = out.finish()?;
+        let (content, len, stored_len) = out.finish()?;
         self.state_bytes += len;
+        self.stored_bytes += stored_len;
         self.sections.push(SectionMetadata { key: key.clone(), len, content });
         Ok(())
     }
@@ -126,17 +146,26 @@ impl SnapshotSink for SnapshotWriter {
 /// Takes the bytes of one section.
 struct SectionWriter<'a> {
     records: &'a mut dyn RecordWriter,
+    compressor: Option<&'a mut Compressor>,
+    /// The most bytes that are one chunk.
+    chunk_bytes: usize,
     buffer: &'a mut Vec<u8>,
     refs: &'a mut Vec<RecordRef>,
     key: &'a SectionKey,
     chunks: u32,
     len: u64,
+    stored_len: u64,
 }
 
 impl SectionWriter<'_> {
     fn chunk(&mut self, body: Option<&[u8]>) -> Result<()> {
         let body = body.unwrap_or(self.buffer);
+        let body = match &mut self.compressor {
+            Some(compressor) => compressor.form(body),
+            None => body,
+        };
         let record = self.records.chunk(&self.key.state, self.key.index, body)?;
+        self.stored_len += body.len() as u64;
         self.refs.push(record);
         self.chunks = self
             .chunks
@@ -145,20 +174,25 @@ impl SectionWriter<'_> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(SectionContent, u64)> {
+    /// The section's content, its length, and its length as it is stored.
+    fn finish(mut self) -> Result<(SectionContent, u64, u64)> {
         if self.chunks == 0 && self.buffer.len() <= INLINE_BYTES_MAX {
-            return Ok((SectionContent::Inline(self.buffer.clone()), self.len));
+            return Ok((SectionContent::Inline(self.buffer.clone()), self.len, self.len));
         }
         if !self.buffer.is_empty() {
             self.chunk(None)?;
         }
-        Ok((SectionContent::Chunks(self.chunks), self.len))
+        let content = match self.compressor {
+            Some(_) => SectionContent::Compressed(self.chunks),
+            None => SectionContent::Chunks(self.chunks),
+        };
+        Ok((content, self.len, self.stored_len))
     }
 }
 
 impl Write for SectionWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let most = self.records.chunk_bytes();
+        let most = self.chunk_bytes;
         let taken = if self.buffer.is_empty() && bytes.len() >= most {
             // A whole chunk from the caller's own bytes needs no copy here.
             let body = bytes.get(..most).unwrap_or(bytes);

@@ -34,6 +34,8 @@ pub enum ConfigWarning {
         /// The pause, which is the period now.
         min_pause: Duration,
     },
+    /// Compression was asked for in a build without the feature `lz4`; snapshots are not compressed.
+    CompressionNotBuiltIn,
 }
 
 impl fmt::Display for ConfigWarning {
@@ -51,6 +53,9 @@ impl fmt::Display for ConfigWarning {
             Self::MinPauseAboveInterval { interval, min_pause } => write!(
                 f,
                 "the minimum pause of {min_pause:?} replaces the shorter interval of {interval:?}"
+            ),
+            Self::CompressionNotBuiltIn => f.write_str(
+                "snapshots are not compressed: that needs the feature `lz4` of tidegate",
             ),
         }
     }
@@ -131,7 +136,7 @@ impl EffectiveConfig {
             retained_max_age: config.retained_max_age().map(duration),
             retained_max_bytes: config.retained_max_bytes().map(i64::unsigned_abs),
             incremental: config.is_incremental_checkpoints_enabled(),
-            snapshot_compression: config.is_snapshot_compression_enabled(),
+            snapshot_compression: snapshot_compression(config, &mut warnings),
             checkpoints_after_tasks_finish: config.is_checkpoints_after_tasks_finish_enabled(),
             data_inline_threshold: count(config.data_inline_threshold()),
             write_buffer_size: count(
@@ -333,6 +338,15 @@ fn period_during_backlog(
         )));
     }
     Ok(Some(duration(backlog_ms)))
+}
+
+fn snapshot_compression(config: &CheckpointConfig, warnings: &mut Vec<ConfigWarning>) -> bool {
+    let is_asked = config.is_snapshot_compression_enabled();
+    let is_built_in = cfg!(feature = "lz4");
+    if is_asked && !is_built_in {
+        warnings.push(ConfigWarning::CompressionNotBuiltIn);
+    }
+    is_asked && is_built_in
 }
 
 fn num_retained(config: &CheckpointConfig, warnings: &mut Vec<ConfigWarning>) -> u32 {

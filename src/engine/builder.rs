@@ -111,8 +111,9 @@ impl EngineBuilder {
             signal.hook(),
         )?;
         let handle = coordinator.handle();
-        let active =
-            Arc::new(ActiveCheckpoints::new(checkpoints.clone(), self.operators, self.properties));
+        let active = ActiveCheckpoints::new(checkpoints.clone(), self.operators, self.properties)
+            .with_compression(self.config.is_snapshot_compression());
+        let active = Arc::new(active);
         let capacity = tasks.len().saturating_mul(2).min(STATISTICS_REPORTS_MAX);
         let meter = Meter {
             clock: Arc::clone(&self.clock),

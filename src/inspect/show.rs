@@ -118,7 +118,7 @@ impl SectionDetails {
     fn new(section: SectionMetadata) -> Self {
         let chunks = match section.content {
             SectionContent::Inline(_) => 0,
-            SectionContent::Chunks(count) => count,
+            SectionContent::Chunks(count) | SectionContent::Compressed(count) => count,
         };
         let key = section.key;
         Self { kind: key.kind, name: key.state, index: key.index, size: section.len, chunks }

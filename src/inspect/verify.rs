@@ -1,10 +1,11 @@
 //! `verify`: reads everything that checkpoints depend on, and goes on behind damage.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::catalog::{CompletedCheckpoint, VerifyReport, verify_checkpoint};
+use crate::catalog::{self, CompletedCheckpoint};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::inspect::damage::Damage;
@@ -84,7 +85,10 @@ pub(super) fn verify_jobs(
     progress: &mut dyn FnMut(VerifyProgress),
 ) -> Result<StoreVerification> {
     let all = chosen.iter().flat_map(|(_, stored)| stored);
-    let total_bytes = all.map(|stored| weight(view, stored)).fold(0, u64::saturating_add);
+    let mut chunks = HashSet::new();
+    let total_bytes =
+        all.map(|stored| weight(view, stored, &mut chunks)).fold(0, u64::saturating_add);
+    drop(chunks);
     let mut done_bytes: u64 = 0;
     let mut verifier = Verifier {
         progress: &mut |bytes| {
@@ -93,6 +97,7 @@ pub(super) fn verify_jobs(
             let total_bytes = total_bytes.max(done_bytes);
             progress(VerifyProgress { done_bytes, total_bytes });
         },
+        catalog: catalog::Verifier::default(),
     };
     let mut jobs = Vec::with_capacity(chosen.len());
     for (listing, stored) in chosen {
@@ -106,12 +111,13 @@ pub(super) fn verify_jobs(
     Ok(StoreVerification { store, sound, jobs, damage })
 }
 
-/// Bytes of all records of a checkpoint, as far as they can be known.
-fn weight(view: &StoreView, stored: &StoredCheckpoint) -> u64 {
+/// Bytes of all records of a checkpoint that are not among `chunks` yet, as far as they can be known.
+fn weight(view: &StoreView, stored: &StoredCheckpoint, chunks: &mut HashSet<RecordRef>) -> u64 {
     let len = |record: &RecordRef| u64::from(record.payload_len);
-    let of_task = |manifest: &RecordRef| {
-        let chunks = view.node(manifest).map(|node| node.refs.iter().map(len).sum());
-        len(manifest).saturating_add(chunks.unwrap_or(0))
+    let mut of_task = |manifest: &RecordRef| {
+        let refs = view.node(manifest).map(|node| node.refs).unwrap_or_default();
+        let new = refs.iter().filter(|chunk| chunks.insert(chunk.undigested())).map(len);
+        new.fold(len(manifest), u64::saturating_add)
     };
     let manifests = CompletedCheckpoint::load(view, stored).map(|checkpoint| {
         checkpoint.tasks().map(|(_, manifest)| of_task(manifest)).fold(0, u64::saturating_add)
@@ -121,6 +127,7 @@ fn weight(view: &StoreView, stored: &StoredCheckpoint) -> u64 {
 
 struct Verifier<'a> {
     progress: &'a mut dyn FnMut(u64),
+    catalog: catalog::Verifier,
 }
 
 impl Verifier<'_> {
@@ -144,7 +151,11 @@ impl Verifier<'_> {
             Some((listing, stored))
         });
         match found {
-            Some((listing, stored)) => self.read(&again, listing, stored),
+            Some((listing, stored)) => {
+                // What was sound then may lie elsewhere now.
+                self.catalog = catalog::Verifier::default();
+                self.read(&again, listing, stored)
+            }
             None => Ok(VerifiedCheckpoint { verdict: Verdict::Gone, damage: Vec::new(), ..first }),
         }
     }
@@ -160,13 +171,10 @@ impl Verifier<'_> {
             damage.push(Damage::of(&error));
             Ok(())
         };
-        let report = match listing.broken.get(&stored.id) {
-            None => verify_checkpoint(view, stored, &mut *self.progress, &mut note)?,
-            Some(why) => {
-                note(Error::new(ErrorKind::Corrupt, why))?;
-                VerifyReport::default()
-            }
-        };
+        let report = self.catalog.verify(view, stored, &mut *self.progress, &mut note)?;
+        if let Some(why) = listing.broken.get(&stored.id).filter(|_| damage.is_empty()) {
+            damage.push(Damage::of(&Error::new(ErrorKind::Corrupt, why)));
+        }
         let verdict = if damage.is_empty() { Verdict::Sound } else { Verdict::Damaged };
         let (records, size) = (report.records, report.bytes);
         Ok(VerifiedCheckpoint { id: stored.id, verdict, records, size, damage })

@@ -195,6 +195,19 @@ fn what_was_frozen_reads_back() {
 }
 
 #[test]
+fn the_bytes_of_a_compressed_section_are_frozen() {
+    let key = SectionKey::new(SectionKind::Raw, "r");
+    let content = SectionContent::Compressed(2);
+    let sections = [SectionMetadata { key, len: 0x1234, content }];
+    let body = encode_sections(&sections).unwrap();
+    let hex: String = body.iter().map(|byte| format!("{byte:02x}")).collect();
+    let tail = concat!("3412000000000000", "02000000", "02000000");
+    assert!(hex.ends_with(tail), "{hex}");
+    assert_eq!(decode_sections(&body, 2).unwrap(), sections);
+    assert!(decode_sections(&body, 1).is_err());
+}
+
+#[test]
 fn sections_over_another_number_of_chunks_are_refused() {
     let body = encode_sections(&sections()).unwrap();
     assert!(decode_sections(&body, 0).is_err());

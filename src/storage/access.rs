@@ -202,6 +202,12 @@ pub(crate) trait RecordSource: Send + Sync {
         let _ = out;
         stream.buffered(upcoming, |record, buffer| self.chunk(record, buffer))
     }
+
+    /// Puts chunks in the order in which they are read fastest.
+    fn put_in_order(&self, chunks: &mut [RecordRef]) -> Result<()> {
+        let _ = chunks;
+        Ok(())
+    }
 }
 
 /// Chunks that are read one after the other: what of the last one is not handed out yet, and what
@@ -226,10 +232,10 @@ impl ChunkStream {
         self.start = self.start.saturating_add(len);
     }
 
-    /// Puts a body that lies elsewhere in the place of the last one.
-    pub(crate) fn replace(&mut self, body: Vec<u8>) {
-        self.buffer = body;
+    /// Puts a body that lies elsewhere in the place of the last one, and gives back its buffer.
+    pub(crate) fn replace(&mut self, body: Vec<u8>) -> Vec<u8> {
         self.start = 0;
+        std::mem::replace(&mut self.buffer, body)
     }
 
     /// Drops the rest.
@@ -311,6 +317,9 @@ pub(crate) trait PendingRecords: Send + Sync {
 pub(crate) trait RecordWriter: Send {
     /// The most bytes of one chunk.
     fn chunk_bytes(&self) -> usize;
+
+    /// The chunks that follow are of one section, until the next one begins.
+    fn begin_section(&mut self) {}
 
     /// Writes a chunk of the named state, or refers to an equal one that is there.
     fn chunk(&mut self, state: &str, index: u32, body: &[u8]) -> Result<RecordRef>;

@@ -57,6 +57,10 @@ pub(crate) trait DiskFile: Debug + Send + Sync {
         }
         Ok(read + self.read_up_to_at(body, offset.saturating_add(read as u64))?)
     }
+    /// Says that these bytes are read soon; they are fetched meanwhile where the system can.
+    fn will_need(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
     fn sync_data(&self) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
@@ -156,6 +160,10 @@ impl DiskFile for File {
 
     fn read_parts_at(&self, head: &mut [u8], body: &mut [u8], offset: u64) -> io::Result<usize> {
         platform::read_parts_at(self, head, body, offset)
+    }
+
+    fn will_need(&self, offset: u64, len: u64) {
+        platform::will_need(self, offset, len);
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -71,6 +71,11 @@ impl RecordWriter for TeeWriter {
         self.own.chunk_bytes()
     }
 
+    fn begin_section(&mut self) {
+        self.beside.begin_section();
+        self.own.begin_section();
+    }
+
     fn chunk(&mut self, state: &str, index: u32, body: &[u8]) -> Result<RecordRef> {
         self.chunks.push(self.beside.chunk(state, index, body)?);
         self.own.chunk(state, index, body)

@@ -25,6 +25,7 @@ pub(crate) struct ActiveCheckpoints {
     checkpoints: Checkpoints,
     operators: Vec<OperatorSpec>,
     properties: BTreeMap<String, String>,
+    compression: bool,
     active: Mutex<BTreeMap<CheckpointId, Started>>,
 }
 
@@ -34,7 +35,13 @@ impl ActiveCheckpoints {
         operators: Vec<OperatorSpec>,
         properties: BTreeMap<String, String>,
     ) -> Self {
-        Self { checkpoints, operators, properties, active: Mutex::default() }
+        let (compression, active) = (false, Mutex::default());
+        Self { checkpoints, operators, properties, compression, active }
+    }
+
+    /// The same; with `compression` chunks are compressed.
+    pub(crate) fn with_compression(self, compression: bool) -> Self {
+        Self { compression, ..self }
     }
 
     fn table(&self) -> MutexGuard<'_, BTreeMap<CheckpointId, Started>> {
@@ -70,6 +77,7 @@ impl ActiveCheckpoints {
                 timestamp_ms: barrier.timestamp_ms,
                 properties: self.properties.clone(),
                 savepoint_target: started.target.as_deref().map(str::to_owned),
+                compression: self.compression,
                 ..CheckpointPlan::new(self.operators.clone())
             };
             self.checkpoints.begin(barrier.id, plan).map_err(Arc::new)

@@ -69,6 +69,8 @@ pub(crate) enum SectionContent {
     Inline(Vec<u8>),
     /// In this many of the manifest's references, after those of the sections before.
     Chunks(u32),
+    /// The same, each chunk in compressed form.
+    Compressed(u32),
 }
 
 /// The body of a manifest node.
@@ -90,7 +92,9 @@ pub(crate) fn decode_sections(body: &[u8], refs: usize) -> Result<Vec<SectionMet
     let mut used = 0_u64;
     for section in &sections {
         match &section.content {
-            SectionContent::Chunks(count) => used += u64::from(*count),
+            SectionContent::Chunks(count) | SectionContent::Compressed(count) => {
+                used += u64::from(*count);
+            }
             SectionContent::Inline(body) if body.len() as u64 == section.len => {}
             SectionContent::Inline(body) => {
                 let (len, found) = (section.len, body.len());

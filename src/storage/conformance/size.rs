@@ -30,7 +30,7 @@ pub fn a_state_above_the_maximum_fails_cleanly(storage: &dyn CheckpointStorage) 
     Ok(Verdict::Kept)
 }
 
-/// A large state is written and read in at most 32 MiB of memory: 256 MiB of state, 3 GiB with
+/// A large state is written and read in at most 32 MiB of memory: 256 MiB of state, 4 GiB with
 /// `TIDEGATE_LARGE=1`. One that says that its memory grows has to write and read it all the same.
 ///
 /// The memory is that of the whole process; what runs beside it counts too.
@@ -68,7 +68,7 @@ impl Memory {
     pub(super) fn new(storage: &dyn CheckpointStorage) -> Self {
         let is_bounded = storage.capabilities().is_memory_bounded();
         let is_large = std::env::var_os("TIDEGATE_LARGE").is_some_and(|asked| asked == "1");
-        let large = if is_large { 3 << 30 } else { 256 << 20 };
+        let large = if is_large { 4 << 30 } else { 256 << 20 };
         Self { before: resident_bytes().filter(|_| is_bounded), is_bounded, large }
     }
 

@@ -21,7 +21,7 @@ pub(super) struct TaskWriter {
     records: TaskRecords,
     /// The task's data file, once it has one.
     data: Option<(Place, Output)>,
-    /// The state of which the chunk before was a full one: what follows is not a state of its own.
+    /// The state of the chunk before, within one section: what follows is not a state of its own.
     goes_on: Option<(String, u32)>,
     header: Vec<u8>,
     sizes: StateSizes,
@@ -109,14 +109,16 @@ impl RecordWriter for TaskWriter {
         }
     }
 
+    fn begin_section(&mut self) {
+        self.goes_on = None;
+    }
+
     fn chunk(&mut self, state: &str, index: u32, body: &[u8]) -> Result<RecordRef> {
         let sizes = self.parts.site.sizes;
         self.sizes.count(&self.task, state, body.len())?;
         let goes_on =
             self.goes_on.take().is_some_and(|(name, number)| name == state && number == index);
-        if body.len() >= self.chunk_bytes() {
-            self.goes_on = Some((state.to_owned(), index));
-        }
+        self.goes_on = Some((state.to_owned(), index));
         if sizes.all_inline.is_some() || !goes_on && body.len() <= sizes.threshold {
             return self.inline(FrameKind::Chunk, state, index, body);
         }

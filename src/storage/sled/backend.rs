@@ -115,6 +115,15 @@ pub(crate) trait Backend: Debug + Send + Sync {
         let _ = out;
         stream.buffered(upcoming, |record, buffer| self.chunk(record, buffer))
     }
+    /// Gives back now all the space that can be given back, and says how many bytes.
+    fn reclaim(&self) -> Result<u64> {
+        Ok(0)
+    }
+    /// See [`RecordSource::put_in_order`](crate::storage::RecordSource::put_in_order).
+    fn put_in_order(&self, chunks: &mut [RecordRef]) -> Result<()> {
+        let _ = chunks;
+        Ok(())
+    }
     /// Closes in order, so that the next open is quick. Nothing is lost without it.
     fn close(&self) -> Result<()>;
 }

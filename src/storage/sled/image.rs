@@ -128,6 +128,11 @@ impl Image {
         self.index = Some(index);
     }
 
+    /// Segments with damage, or of another store.
+    pub(crate) fn damaged(&self) -> impl Iterator<Item = u64> {
+        self.damaged.iter().copied()
+    }
+
     /// Where frames are missing.
     pub(crate) fn gaps(&self) -> Gaps {
         let found = self.damage.iter().map(|damage| Gap {
@@ -201,10 +206,12 @@ impl Image {
     }
 
     fn delta(&mut self, header: &FrameHeader<'_>, place: Place, delta: Delta) {
+        // A commit that was copied took place when it was first written: what dropped it since, did.
+        let sequence = header.id;
         let newest = self.segments.entry(place.segment).or_default();
-        *newest = (*newest).max(header.sequence);
+        *newest = (*newest).max(sequence);
         let job = header.origin.job.to_owned();
-        self.deltas.push(JobDelta { sequence: header.sequence, job, delta });
+        self.deltas.push(JobDelta { sequence, job, delta });
     }
 
     /// Writes the index entries of everything that lives into `kv` and returns the facts.

@@ -15,6 +15,9 @@ use crate::record::{RecordRef, codec};
 use crate::storage::access::pinned_is_kept;
 use crate::storage::sled::records::Records;
 
+/// A segment of which more is needed is not rewritten, in thousandths.
+const REWRITTEN_PART_MAX: u64 = 900;
+
 /// A live checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Live {
@@ -102,6 +105,10 @@ pub(crate) struct SegmentFacts {
     pub(crate) pins: u32,
     /// A writer may still append.
     pub(crate) open: bool,
+    /// Bytes of the file once nobody appends any more.
+    pub(crate) len: u64,
+    /// It cannot be rewritten: something in it cannot be read.
+    pub(crate) is_kept: bool,
     /// The newest commit, drop, attempt or finish frame here.
     pub(crate) delta_max: u64,
     /// The base at the start, if it is durable: deltas up to this sequence number are in it.
@@ -275,6 +282,25 @@ impl Ledger {
         self.segments.iter().filter(unneeded).map(|(number, _)| *number).collect()
     }
 
+    /// The segment to rewrite next: while closed segments are longer than 1.4 times all that is needed,
+    /// the one of which the least part is.
+    pub(crate) fn plan_rewrite(&self) -> Option<Victim> {
+        let records = self.records.as_ref()?;
+        let closed = || self.segments.iter().filter(|(_, facts)| !facts.open);
+        let log = closed().map(|(_, facts)| facts.len).fold(0, u64::saturating_add);
+        if log.saturating_mul(5) <= records.bytes().saturating_mul(7) {
+            return None;
+        }
+        let may_go = closed().filter(|(_, facts)| facts.pins == 0 && !facts.is_kept);
+        let part = |(number, facts): (&u64, &SegmentFacts)| {
+            let needed = records.in_segment(*number).bytes;
+            // In thousandths, so that no fraction is compared.
+            (needed.saturating_mul(1000) / facts.len.max(1), *number)
+        };
+        let (part, number) = may_go.map(part).min()?;
+        (part < REWRITTEN_PART_MAX).then_some(Victim { number })
+    }
+
     /// What lives according to a log: the newest base, then the deltas after it in order. Commit
     /// frames that neither names are dead, so nothing that was dropped comes back.
     pub(crate) fn resolve(bases: Vec<Base>, mut deltas: Vec<JobDelta>) -> Resolved {
@@ -307,6 +333,12 @@ impl Ledger {
         }
         resolved
     }
+}
+
+/// A segment that is to be rewritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Victim {
+    pub(crate) number: u64,
 }
 
 /// What a log says about one job, records still unread.
@@ -442,6 +474,36 @@ mod tests {
         assert!(frees(SegmentFacts { pins: 1, ..needless.clone() }).is_empty());
         assert!(frees(SegmentFacts { open: true, ..needless.clone() }).is_empty());
         assert!(frees(SegmentFacts { delta_max: 5, ..needless }).is_empty());
+    }
+
+    #[test]
+    fn the_emptiest_closed_segment_is_rewritten_while_the_log_is_too_long() {
+        let facts = |open| SegmentFacts { open, len: 100, ..SegmentFacts::default() };
+        let mut records = Records::default();
+        for (segment, needed) in [(1, 60), (2, 30), (3, 50), (4, 40)] {
+            let place = Place { segment, offset: 0, len: needed };
+            records.add_node(segment, place, Children::Chunks([].into()));
+            records.retain(segment);
+        }
+        let segments = BTreeMap::from([
+            (1, facts(false)),
+            (2, facts(false)),
+            (3, facts(false)),
+            (4, facts(true)),
+        ]);
+        let mut ledger = Ledger { segments, records: Some(records), ..Ledger::default() };
+        let victim = |ledger: &Ledger| ledger.plan_rewrite().map(|victim| victim.number);
+        assert_eq!(victim(&ledger), Some(2), "300 bytes for 180");
+        ledger.segments.get_mut(&2).unwrap().pins = 1;
+        assert_eq!(victim(&ledger), Some(3));
+        ledger.segments.get_mut(&3).unwrap().is_kept = true;
+        assert_eq!(victim(&ledger), Some(1));
+        ledger.segments.get_mut(&1).unwrap().len = 51;
+        assert_eq!(victim(&ledger), None, "251 bytes for 180");
+        ledger.segments.get_mut(&1).unwrap().len = 61;
+        assert_eq!(victim(&ledger), None, "nothing to gain");
+        ledger.records = None;
+        assert_eq!(victim(&ledger), None);
     }
 
     #[test]

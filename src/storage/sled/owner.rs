@@ -207,6 +207,10 @@ impl RecordSource for SledJob {
     ) -> Result<usize> {
         self.backend().next_chunk(upcoming, out, stream)
     }
+
+    fn put_in_order(&self, chunks: &mut [RecordRef]) -> Result<()> {
+        self.backend().put_in_order(chunks)
+    }
 }
 
 impl JobAccess for SledJob {

@@ -159,6 +159,13 @@ impl RecordSource for StoreView {
             Source::Store(store) => store.backend().next_chunk(upcoming, out, stream),
         }
     }
+
+    fn put_in_order(&self, chunks: &mut [RecordRef]) -> Result<()> {
+        match &self.source {
+            Source::Log { reader, .. } => reader.put_in_order(chunks),
+            Source::Store(store) => store.backend().put_in_order(chunks),
+        }
+    }
 }
 
 /// The word with which a job ended, if it did, read without changing anything where that can be.

@@ -75,7 +75,7 @@ pub(in crate::storage) fn begin(
     begin_kind(checkpoints, id, parallelism, CheckpointType::Checkpoint)
 }
 
-fn begin_kind(
+pub(in crate::storage) fn begin_kind(
     checkpoints: &Checkpoints,
     id: CheckpointId,
     parallelism: u32,

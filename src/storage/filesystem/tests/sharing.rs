@@ -63,6 +63,49 @@ fn discard(checkpoints: &Checkpoints, id: u64) {
     checkpoints.discard(&[CheckpointId(id)]).unwrap();
 }
 
+/// Text that lz4 makes shorter, another one for each version and state.
+fn text(version: u64, index: u32) -> Vec<u8> {
+    let words = (0..20_000).map(|at| format!("{version} {index} {} ", at % (50 + version)));
+    words.collect::<String>().into_bytes()
+}
+
+fn commit_compressed(checkpoints: &Checkpoints, id: u64, versions: [u64; 2]) -> u64 {
+    let mut plan = CheckpointPlan::new(vec![OperatorSpec::new(task(0).operator, 1)]);
+    plan.compression = true;
+    let pending = checkpoints.begin(CheckpointId(id), plan).unwrap();
+    let mut writer = pending.writer(&task(0)).unwrap();
+    for (index, version) in (0..).zip(versions) {
+        let bytes = text(version, index);
+        writer.section(&key(index), &mut |out| Ok(out.write_all(&bytes)?)).unwrap();
+    }
+    let snapshot = writer.finish().unwrap();
+    pending.commit(&[(task(0), snapshot)]).unwrap();
+    snapshot.measurements().checkpointed_bytes
+}
+
+#[test]
+fn compressed_chunks_are_shared_like_others_and_outlive_the_checkpoint_that_wrote_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = storage(dir.path()).with_file_state_size_threshold(64).unwrap();
+    let job = storage.open_on(&JobId::new("job").unwrap(), Arc::new(RealDisk));
+    let checkpoints = Checkpoints::new(job.unwrap());
+    let whole = commit_compressed(&checkpoints, 1, [1, 1]);
+    assert!(whole > 0 && whole < text(1, 0).len() as u64 / 4, "{whole} bytes");
+    assert_eq!(commit_compressed(&checkpoints, 2, [1, 1]), 0);
+    let changed = commit_compressed(&checkpoints, 3, [1, 2]);
+    assert!(changed > 0 && changed < whole, "{changed} of {whole} bytes");
+    discard(&checkpoints, 1);
+    discard(&checkpoints, 2);
+    let mut reader = checkpoints.read_task(CheckpointId(3), &task(0)).unwrap();
+    for (index, version) in [(0, 1), (1, 2)] {
+        assert_eq!(reader.next_section().unwrap(), Some(key(index)));
+        let mut found = Vec::new();
+        reader.body().read_to_end(&mut found).unwrap();
+        assert!(found == text(version, index), "{index}");
+    }
+    checkpoints.verify(CheckpointId(3), &mut |_| ()).unwrap();
+}
+
 #[test]
 fn an_unchanged_state_is_written_once_and_outlives_the_checkpoint_that_wrote_it() {
     let dir = tempfile::tempdir().unwrap();

@@ -78,6 +78,11 @@ impl Segment {
         self.written.store(len, Ordering::Release);
     }
 
+    /// Bytes that the file holds.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
     /// Bytes that survive a power cut.
     pub(crate) fn synced(&self) -> u64 {
         self.synced.load(Ordering::Acquire)
@@ -89,7 +94,7 @@ impl Segment {
     /// `Poisoned` when this or any earlier sync of the segment failed: nobody can tell which bytes
     /// the kernel gave up.
     pub(crate) fn sync(&self) -> Result<()> {
-        let written = self.written.load(Ordering::Acquire);
+        let written = self.written();
         if self.synced() < written
             && let Err(error) = self.file.sync_data()
         {

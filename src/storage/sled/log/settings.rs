@@ -11,6 +11,8 @@ pub(crate) struct LogSettings {
     pub(crate) is_synced_early: bool,
     /// The most bytes of a checkpoint that lies in one frame with its commit.
     pub(crate) small_commit_bytes: u64,
+    /// A second thread rewrites segments of which little is needed.
+    pub(crate) is_rewritten: bool,
 }
 
 impl Default for LogSettings {
@@ -19,6 +21,7 @@ impl Default for LogSettings {
             segment_bytes: SEGMENT_BYTES,
             is_synced_early: true,
             small_commit_bytes: SMALL_COMMIT_BYTES,
+            is_rewritten: true,
         }
     }
 }

@@ -94,6 +94,30 @@ impl SegmentWriter {
         writeback: &Writeback,
     ) -> Result<(RecordRef, Place)> {
         let appended = self.buffered(kind, origin, sequence, payload)?;
+        self.pass_on(writeback)?;
+        Ok(appended)
+    }
+
+    /// Appends a record that lies elsewhere, too: what its header says stays, but for the place and
+    /// the sequence number.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub(crate) fn append_copy(
+        &mut self,
+        header: &FrameHeader<'_>,
+        sequence: u64,
+        payload: &[u8],
+        writeback: &Writeback,
+    ) -> Result<Place> {
+        let incarnation = self.segment.number;
+        let place = self.framed(&FrameHeader { incarnation, sequence, ..*header }, payload);
+        self.pass_on(writeback)?;
+        Ok(place)
+    }
+
+    /// Writes a full buffer, and has a long stretch synced early.
+    fn pass_on(&mut self, writeback: &Writeback) -> Result<()> {
         if self.buffer.len() >= WRITE_BUFFER_BYTES {
             self.flush()?;
             if self.flushed - self.requested >= WRITEBACK_BYTES {
@@ -101,7 +125,7 @@ impl SegmentWriter {
                 writeback.request(&self.segment);
             }
         }
-        Ok(appended)
+        Ok(())
     }
 
     fn buffered(
@@ -125,12 +149,16 @@ impl SegmentWriter {
             payload_len,
             payload_crc: crc32fast::hash(payload),
         };
+        let place = self.framed(&header, payload);
+        Ok((RecordRef::to_record(&header), place))
+    }
+
+    fn framed(&mut self, header: &FrameHeader<'_>, payload: &[u8]) -> Place {
         let offset = self.end();
         self.note(offset);
         header.encode(&mut self.buffer);
         self.buffer.extend_from_slice(payload);
-        let place = Place { segment: self.segment.number, offset, len: header.frame_len() };
-        Ok((RecordRef::to_record(&header), place))
+        Place { segment: self.segment.number, offset, len: header.frame_len() }
     }
 
     /// Every frame that begins at the top of the segment is noted for the footer.

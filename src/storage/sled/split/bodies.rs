@@ -4,7 +4,7 @@
 //! of date before it is read: what lives in a segment is moved and the segment freed. So a body that is
 //! not where it should be is damage only when the index still says that it is there.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;
 use std::path::Path;
 
@@ -58,6 +58,18 @@ impl Reader {
             stream.places.clear();
         }
         Ok(put)
+    }
+
+    /// Puts chunks in the order in which they lie; those that lie nowhere come first.
+    pub(crate) fn put_in_order(&self, chunks: &mut [RecordRef]) -> Result<()> {
+        let mut places = HashMap::with_capacity(chunks.len());
+        for part in chunks.chunks(PLACES) {
+            let ids: Vec<u64> = part.iter().map(|record| record.id).collect();
+            let found = self.with_index(|kv| self.codec.read_places::<Place>(kv, &ids))?;
+            places.extend(ids.into_iter().zip(found));
+        }
+        chunks.sort_by_key(|record| places.get(&record.id).copied().flatten());
+        Ok(())
     }
 
     fn place(&self, record: &RecordRef) -> Result<Place> {
@@ -322,6 +334,15 @@ mod tests {
         log.free(100);
         let error = log.reader.chunk(&refs[0], &mut Vec::new()).unwrap_err();
         assert_eq!(error.corruption().unwrap().file, log.path(100));
+    }
+
+    #[test]
+    fn chunks_are_put_in_the_order_in_which_they_lie() {
+        let (log, refs) = (Log::new(), refs());
+        let lost = RecordRef { id: 99, ..refs[0] };
+        let mut chunks = vec![refs[3], refs[0], lost, refs[4], refs[1]];
+        log.reader.put_in_order(&mut chunks).unwrap();
+        assert_eq!(chunks, [lost, refs[0], refs[1], refs[3], refs[4]]);
     }
 
     #[test]

@@ -11,6 +11,8 @@ mod offers;
 mod open;
 mod pending;
 mod read;
+mod reclaim;
+mod repair;
 mod segments;
 
 use std::collections::BTreeMap;
@@ -31,6 +33,8 @@ use crate::storage::sled::split::offers::Offered;
 use crate::storage::sled::split::open::Opened;
 use crate::storage::sled::split::pending::SplitPending;
 pub(crate) use crate::storage::sled::split::read::Reader;
+use crate::storage::sled::split::reclaim::Reclaimer;
+pub(crate) use crate::storage::sled::split::repair::repair_split;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// How many open segments wait for a writer; more are closed.
@@ -48,6 +52,7 @@ pub(crate) struct SplitStore {
     idle: Mutex<Vec<SegmentWriter>>,
     writeback: Writeback,
     settings: LogSettings,
+    reclaimer: Reclaimer,
     /// Commits and other deltas one after the other: their order in the log is their order in time.
     delta: Mutex<()>,
     /// Changes that the next holder of `delta` writes.
@@ -84,6 +89,7 @@ impl SplitStore {
                 Writeback::off()
             },
             settings,
+            reclaimer: Reclaimer::default(),
             delta: Mutex::default(),
             waiting: Mutex::default(),
             offers: Mutex::default(),
@@ -95,6 +101,7 @@ impl SplitStore {
         // Every base that a scan found is durable, so what the dead process could not free any
         // more is freed now. Without a scan nothing is left to free.
         this.free_segments();
+        this.measure_segments();
         Ok(this)
     }
 
@@ -175,6 +182,9 @@ impl Backend for SplitStore {
             let facts = ledger.job(actor.job.as_str());
             facts.checkpoint_max = facts.checkpoint_max.max(id);
         }
+        if self.settings.is_rewritten {
+            self.reclaimer.start(&self);
+        }
         let may_share = kind == CheckpointType::Checkpoint;
         let offered = may_share.then(|| self.take_offer(actor)).flatten();
         Ok(Arc::new(Arc::new(SplitPending::new(self, actor.clone(), id, offered))))
@@ -197,7 +207,23 @@ impl Backend for SplitStore {
         self.reader.next_chunk(upcoming, out, stream)
     }
 
+    fn reclaim(&self) -> Result<u64> {
+        {
+            let _order = lock(&self.delta);
+            self.load_records()?;
+        }
+        let before = self.log_bytes();
+        self.free_segments();
+        while self.rewrite_one(false)? {}
+        Ok(before.saturating_sub(self.log_bytes()))
+    }
+
+    fn put_in_order(&self, chunks: &mut [RecordRef]) -> Result<()> {
+        self.reader.put_in_order(chunks)
+    }
+
     fn close(&self) -> Result<()> {
+        self.reclaimer.stop();
         let mut segments = Vec::new();
         for writer in std::mem::take(&mut *lock(&self.idle)) {
             segments.push(Arc::clone(writer.segment()));

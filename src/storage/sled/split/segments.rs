@@ -72,9 +72,29 @@ impl SplitStore {
     fn closed(&self, number: u64, closed: Result<Arc<Segment>>) -> Result<()> {
         if let Some(facts) = lock(&self.ledger).segments.get_mut(&number) {
             facts.open = false;
+            facts.len = closed.as_ref().map_or(0, |segment| segment.written());
         }
         self.writeback.request(&closed?);
         Ok(())
+    }
+
+    /// Bytes of all segments, those that are still written included.
+    pub(super) fn log_bytes(&self) -> u64 {
+        let log = self.reader.dir.log();
+        let disk = self.reader.dir.disk();
+        let numbers: Vec<u64> = lock(&self.ledger).segments.keys().copied().collect();
+        let len = |number: u64| disk.open(&log.join(segment_name(number)))?.len();
+        numbers.into_iter().map(|number| len(number).unwrap_or(0)).fold(0, u64::saturating_add)
+    }
+
+    /// Looks how long the segments are that an earlier process wrote.
+    pub(super) fn measure_segments(&self) {
+        let log = self.reader.dir.log();
+        for (number, facts) in &mut lock(&self.ledger).segments {
+            let file = self.reader.dir.disk().open(&log.join(segment_name(*number)));
+            // One that cannot be measured is not rewritten; whoever reads it will say why.
+            facts.len = file.and_then(|file| file.len()).unwrap_or(0);
+        }
     }
 
     /// Ends a segment that failed with `error`, which is what the caller has to know.
@@ -134,5 +154,6 @@ impl SplitStore {
                 tracing::warn!(%error, path = %path.display(), "a segment cannot be freed");
             }
         }
+        self.reclaimer.wake();
     }
 }

@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod damage_matrix;
 mod golden;
+mod incremental;
 mod life;
 mod power;
 
@@ -55,8 +56,12 @@ fn image(from: &Path, to: &Path) {
 
 /// Segments of a few frames, so that checkpoints span them, every frame for itself, and no second
 /// thread.
-const SETTINGS: LogSettings =
-    LogSettings { segment_bytes: 8 * 1024, is_synced_early: false, small_commit_bytes: 0 };
+const SETTINGS: LogSettings = LogSettings {
+    segment_bytes: 8 * 1024,
+    is_synced_early: false,
+    small_commit_bytes: 0,
+    is_rewritten: false,
+};
 
 /// A directory in memory where there is one: thousands of states are synced for nothing.
 fn quick_dir() -> TempDir {

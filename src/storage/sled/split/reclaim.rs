@@ -1,0 +1,317 @@
+//! Gives back the space of segments of which little is still needed: a second thread copies what is
+//! needed into another segment, in the background and slowly.
+//!
+//! A copy keeps the record's id and has a higher sequence number; the highest wins when a log is read.
+//! A segment goes only when the index on disk names the copies. Whoever reads meanwhile finds a record
+//! at its old or at its new place.
+
+use std::sync::{Arc, Mutex, Weak};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, Result};
+use crate::record::{Frame, FrameHeader, FrameKind};
+use crate::storage::sled::image::chain;
+use crate::storage::sled::kv::Batch;
+use crate::storage::sled::ledger::Victim;
+use crate::storage::sled::log::{Place, Segment, SegmentWriter, scan_segment, segment_name};
+use crate::storage::sled::split::{SplitStore, lock};
+use crate::sync::{AtomicBool, Ordering};
+
+/// After work arrives the thread waits so long for what else becomes free without its help.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How much is copied between two looks at the clock.
+const PIECE_BYTES: u64 = 1024 * 1024;
+
+/// The thread that rewrites segments; it starts with the first checkpoint.
+#[derive(Debug, Default)]
+pub(super) struct Reclaimer {
+    thread: Mutex<Option<Running>>,
+    is_stopped: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Running {
+    /// Says that something may have become worth rewriting.
+    wake: Sender<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Reclaimer {
+    /// Starts the thread if it does not run. Without it the store works, and its log grows.
+    pub(super) fn start(&self, store: &Arc<SplitStore>) {
+        let mut thread = lock(&self.thread);
+        if thread.is_some() || self.is_stopped() {
+            return;
+        }
+        let (wake, woken) = bounded(1);
+        let store = Arc::downgrade(store);
+        let spawned = thread::Builder::new()
+            .name("tidegate-reclaim".to_owned())
+            .spawn(move || serve(&store, &woken));
+        match spawned {
+            Ok(running) => *thread = Some(Running { wake, thread: running }),
+            Err(error) => tracing::warn!(%error, "the log is not rewritten"),
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        if let Some(running) = &*lock(&self.thread) {
+            // One wake that waits is enough.
+            let _full = running.wake.try_send(());
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire)
+    }
+
+    /// Stops the thread after what it copies right now.
+    pub(super) fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Release);
+        let Some(Running { wake, thread }) = lock(&self.thread).take() else { return };
+        drop(wake);
+        // The last owner of a store may be this very thread.
+        if thread.thread().id() != thread::current().id() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+fn serve(store: &Weak<SplitStore>, woken: &Receiver<()>) {
+    while woken.recv().is_ok() {
+        thread::sleep(PAUSE);
+        let Some(store) = store.upgrade() else { return };
+        loop {
+            match store.rewrite_one(true) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "a segment was not rewritten");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// A copy of a record.
+pub(super) struct Copied {
+    id: u64,
+    place: Place,
+    /// The whole frame of a node.
+    frame: Option<Vec<u8>>,
+}
+
+/// Copies the needed records of one segment.
+pub(super) struct Copier<'a> {
+    store: &'a SplitStore,
+    victim: u64,
+    writer: Option<SegmentWriter>,
+    written: Vec<Arc<Segment>>,
+    copied: Vec<Copied>,
+    is_paced: bool,
+    started: Duration,
+    piece: u64,
+    clock: SystemClock,
+}
+
+impl SplitStore {
+    /// Rewrites the segment of which least is needed, while the log is much longer than what is. False
+    /// when there is nothing to do.
+    ///
+    /// # Errors
+    /// What the disk answers; nothing is lost, and the segment stays.
+    pub(super) fn rewrite_one(&self, is_paced: bool) -> Result<bool> {
+        self.check_healthy()?;
+        let Some(victim) = self.choose_victim() else { return Ok(false) };
+        let rewritten = self.rewrite(victim, is_paced);
+        {
+            let mut ledger = lock(&self.ledger);
+            if let Some(facts) = ledger.segments.get_mut(&victim.number) {
+                facts.pins = facts.pins.saturating_sub(1);
+                // What cannot be copied whole is not tried again.
+                facts.is_kept |= !matches!(rewritten, Ok(true));
+            }
+        }
+        self.free_segments();
+        rewritten
+    }
+
+    fn choose_victim(&self) -> Option<Victim> {
+        if self.reclaimer.is_stopped() {
+            return None;
+        }
+        let mut ledger = lock(&self.ledger);
+        let victim = ledger.plan_rewrite()?;
+        let facts = ledger.segments.get_mut(&victim.number)?;
+        facts.pins = facts.pins.saturating_add(1);
+        Some(victim)
+    }
+
+    fn rewrite(&self, victim: Victim, is_paced: bool) -> Result<bool> {
+        self.mark_used()?;
+        let mut copier = Copier::new(self, victim.number, is_paced);
+        let outcome = copier.copy_all(victim);
+        let (copied, segments) = copier.finish(&outcome)?;
+        if !outcome? {
+            return Ok(false);
+        }
+        // CRASH: before this is durable the copies count for nothing, after it they are as good as
+        // the originals.
+        self.sync_segments(segments.iter())?;
+        self.move_to(copied)?;
+        Ok(true)
+    }
+
+    /// From here on the copies are what is read, also by whoever opens the index on disk.
+    pub(super) fn move_to(&self, copied: Vec<Copied>) -> Result<()> {
+        // No change comes in between: the index then holds all up to the number that it gets.
+        let _order = lock(&self.delta);
+        let codec = &self.reader.codec;
+        let mut batch = Batch::new();
+        {
+            let mut ledger = lock(&self.ledger);
+            let Some(records) = &mut ledger.records else { return Ok(()) };
+            for Copied { id, place, frame } in copied {
+                if records.moved(id, place) {
+                    match frame {
+                        Some(frame) => codec.node(id, &frame, &mut batch)?,
+                        None => codec.chunk(id, &place, &mut batch)?,
+                    }
+                }
+            }
+            let sequence = self.sequence.load(Ordering::Acquire);
+            codec.applied(sequence, Some(ledger.checksum()), &mut batch)?;
+        }
+        self.reader.with_index(|kv| {
+            kv.apply(batch.clone())?;
+            kv.sync()
+        })
+    }
+}
+
+impl<'a> Copier<'a> {
+    pub(super) fn new(store: &'a SplitStore, victim: u64, is_paced: bool) -> Self {
+        let clock = SystemClock::new();
+        Self {
+            store,
+            victim,
+            writer: None,
+            written: Vec::new(),
+            copied: Vec::new(),
+            is_paced,
+            started: clock.now(),
+            piece: 0,
+            clock,
+        }
+    }
+
+    pub(super) fn has_copied(&self, id: u64) -> bool {
+        self.copied.iter().any(|copied| copied.id == id)
+    }
+
+    /// False when something was in the way and the segment has to stay.
+    fn copy_all(&mut self, victim: Victim) -> Result<bool> {
+        let dir = &self.store.reader.dir;
+        let path = dir.log().join(segment_name(victim.number));
+        let io = |error| Error::io(format!("read {}", path.display()), error);
+        let file = dir.disk().open(&path).map_err(io)?;
+        let store = self.store.reader.codec.store;
+        let mut places = Vec::new();
+        let scan = scan_segment(&*file, &path, victim.number, store, &mut |header, place, _| {
+            let is_record =
+                matches!(header.kind, FrameKind::Chunk | FrameKind::Manifest | FrameKind::Commit);
+            if is_record {
+                places.push((header.id, place));
+            }
+            Ok(())
+        })?;
+        if !scan.damage.is_empty() {
+            return Ok(false);
+        }
+        let mut bytes = Vec::new();
+        for (id, place) in places {
+            if self.store.reclaimer.is_stopped() {
+                return Ok(false);
+            }
+            if !self.is_needed(id) {
+                continue;
+            }
+            bytes.resize(usize::try_from(place.len).unwrap_or(0), 0);
+            let read = file.read_up_to_at(&mut bytes, place.offset).map_err(io)?;
+            let whole = bytes.get(..read).unwrap_or_default();
+            let Ok(frame) = Frame::decode(whole) else { return Ok(false) };
+            self.copy(&frame)?;
+            self.pace(place.len);
+        }
+        Ok(true)
+    }
+
+    pub(super) fn is_needed(&self, id: u64) -> bool {
+        let ledger = lock(&self.store.ledger);
+        let place = ledger.records.as_ref().and_then(|records| records.place(id));
+        place.is_some_and(|place| place.segment == self.victim)
+    }
+
+    pub(super) fn copy(&mut self, frame: &Frame<'_>) -> Result<()> {
+        let store = self.store;
+        let mut writer = match self.writer.take() {
+            Some(writer) if !writer.is_full() => writer,
+            full => {
+                if let Some(full) = full {
+                    self.written.push(Arc::clone(full.segment()));
+                    store.close_segment(full)?;
+                }
+                // Its base holds all changes so far, so that no frame of the old segment is needed
+                // for those.
+                store.new_segment()?
+            }
+        };
+        let header = &frame.header;
+        let sequence = store.next_sequence();
+        match writer.append_copy(header, sequence, frame.payload, &store.writeback) {
+            Ok(place) => {
+                let moved = FrameHeader { sequence, incarnation: place.segment, ..*header };
+                let is_node = header.kind != FrameKind::Chunk;
+                let frame = is_node.then(|| moved.frame(frame.payload));
+                self.copied.push(Copied { id: header.id, place, frame });
+                self.writer = Some(writer);
+                Ok(())
+            }
+            Err(error) => Err(store.give_up(writer, error)),
+        }
+    }
+
+    /// Rests as long as the last piece took, so that checkpoints find the disk free.
+    fn pace(&mut self, bytes: u64) {
+        self.piece += bytes;
+        if self.is_paced && self.piece >= PIECE_BYTES {
+            let took = self.clock.now().saturating_sub(self.started);
+            thread::sleep(took.min(PAUSE));
+            self.started = self.clock.now();
+            self.piece = 0;
+        }
+    }
+
+    /// Hands the segment back and says what was copied where.
+    pub(super) fn finish<T>(
+        mut self,
+        outcome: &Result<T>,
+    ) -> Result<(Vec<Copied>, Vec<Arc<Segment>>)> {
+        if let Some(mut writer) = self.writer.take() {
+            self.written.push(Arc::clone(writer.segment()));
+            if outcome.is_ok()
+                && let Err(error) = writer.flush()
+            {
+                return Err(self.store.give_up(writer, error));
+            }
+            self.store.checkin(writer);
+        }
+        Ok((self.copied, self.written))
+    }
+}
