@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::catalog::known::KnownCheckpoints;
 use crate::catalog::{
     CheckpointPlan, CompletedCheckpoint, ExternalCheckpoint, JobStatus, OperatorSpec,
-    PendingCheckpoint, Retained, Verifier, VerifyReport, plan_end, plan_retention,
+    PendingCheckpoint, Retained, Retention, Verifier, VerifyReport, plan_end, plan_retention,
 };
 use crate::chunk::SnapshotReader;
 use crate::config::ExternalizedCheckpointCleanup;
@@ -70,12 +71,14 @@ pub struct Checkpoints {
     storage: JobStorage,
     /// What the job goes on from, when it lies elsewhere.
     adopted: Option<ExternalCheckpoint>,
+    /// What was read of completed checkpoints for retention; shared by all clones.
+    known: Arc<KnownCheckpoints>,
 }
 
 impl Checkpoints {
     /// The checkpoints in an open storage.
     pub fn new(storage: JobStorage) -> Self {
-        Self { storage, adopted: None }
+        Self { storage, adopted: None, known: Arc::default() }
     }
 
     /// The same, with one more to read, by its number, that lies elsewhere: from now on its number means
@@ -170,7 +173,16 @@ impl Checkpoints {
     /// # Errors
     /// What the storage answers.
     pub fn subsume(&self, retained: usize) -> Result<Vec<CheckpointId>> {
-        self.give_up(plan_retention(&self.retained(), retained))
+        self.retain(&Retention::new(retained), 0)
+    }
+
+    /// Gives up what is retained no longer, and returns which. `now_ms` is the wall time in milliseconds
+    /// since 1970, by which age is told.
+    ///
+    /// # Errors
+    /// What the storage answers.
+    pub fn retain(&self, retention: &Retention, now_ms: u64) -> Result<Vec<CheckpointId>> {
+        self.give_up(plan_retention(&self.retained(), retention, now_ms))
     }
 
     /// Gives up what the end of the job discards under this policy, and returns which. What cannot
@@ -187,13 +199,9 @@ impl Checkpoints {
     }
 
     fn retained(&self) -> Vec<Retained> {
-        let retain = |stored: &StoredCheckpoint| Retained {
-            id: stored.id,
-            // What cannot be read is kept like a savepoint: somebody may still repair it.
-            kind: self.load(stored.id).map_or(CheckpointType::Savepoint, |c| c.metadata.kind),
-            pinned: stored.pinned,
-        };
-        self.storage.access().stored().iter().map(retain).collect()
+        let access = self.storage.access();
+        let read = |stored: &_| CompletedCheckpoint::load(&**access, stored).ok();
+        self.known.retained(&access.stored(), read)
     }
 
     fn give_up(&self, ids: Vec<CheckpointId>) -> Result<Vec<CheckpointId>> {
@@ -239,7 +247,7 @@ impl Checkpoints {
     /// # let storage = JobManagerCheckpointStorage::new();
     /// # let job = tidegate::ids::JobId::new("count")?;
     /// # let checkpoints = Checkpoints::new(storage.open(&job)?);
-    /// # let commit = |id| checkpoints.begin(id, CheckpointPlan::default())?.commit(&[]);
+    /// # let commit = |id| checkpoints.begin(id, CheckpointPlan::new(Vec::new()))?.commit(&[]);
     /// let first = commit(checkpoints.next_id())?.id;
     /// checkpoints.pin(first)?;
     /// let second = commit(checkpoints.next_id())?.id;

@@ -1,6 +1,6 @@
 //! The completed checkpoints of a job: what each is, which are retained, how one is verified.
 //!
-//! Owns the meaning of commit records. Retention is a pure decision (`plan_subsumption`); the
+//! Owns the meaning of commit records. Retention is a pure decision (`plan_retention`); the
 //! storage carries it out. Whoever needs storage alone, without coordinator or host, works with
 //! [`Checkpoints`]:
 //!
@@ -34,6 +34,7 @@
 mod checkpoint;
 mod completed;
 mod external;
+mod known;
 mod pending;
 mod retention;
 mod verify;
@@ -42,7 +43,7 @@ pub(crate) use checkpoint::CompletedCheckpoint;
 pub use completed::{CheckpointInfo, Checkpoints};
 pub use external::ExternalCheckpoint;
 pub use pending::{CheckpointPlan, OperatorSpec, PendingCheckpoint};
-pub use retention::JobStatus;
+pub use retention::{JobStatus, Retention};
 pub(crate) use retention::{Retained, plan_end, plan_retention};
 pub(crate) use verify::Verifier;
 pub use verify::VerifyReport;

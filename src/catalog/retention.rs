@@ -4,7 +4,9 @@
 //! Owns both rules as functions of facts. Savepoints and what is pinned belong to the user: neither
 //! rule ever gives one up.
 
-use crate::config::ExternalizedCheckpointCleanup;
+use std::time::Duration;
+
+use crate::config::{EffectiveConfig, ExternalizedCheckpointCleanup};
 use crate::ids::CheckpointId;
 use crate::message::CheckpointType;
 
@@ -22,12 +24,56 @@ pub enum JobStatus {
     Suspended,
 }
 
+/// Which completed checkpoints are kept: the newest `num_retained`; of these, where there are limits,
+/// none that is too old, and no more than fit into the bytes. The newest checkpoint stays whatever
+/// its age and size.
+///
+/// Savepoints and pinned checkpoints stay. They take no other checkpoint's place, and their bytes do
+/// not count. A checkpoint counts with all its state, as if it stood alone: what several of them share
+/// on disk is counted once for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    num_retained: usize,
+    max_age_ms: Option<u64>,
+    max_bytes: Option<u64>,
+}
+
+impl Retention {
+    /// The newest `num_retained` are kept, at least one.
+    pub fn new(num_retained: usize) -> Self {
+        Self { num_retained, max_age_ms: None, max_bytes: None }
+    }
+
+    /// The same, without those whose trigger is longer ago.
+    #[must_use]
+    pub fn with_max_age(self, age: Duration) -> Self {
+        Self { max_age_ms: Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)), ..self }
+    }
+
+    /// The same, without the oldest until the others have at most so many bytes of state together.
+    #[must_use]
+    pub fn with_max_bytes(self, bytes: u64) -> Self {
+        Self { max_bytes: Some(bytes), ..self }
+    }
+
+    /// What a configuration asks for.
+    pub fn of(config: &EffectiveConfig) -> Self {
+        let most = usize::try_from(config.num_retained()).unwrap_or(usize::MAX);
+        let aged = config.retained_max_age().map(|age| Self::new(most).with_max_age(age));
+        Self { max_bytes: config.retained_max_bytes(), ..aged.unwrap_or(Self::new(most)) }
+    }
+}
+
 /// What retention must know of one completed checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Retained {
     pub(crate) id: CheckpointId,
     pub(crate) kind: CheckpointType,
     pub(crate) pinned: bool,
+    /// When it was triggered.
+    pub(crate) timestamp_ms: u64,
+    /// Of all its sections.
+    pub(crate) state_bytes: u64,
 }
 
 impl Retained {
@@ -61,15 +107,39 @@ pub(crate) fn plan_end(
     checkpoints
 }
 
-/// The checkpoints that retention gives up, oldest first: those that Flink's store would subsume,
-/// without the savepoints. Plain savepoints are not in that store at all.
-pub(crate) fn plan_retention(stored: &[Retained], most: usize) -> Vec<CheckpointId> {
-    let is_in_store = |kept: &&Retained| kept.kind != CheckpointType::Savepoint;
+/// The checkpoints that retention gives up at `now_ms`, oldest first.
+///
+/// First those that Flink's store would subsume, without the savepoints and what is pinned; then what
+/// is older than the greatest age; then the oldest of the rest until they fit.
+pub(crate) fn plan_retention(
+    stored: &[Retained],
+    retention: &Retention,
+    now_ms: u64,
+) -> Vec<CheckpointId> {
+    let is_in_store = |kept: &&Retained| kept.kind != CheckpointType::Savepoint && !kept.pinned;
     let in_store: Vec<_> = stored.iter().filter(is_in_store).copied().collect();
-    let mut subsumed = plan_subsumption(&in_store, most);
-    let is_savepoint = |id| in_store.iter().any(|kept| kept.id == id && kept.kind.is_savepoint());
-    subsumed.retain(|&id| !is_savepoint(id));
-    subsumed
+    let subsumed = plan_subsumption(&in_store, retention.num_retained);
+    let newest = stored.iter().rfind(|kept| !kept.kind.is_savepoint()).map(|kept| kept.id);
+    let is_too_old = |kept: &Retained| {
+        let age = now_ms.saturating_sub(kept.timestamp_ms);
+        retention.max_age_ms.is_some_and(|most| age > most) && Some(kept.id) != newest
+    };
+    let (mut given_up, kept): (Vec<Retained>, Vec<Retained>) = in_store
+        .into_iter()
+        .filter(Retained::is_ours)
+        .partition(|kept| subsumed.contains(&kept.id) || is_too_old(kept));
+    let sum = |total: u64, kept: &Retained| total.saturating_add(kept.state_bytes);
+    let mut total = kept.iter().fold(0, sum);
+    for oldest in kept {
+        if retention.max_bytes.is_none_or(|most| total <= most) || Some(oldest.id) == newest {
+            break;
+        }
+        total = total.saturating_sub(oldest.state_bytes);
+        given_up.push(oldest);
+    }
+    let mut ids: Vec<_> = given_up.iter().map(|given_up| given_up.id).collect();
+    ids.sort_unstable();
+    ids
 }
 
 /// The entries of Flink's store to subsume so that `most` remain, oldest first.
@@ -99,86 +169,4 @@ fn plan_subsumption(stored: &[Retained], most: usize) -> Vec<CheckpointId> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// `c` checkpoint, `s` savepoint, `y` synchronous savepoint; added one by one.
-    fn kept(most: usize, added: &str) -> Vec<u64> {
-        let mut stored = Vec::new();
-        for (id, kind) in (1..).zip(added.chars()) {
-            let kind = match kind {
-                's' => CheckpointType::Savepoint,
-                'y' => CheckpointType::SyncSavepoint,
-                _ => CheckpointType::Checkpoint,
-            };
-            stored.push(Retained { id: CheckpointId(id), kind, pinned: false });
-            let subsumed = plan_subsumption(&stored, most);
-            stored.retain(|checkpoint| !subsumed.contains(&checkpoint.id));
-        }
-        stored.iter().map(|checkpoint| checkpoint.id.0).collect()
-    }
-
-    #[test]
-    fn what_is_kept_is_what_flink_keeps() {
-        assert_eq!(kept(1, "ccc"), [3]);
-        assert_eq!(kept(1, "cs"), [1, 2]);
-        assert_eq!(kept(1, "ccsss"), [2, 5]);
-        assert_eq!(kept(1, "csc"), [3]);
-        assert_eq!(kept(1, "sss"), [3]);
-        assert_eq!(kept(2, "ccsss"), [2, 5]);
-        assert_eq!(kept(2, "csc"), [2, 3]);
-        assert_eq!(kept(1, "csy"), [3]);
-    }
-
-    fn stored(kinds: &str) -> Vec<Retained> {
-        let kind = |letter| match letter {
-            's' => CheckpointType::Savepoint,
-            'y' => CheckpointType::SyncSavepoint,
-            _ => CheckpointType::Checkpoint,
-        };
-        let all = (1..).zip(kinds.chars());
-        all.map(|(id, letter)| Retained { id: CheckpointId(id), kind: kind(letter), pinned: false })
-            .collect()
-    }
-
-    fn numbers(ids: &[CheckpointId]) -> Vec<u64> {
-        ids.iter().map(|id| id.0).collect()
-    }
-
-    #[test]
-    fn a_savepoint_is_never_given_up_and_takes_no_checkpoints_place() {
-        assert_eq!(numbers(&plan_retention(&stored("ccscsc"), 1)), [1, 2, 4]);
-        assert_eq!(numbers(&plan_retention(&stored("csss"), 1)), [0; 0]);
-        assert_eq!(numbers(&plan_retention(&stored("ccy"), 1)), [1, 2]);
-        assert_eq!(numbers(&plan_retention(&stored("ycc"), 1)), [2]);
-    }
-
-    /// Flink: `CheckpointPropertiesTest`, `CompletedCheckpointTest.testCleanUpOnShutdown`.
-    #[test]
-    fn the_end_of_a_job_discards_by_status_and_policy() {
-        use ExternalizedCheckpointCleanup as Cleanup;
-        use JobStatus::{Canceled, Failed, Finished, Suspended};
-        const ALL: &[u64] = &[1, 3];
-        type Row = [(JobStatus, &'static [u64]); 4];
-        let rows: [(Cleanup, Row); 3] = [
-            (
-                Cleanup::NoExternalizedCheckpoints,
-                [(Finished, ALL), (Canceled, ALL), (Failed, &[1]), (Suspended, &[])],
-            ),
-            (
-                Cleanup::DeleteOnCancellation,
-                [(Finished, ALL), (Canceled, ALL), (Failed, &[]), (Suspended, &[])],
-            ),
-            (
-                Cleanup::RetainOnCancellation,
-                [(Finished, ALL), (Canceled, &[]), (Failed, &[]), (Suspended, &[])],
-            ),
-        ];
-        for (cleanup, row) in rows {
-            for (status, discarded) in row {
-                let planned = plan_end(&stored("cscy"), cleanup, status);
-                assert_eq!(numbers(&planned), discarded, "{cleanup:?} {status:?}");
-            }
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,8 @@
 //! Goal: the completed checkpoints of a job are listed, given up and kept as Flink's store does it.
 //! Method: whole checkpoints over the storage in memory, whose content outlives every opening.
 
+use std::time::Duration;
+
 use super::*;
 use crate::config::ExternalizedCheckpointCleanup as Cleanup;
 use crate::error::{ErrorKind, Result};
@@ -8,20 +10,22 @@ use crate::ids::{CheckpointId, JobId, OperatorUid, TaskId};
 use crate::message::CheckpointType;
 use crate::storage::{CheckpointStorage, JobManagerCheckpointStorage};
 
-fn open(storage: &JobManagerCheckpointStorage) -> Checkpoints {
+pub(super) fn open(storage: &JobManagerCheckpointStorage) -> Checkpoints {
     Checkpoints::new(storage.open(&JobId::new("job").unwrap()).unwrap())
 }
 
+/// Triggered at as many seconds as its number says.
 fn commit(checkpoints: &Checkpoints, id: u64, kind: CheckpointType) -> Result<()> {
     let operator = OperatorSpec::new(OperatorUid::new("op")?, 1);
     let task = TaskId { operator: operator.uid.clone(), subtask: 0 };
     let plan = CheckpointPlan { kind, ..CheckpointPlan::new(vec![operator]) };
+    let plan = CheckpointPlan { timestamp_ms: 1000 * id, ..plan };
     let pending = checkpoints.begin(CheckpointId(id), plan)?;
     let snapshot = pending.writer(&task)?.finish()?;
     pending.commit(&[(task, snapshot)]).map(drop)
 }
 
-fn add(checkpoints: &Checkpoints, id: u64) {
+pub(super) fn add(checkpoints: &Checkpoints, id: u64) {
     commit(checkpoints, id, CheckpointType::Checkpoint).unwrap();
 }
 
@@ -119,4 +123,32 @@ fn the_end_gives_up_all_or_nothing_and_never_a_savepoint() {
         checkpoints.end(cleanup, JobStatus::Canceled).unwrap();
         assert_eq!(numbers(&checkpoints.ids()), kept, "{cleanup:?}");
     }
+}
+
+#[test]
+fn what_is_too_old_is_given_up_and_what_is_pinned_is_not() {
+    let checkpoints = open(&JobManagerCheckpointStorage::new().keeping_savepoints());
+    (1..=4).for_each(|id| add(&checkpoints, id));
+    checkpoints.pin(CheckpointId(2)).unwrap();
+    let retention = Retention::new(9).with_max_age(Duration::from_secs(10));
+    assert_eq!(numbers(&checkpoints.retain(&retention, 11_000).unwrap()), [0; 0]);
+    assert_eq!(numbers(&checkpoints.retain(&retention, 13_500).unwrap()), [1, 3]);
+    checkpoints.unpin(CheckpointId(2)).unwrap();
+    assert_eq!(numbers(&checkpoints.retain(&retention, 60_000).unwrap()), [2]);
+    assert_eq!(numbers(&checkpoints.ids()), [4]);
+}
+
+#[test]
+fn what_is_pinned_is_discarded_by_nobody_before_it_is_unpinned() {
+    let checkpoints = open(&JobManagerCheckpointStorage::new().keeping_savepoints());
+    (1..=4).for_each(|id| add(&checkpoints, id));
+    checkpoints.pin(CheckpointId(2)).unwrap();
+    let refused = checkpoints.discard(&[CheckpointId(1), CheckpointId(2)]).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
+    let refused = checkpoints.course_after(Some(CheckpointId(1))).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
+    assert!(refused.to_string().contains("checkpoint 2 is pinned"), "{refused}");
+    assert_eq!(numbers(&checkpoints.course_after(Some(CheckpointId(2))).unwrap()), [3, 4]);
+    let given_up = checkpoints.end(Cleanup::DeleteOnCancellation, JobStatus::Canceled).unwrap();
+    assert_eq!((numbers(&given_up), numbers(&checkpoints.ids())), (vec![1, 3, 4], vec![2]));
 }

@@ -50,6 +50,14 @@ pub(super) fn tolerable_failures(count: i32) -> Result<i32> {
     at_least("tolerable number of failed checkpoints", count, 0, "")
 }
 
+pub(super) fn retained_max_age(ms: i64) -> Result<i64> {
+    at_least("greatest age of a retained checkpoint", ms, 1, " ms")
+}
+
+pub(super) fn retained_max_bytes(bytes: i64) -> Result<i64> {
+    at_least("most bytes of retained checkpoints", bytes, 1, " bytes")
+}
+
 pub(super) fn alignment_timeout(ms: i64) -> Result<i64> {
     at_least("alignment timeout", ms, 0, " ms")
 }

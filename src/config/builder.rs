@@ -126,6 +126,19 @@ impl CheckpointConfigBuilder {
         self.set(|config| config.set_num_retained(count))
     }
 
+    /// The age from which a completed checkpoint is given up, but for the newest; at least 1 ms.
+    /// Without it age is no reason.
+    pub fn retained_max_age(self, age: Duration) -> Self {
+        self.try_set(|config| config.set_retained_max_age_duration(age).map(drop))
+    }
+
+    /// How many bytes of state the retained checkpoints may have together, but for the newest, which
+    /// always stays; at least 1. Without it size is no reason.
+    pub fn retained_max_bytes(self, bytes: u64) -> Self {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.try_set(|config| config.set_retained_max_bytes(bytes).map(drop))
+    }
+
     /// Whether a checkpoint may refer to what earlier ones wrote, where the storage can: in this version
     /// the file system storage.
     pub fn incremental(self, enabled: bool) -> Self {

@@ -84,6 +84,8 @@ pub struct EffectiveConfig {
     savepoint_dir: Option<String>,
     create_subdir: bool,
     num_retained: u32,
+    retained_max_age: Option<Duration>,
+    retained_max_bytes: Option<u64>,
     incremental: bool,
     snapshot_compression: bool,
     checkpoints_after_tasks_finish: bool,
@@ -131,6 +133,8 @@ impl EffectiveConfig {
             savepoint_dir: config.savepoint_dir().map(str::to_owned),
             create_subdir: config.is_create_subdir(),
             num_retained: num_retained(config, &mut warnings),
+            retained_max_age: config.retained_max_age().map(duration),
+            retained_max_bytes: config.retained_max_bytes().map(i64::unsigned_abs),
             incremental: config.is_incremental_checkpoints_enabled(),
             snapshot_compression: snapshot_compression(config, &mut warnings),
             checkpoints_after_tasks_finish: config.is_checkpoints_after_tasks_finish_enabled(),
@@ -234,6 +238,16 @@ impl EffectiveConfig {
     /// How many completed checkpoints are kept: at least 1.
     pub fn num_retained(&self) -> u32 {
         self.num_retained
+    }
+
+    /// The age from which a completed checkpoint is given up, but for the newest.
+    pub fn retained_max_age(&self) -> Option<Duration> {
+        self.retained_max_age
+    }
+
+    /// How many bytes of state the retained checkpoints may have together, but for the newest.
+    pub fn retained_max_bytes(&self) -> Option<u64> {
+        self.retained_max_bytes
     }
 
     /// True when a checkpoint may refer to what earlier ones wrote.

@@ -1,18 +1,22 @@
-//! Flink's configuration keys, each with the setter that it ends in.
+//! Flink's configuration keys and the crate's own, each with the setter that it ends in.
 
 use crate::config::raw::CheckpointConfig;
-use crate::config::syntax::{bytes, count, flag, millis};
+use crate::config::syntax::{bytes, count, flag, long_bytes, millis};
 use crate::error::{Error, Result};
 
-/// What the keys of this crate begin with.
+/// What Flink's keys of checkpointing begin with.
 pub(crate) const PREFIX: &str = "execution.checkpointing.";
+
+/// What the keys begin with that Flink does not have.
+const OWN_PREFIX: &str = "tidegate.";
 
 /// The longest rest of a key for which a nearest one is looked for.
 const NEAREST_BYTES_MAX: usize = 64;
 
 /// One option by its key.
 pub(crate) struct Key {
-    /// Behind [`PREFIX`].
+    prefix: &'static str,
+    /// Behind `prefix`.
     name: &'static str,
     /// Whole keys that Flink has given up but reads, the newest first.
     older: &'static [&'static str],
@@ -104,6 +108,10 @@ pub(crate) const KEYS: &[Key] = &[
         &["state.storage.fs.write-buffer-size", "state.backend.fs.write-buffer-size"],
         |config, text| config.set_write_buffer_size(bytes(text)?).map(drop),
     ),
+    own("retained.max-age", |config, text| config.set_retained_max_age(millis(text)?).map(drop)),
+    own("retained.max-bytes", |config, text| {
+        config.set_retained_max_bytes(long_bytes(text)?).map(drop)
+    }),
 ];
 
 /// What else Flink reads below [`PREFIX`] and nothing here acts on.
@@ -129,7 +137,11 @@ const fn key(
     older: &'static [&'static str],
     set: fn(&mut CheckpointConfig, &str) -> Result<()>,
 ) -> Key {
-    Key { name, older, set }
+    Key { prefix: PREFIX, name, older, set }
+}
+
+const fn own(name: &'static str, set: fn(&mut CheckpointConfig, &str) -> Result<()>) -> Key {
+    Key { prefix: OWN_PREFIX, name, older: &[], set }
 }
 
 /// `filesystem` is whatever directory is set, `jobmanager` is memory, anything else a text form.
@@ -149,10 +161,10 @@ fn set_storage(config: &mut CheckpointConfig, text: &str) -> Result<()> {
 impl Key {
     /// The whole key.
     pub(crate) fn full(&self) -> String {
-        format!("{PREFIX}{}", self.name)
+        format!("{}{}", self.prefix, self.name)
     }
 
-    /// Behind [`PREFIX`].
+    /// Without what Flink's keys, or this crate's, begin with.
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
@@ -165,7 +177,7 @@ impl Key {
 
     /// How much `key` is this one: 0 its name today, more for older names, none for another key.
     pub(super) fn age(&self, key: &str) -> Option<usize> {
-        if key.strip_prefix(PREFIX) == Some(self.name) {
+        if key.strip_prefix(self.prefix) == Some(self.name) {
             return Some(0);
         }
         self.older.iter().position(|older| *older == key).map(|index| index.saturating_add(1))
@@ -182,7 +194,7 @@ pub(super) enum Known {
     Option(usize, usize),
     /// Flink's, without effect here.
     WithoutEffect,
-    /// Below [`PREFIX`], but nobody's; the nearest one that is.
+    /// Below a prefix of ours, but nobody's; the nearest one that is.
     Unknown(Option<String>),
     /// Not about checkpoints.
     Foreign,
@@ -193,20 +205,24 @@ pub(super) fn look_up(key: &str) -> Known {
     if let Some((index, age)) = option {
         return Known::Option(index, age);
     }
-    match key.strip_prefix(PREFIX) {
+    let within = |prefix| Some((prefix, key.strip_prefix(prefix)?));
+    match within(PREFIX).or_else(|| within(OWN_PREFIX)) {
         None => Known::Foreign,
-        Some(name) if WITHOUT_EFFECT.contains(&name) => Known::WithoutEffect,
-        Some(name) => Known::Unknown(nearest(name).map(|nearest| format!("{PREFIX}{nearest}"))),
+        Some((PREFIX, name)) if WITHOUT_EFFECT.contains(&name) => Known::WithoutEffect,
+        Some((prefix, name)) => {
+            Known::Unknown(nearest(prefix, name).map(|nearest| format!("{prefix}{nearest}")))
+        }
     }
 }
 
 /// The name with the fewest letters to change; options before those without effect.
-fn nearest(name: &str) -> Option<&'static str> {
+fn nearest(prefix: &str, name: &str) -> Option<&'static str> {
     if name.len() > NEAREST_BYTES_MAX {
         return None;
     }
-    let names = KEYS.iter().map(Key::name).chain(WITHOUT_EFFECT.iter().copied());
-    names.min_by_key(|known| edit_distance(name, known))
+    let options = KEYS.iter().filter(|key| key.prefix == prefix).map(Key::name);
+    let rest = if prefix == PREFIX { WITHOUT_EFFECT } else { &[] };
+    options.chain(rest.iter().copied()).min_by_key(|known| edit_distance(name, known))
 }
 
 /// How many letters to put in, take out or replace (Levenshtein).
@@ -229,8 +245,8 @@ pub(crate) fn edit_distance(from: &str, to: &str) -> usize {
 }
 
 impl CheckpointConfig {
-    /// Sets one option by Flink's key, today's or an older one, from Flink's text:
-    /// `execution.checkpointing.interval` to `10 s`.
+    /// Sets one option by Flink's key, today's or an older one, or by one of the crate's own below
+    /// `tidegate.`, from Flink's text: `execution.checkpointing.interval` to `10 s`.
     ///
     /// Times take a unit (`ms`, `s`, `min`, `h`, `d` and their long forms) and are milliseconds
     /// without one; sizes take `b`, `kb`, `mb`, `gb` and are bytes without one. It is the same as

@@ -33,6 +33,8 @@ pub(super) struct Options {
     pub(super) checkpoints_after_tasks_finish: bool,
     pub(super) data_inline_threshold: i32,
     pub(super) write_buffer_size: i32,
+    pub(super) retained_max_age_ms: Option<i64>,
+    pub(super) retained_max_bytes: Option<i64>,
 }
 
 impl Default for Options {
@@ -59,6 +61,8 @@ impl Default for Options {
             checkpoints_after_tasks_finish: true,
             data_inline_threshold: 20 * 1024,
             write_buffer_size: 4 * 1024,
+            retained_max_age_ms: None,
+            retained_max_bytes: None,
         }
     }
 }
@@ -76,6 +80,8 @@ impl TryFrom<Options> for CheckpointConfig {
         options.interval_ms.map(bound::interval).transpose()?;
         options.interval_during_backlog_ms.map(bound::interval_during_backlog).transpose()?;
         options.tolerable_failures.map(bound::tolerable_failures).transpose()?;
+        options.retained_max_age_ms.map(bound::retained_max_age).transpose()?;
+        options.retained_max_bytes.map(bound::retained_max_bytes).transpose()?;
         bound::timeout(options.timeout_ms)?;
         bound::min_pause(options.min_pause_ms)?;
         bound::max_concurrent(options.max_concurrent)?;

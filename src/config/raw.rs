@@ -438,6 +438,46 @@ impl CheckpointConfig {
         self.options.num_retained
     }
 
+    /// Sets the age from which a completed checkpoint is given up, although fewer than the number are
+    /// retained. The newest one stays whatever its age. Flink has no such option.
+    ///
+    /// # Errors
+    /// `Invalid` below 1 ms.
+    pub fn set_retained_max_age(&mut self, ms: i64) -> Result<&mut Self> {
+        self.options.retained_max_age_ms = Some(bound::retained_max_age(ms)?);
+        Ok(self)
+    }
+
+    /// [`set_retained_max_age`](Self::set_retained_max_age) with a [`Duration`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_retained_max_age_duration(&mut self, age: Duration) -> Result<&mut Self> {
+        self.set_retained_max_age(whole_ms(age)?)
+    }
+
+    /// The age in milliseconds from which a completed checkpoint is given up; none when it has no
+    /// limit.
+    pub fn retained_max_age(&self) -> Option<i64> {
+        self.options.retained_max_age_ms
+    }
+
+    /// Sets how many bytes of state the retained checkpoints may have together; the oldest are given
+    /// up for it, the newest never. Flink has no such option.
+    ///
+    /// # Errors
+    /// `Invalid` below 1 byte.
+    pub fn set_retained_max_bytes(&mut self, bytes: i64) -> Result<&mut Self> {
+        self.options.retained_max_bytes = Some(bound::retained_max_bytes(bytes)?);
+        Ok(self)
+    }
+
+    /// How many bytes of state the retained checkpoints may have together; none when there is no
+    /// limit.
+    pub fn retained_max_bytes(&self) -> Option<i64> {
+        self.options.retained_max_bytes
+    }
+
     /// Sets whether a checkpoint may refer to what earlier ones wrote, where the storage can (in this
     /// version the file system storage); on unless switched off, while Flink's default is off.
     pub fn enable_incremental_checkpoints(&mut self, enabled: bool) -> &mut Self {

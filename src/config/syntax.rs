@@ -37,6 +37,12 @@ pub(super) fn bytes(text: &str) -> Result<i32> {
     i32::try_from(bytes).map_err(|_| Error::invalid(format!("{text:?} is more than 2 gb")))
 }
 
+/// A size in bytes that may be larger than 2 GiB.
+pub(super) fn long_bytes(text: &str) -> Result<i64> {
+    let bytes = quantity(text, &SIZE_UNITS, "a size such as 4096, 20 kb or 100 gb")?;
+    i64::try_from(bytes).map_err(|_| Error::invalid(format!("{text:?} is more than any store")))
+}
+
 /// A whole number.
 pub(super) fn count(text: &str) -> Result<i32> {
     text.trim().parse().map_err(|_| {

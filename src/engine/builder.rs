@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 
-use crate::catalog::{CheckpointInfo, Checkpoints, ExternalCheckpoint};
+use crate::catalog::{CheckpointInfo, Checkpoints, ExternalCheckpoint, Retention};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{CheckpointingMode, EffectiveConfig};
 use crate::coordinator::{Coordinator, CoordinatorSettings, ReportLane, Signal};
@@ -132,7 +132,7 @@ impl EngineBuilder {
             tasks: tasks.clone(),
             checkpoints: checkpoints.clone(),
             restored: restored.as_ref().map(|info| info.id),
-            retained: usize::try_from(self.config.num_retained()).unwrap_or(usize::MAX),
+            retention: Retention::of(&self.config),
             clock: self.clock,
             commands: Arc::clone(&commands),
             writing,

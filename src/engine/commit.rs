@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crossbeam::channel::{Receiver, Sender};
 
-use crate::catalog::{Checkpoints, PendingCheckpoint, TaskSnapshot};
+use crate::catalog::{Checkpoints, PendingCheckpoint, Retention, TaskSnapshot};
+use crate::clock::Clock;
 use crate::coordinator::{Commit, CoordinatorHandle, Signal};
 use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, TaskId};
@@ -27,7 +28,8 @@ pub(super) struct CommitOrder {
 pub(super) struct Committer {
     pub(super) tasks: Vec<TaskId>,
     pub(super) checkpoints: Checkpoints,
-    pub(super) retained: usize,
+    pub(super) retention: Retention,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) active: Arc<ActiveCheckpoints>,
     pub(super) handle: CoordinatorHandle<TaskSnapshot>,
     /// Checkpoints that are retained no longer.
@@ -73,7 +75,7 @@ impl Committer {
 
     /// A checkpoint that cannot be given up now is given up with the next one.
     fn subsume(&self) {
-        match self.checkpoints.subsume(self.retained) {
+        match self.checkpoints.retain(&self.retention, self.clock.wall_ms()) {
             Ok(subsumed) => {
                 for id in subsumed {
                     // The scheduler is gone only when nobody is to be told any more.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use crossbeam::queue::ArrayQueue;
 
-use crate::catalog::{Checkpoints, TaskSnapshot};
+use crate::catalog::{Checkpoints, Retention, TaskSnapshot};
 use crate::clock::Clock;
 use crate::coordinator::{Coordinator, CoordinatorSettings, Event, Signal, TaskState};
 use crate::engine::Host;
@@ -44,7 +44,7 @@ pub(super) struct Prepared {
     pub(super) tasks: Vec<TaskId>,
     pub(super) checkpoints: Checkpoints,
     pub(super) restored: Option<CheckpointId>,
-    pub(super) retained: usize,
+    pub(super) retention: Retention,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) commands: Commands,
     pub(super) writing: Writing,
@@ -97,7 +97,8 @@ impl Prepared {
         let committer = Committer {
             tasks: self.tasks,
             checkpoints: self.checkpoints,
-            retained: self.retained,
+            retention: self.retention,
+            clock: Arc::clone(&clock),
             active: Arc::clone(&active),
             handle,
             subsumed,

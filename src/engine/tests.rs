@@ -276,24 +276,28 @@ fn two_operators_of_one_name_are_refused() {
 
 #[test]
 fn only_the_retained_checkpoints_stay() {
-    let dir = tempfile::tempdir().unwrap();
-    let engine = builder(dir.path()).open().unwrap();
-    let told = start(&engine);
-    let mut subsumed = Vec::new();
-    for _ in 0..5 {
-        let handle = engine.trigger(CheckpointType::Checkpoint);
-        let barrier = next_barrier(&told);
-        acknowledge_all(&engine, barrier);
-        assert_eq!(handle.wait(PATIENCE), Some(CheckpointOutcome::Completed(barrier.id)));
-    }
-    while subsumed.len() < 2 {
-        if let Told::News(Notification::Subsumed { id }) = told.recv_timeout(PATIENCE).unwrap() {
-            subsumed.push(id.0);
+    let small = CheckpointConfig::builder().num_retained(9).retained_max_bytes(1);
+    for (config, given_up) in [(CheckpointConfig::builder(), &[1, 2][..]), (small, &[1, 2, 3, 4])] {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = builder_with(dir.path(), config).open().unwrap();
+        let told = start(&engine);
+        let mut subsumed = Vec::new();
+        for _ in 0..5 {
+            let handle = engine.trigger(CheckpointType::Checkpoint);
+            let barrier = next_barrier(&told);
+            acknowledge_all(&engine, barrier);
+            assert_eq!(handle.wait(PATIENCE), Some(CheckpointOutcome::Completed(barrier.id)));
         }
+        while subsumed.len() < given_up.len() {
+            let next = told.recv_timeout(PATIENCE).unwrap();
+            if let Told::News(Notification::Subsumed { id }) = next {
+                subsumed.push(id.0);
+            }
+        }
+        assert_eq!(subsumed, given_up);
+        let left: Vec<u64> = engine.checkpoints().ids().iter().map(|id| id.0).collect();
+        assert_eq!(left, Vec::from_iter(given_up.len() as u64 + 1..=5));
     }
-    assert_eq!(subsumed, [1, 2]);
-    let left: Vec<u64> = engine.checkpoints().ids().iter().map(|id| id.0).collect();
-    assert_eq!(left, [3, 4, 5]);
 }
 
 /// A task writes a stream of its own and keeps the handle in its snapshot.

@@ -16,9 +16,10 @@ use serde::Serialize;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::inspect::damage::chain;
-use crate::inspect::{Inspector, StoreLocation, check_config};
+use crate::inspect::{Inspector, StoreLocation, VerifyProgress, check_config};
 use crate::limits::CONFIG_FILE_BYTES_MAX;
 
+mod change;
 mod simulate;
 
 /// It is done, and the answer is yes where there was a question.
@@ -30,10 +31,11 @@ pub const EXIT_USAGE: u8 = 2;
 /// It could not run: an I/O error, or the store is in use.
 pub const EXIT_FAILED: u8 = 3;
 
-const EXIT_CODES: &str = "Exit codes: 0 ok; 1 damage was found; 2 wrong usage, no such store, \
+const EXIT_CODES: &str = "Exit codes: 0 ok; 1 damage was found, or is left; 2 wrong usage, no such store, \
                           job, checkpoint or file, or a wrong configuration or case; 3 could not run";
 
-/// Looks at tidegate checkpoint stores, configurations and policies; never changes one.
+/// Looks at tidegate checkpoint stores, configurations and policies; changes a store by delete, pin,
+/// unpin, gc and repair alone.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, after_help = EXIT_CODES)]
 struct Arguments {
@@ -49,6 +51,8 @@ enum Verb {
     Show(WithId),
     /// Reads everything that checkpoints depend on and reports damage
     Verify(WithId),
+    #[command(flatten)]
+    Change(change::Change),
     /// Looks at configuration files
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -89,7 +93,7 @@ struct WithId {
     #[command(flatten)]
     common: Common,
 
-    /// The checkpoint [default: the newest to show, all to verify]
+    /// The checkpoint [default: the newest to show, all to verify; named to delete, pin or unpin]
     id: Option<u64>,
 }
 
@@ -156,14 +160,9 @@ fn answer(verb: &Verb, progress: bool, out: &mut dyn Write) -> Result<Answer> {
         Verb::Verify(WithId { common, id }) => {
             let id = common.checkpoint(*id)?;
             let inspector = common.open()?;
-            let bar = progress.then(progress_bar);
+            let bar = progress.then(|| progress_bar("verifying"));
             let verified = inspector.verify(common.job.as_deref(), id, &mut |progress| {
-                if let Some(bar) = &bar {
-                    if bar.length() != Some(progress.total_bytes) {
-                        bar.set_length(progress.total_bytes);
-                    }
-                    bar.set_position(progress.done_bytes);
-                }
+                show_progress(bar.as_ref(), progress);
             });
             if let Some(bar) = bar {
                 bar.finish_and_clear();
@@ -171,6 +170,7 @@ fn answer(verb: &Verb, progress: bool, out: &mut dyn Write) -> Result<Answer> {
             let verified = verified?;
             common.answer(&verified, if verified.sound { EXIT_OK } else { EXIT_NO })
         }
+        Verb::Change(change) => change.answer(progress.then(|| progress_bar("checking"))),
         Verb::Config(ConfigVerb::Check { file, json }) => {
             let report = check_config(&read_config(file)?);
             Answer::of(&report.map_err(|error| error.context(file.display()))?, *json, EXIT_OK)
@@ -231,10 +231,18 @@ fn read_config(file: &Path) -> Result<String> {
         .map_err(|_| Error::invalid(format!("{} is not UTF-8 text", file.display())))
 }
 
-fn progress_bar() -> ProgressBar {
+fn show_progress(bar: Option<&ProgressBar>, progress: VerifyProgress) {
+    let Some(bar) = bar else { return };
+    if bar.length() != Some(progress.total_bytes) {
+        bar.set_length(progress.total_bytes);
+    }
+    bar.set_position(progress.done_bytes);
+}
+
+fn progress_bar(doing: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-    let style = "verifying {bar:24} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
-    match ProgressStyle::with_template(style) {
+    let style = "{bar:24} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+    match ProgressStyle::with_template(&format!("{doing} {style}")) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }

@@ -138,6 +138,8 @@ fn value(name: &str, config: &CheckpointConfig, effective: &EffectiveConfig) -> 
         "incremental" => Flag(effective.is_incremental()),
         "snapshot-compression" => Flag(effective.is_snapshot_compression()),
         "data-inline-threshold" => Bytes(effective.data_inline_threshold().into()),
+        "retained.max-age" => time(effective.retained_max_age()),
+        "retained.max-bytes" => effective.retained_max_bytes().map_or(OptionValue::None, Bytes),
         "write-buffer-size" => Bytes(effective.write_buffer_size().into()),
         // A test reads every option.
         _ => OptionValue::None,
@@ -170,7 +172,10 @@ impl fmt::Display for OptionValue {
 impl fmt::Display for ConfigReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = if self.checkpointing_enabled { "on" } else { "off: no interval is set" };
-        writeln!(f, "Periodic checkpoints are {state}. Options below {PREFIX}*:\n")?;
+        writeln!(
+            f,
+            "Periodic checkpoints are {state}. Options below {PREFIX}* and tidegate's own:\n"
+        )?;
         let columns = [("OPTION", Side::Left), ("VALUE", Side::Left), ("FROM", Side::Left)];
         let mut table = Table::new(2, &columns);
         for CheckedOption { key, value, origin } in &self.options {
@@ -249,7 +254,8 @@ state.checkpoints.num-retained: 0
     fn every_option_has_a_value_in_force() {
         let full = "\
 execution.checkpointing: {interval: 1 s, dir: /a/b, savepoint-dir: /a/c}
-execution.checkpointing.tolerable-failed-checkpoints: 1";
+execution.checkpointing.tolerable-failed-checkpoints: 1
+tidegate.retained: {max-age: 1 d, max-bytes: 1 gb}";
         let report = check_config(full).unwrap();
         assert_eq!(report.options.len(), KEYS.len());
         for option in report.options {

@@ -1,9 +1,9 @@
-//! Looks at stores from outside: what they hold, without changing it. Looks at configuration files
-//! too: what they come to; and at checkpoint policies: what they will do.
+//! Looks at stores from outside: what they hold, without changing it; and looks after them: deletes and
+//! pins checkpoints, frees space, repairs. Looks at configuration files too: what they come to; and at checkpoint policies: what they will do.
 //!
 //! Owns the reports behind the command line: values that print themselves for people (`Display`)
 //! and serialise for programs, with the names of Flink's REST interface. Never triggers a checkpoint
-//! and never writes. Under `Placement::Split` it reads the log alone, without the lock, so it works
+//! and never starts a job; what is not named for a change writes nothing. To look under `Placement::Split` it reads the log alone, without the lock, so it works
 //! beside a live job; under `Placement::Sled` the store must be free.
 //!
 //! ```
@@ -22,6 +22,7 @@
 //! # Ok::<_, tidegate::Error>(())
 //! ```
 
+mod change;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod configuration;
@@ -29,6 +30,7 @@ mod damage;
 mod inspector;
 mod list;
 mod location;
+mod repair;
 mod saved;
 mod show;
 mod simulate;
@@ -38,6 +40,10 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use change::{
+    ChangedCheckpoint, CheckpointChange, CollectedGarbage, collect_garbage, delete_checkpoint,
+    pin_checkpoint,
+};
 pub use configuration::{
     CheckedOption, ConfigNotice, ConfigReport, OptionValue, Origin, check_config,
 };
@@ -48,6 +54,7 @@ pub use list::{
     UnreadableCheckpoint,
 };
 pub use location::StoreLocation;
+pub use repair::{LostCheckpoint, MovedFile, RepairedJob, StoreRepair, repair_store};
 pub use saved::{SavedJob, finish_word, saved_jobs};
 pub use show::{CheckpointDetails, OperatorDetails, SectionDetails, TaskDetails};
 pub use simulate::{

@@ -31,7 +31,7 @@ pub use custom::{
 pub use filesystem::FileSystemCheckpointStorage;
 pub(crate) use filesystem::savepoint_target;
 pub use memory::JobManagerCheckpointStorage;
-pub(crate) use sled::{JobListing, StoreView, read_finish};
+pub(crate) use sled::{Broken, JobListing, Maintenance, StoreView, read_finish, repair};
 pub use sled::{Placement, SledCheckpointStorage};
 pub use stream::{
     CheckpointMetadataOutputStream, CheckpointStateOutputStream, CheckpointStreamFactory,

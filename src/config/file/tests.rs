@@ -8,7 +8,7 @@ use crate::config::keys::PREFIX;
 use crate::config::{CheckpointingMode, ExternalizedCheckpointCleanup};
 
 /// A value that differs from the default, for each option.
-const OTHER_VALUES: [(&str, &str); 21] = [
+const OTHER_VALUES: [(&str, &str); 23] = [
     ("interval", "10 s"),
     ("interval-during-backlog", "1 min"),
     ("min-pause", "500ms"),
@@ -30,6 +30,8 @@ const OTHER_VALUES: [(&str, &str); 21] = [
     ("snapshot-compression", "true"),
     ("data-inline-threshold", "30kb"),
     ("write-buffer-size", "1 mb"),
+    ("retained.max-age", "7 d"),
+    ("retained.max-bytes", "100 gb"),
 ];
 
 fn read(text: &str) -> (CheckpointConfig, FileReport) {

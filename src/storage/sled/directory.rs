@@ -9,6 +9,7 @@
 //! POISONED  after a sync failed, until the log was synced again
 //! index-N/  sled
 //! log/      segments
+//! lost/     what a repair could not read
 //! ```
 //!
 //! FORMAT is written last when a store is made and never changed: a directory with a log and
@@ -99,6 +100,11 @@ impl StoreDir {
         self.path.join(format!("index-{number}"))
     }
 
+    /// Where a repair puts what it cannot read.
+    pub(crate) fn lost(&self) -> PathBuf {
+        self.path.join("lost")
+    }
+
     fn io(&self, action: &str, error: std::io::Error) -> Error {
         Error::io(format!("{action} {}", self.path.display()), error)
     }
@@ -159,7 +165,7 @@ impl StoreDir {
     pub(crate) fn create(&self, format: Format) -> Result<()> {
         let io = |error| self.io("make a store in", error);
         let ours = |name: &str| {
-            matches!(name, "LOCK" | "log" | "FORMAT.tmp" | "CURRENT" | "CURRENT.tmp")
+            matches!(name, "LOCK" | "log" | "lost" | "FORMAT.tmp" | "CURRENT" | "CURRENT.tmp")
                 || matches!(name, OPENING | POISONED)
                 || name.starts_with("index-")
         };
@@ -175,14 +181,24 @@ impl StoreDir {
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
         self.disk.create_dir_all(&log).map_err(io)?;
+        // CRASH: before this the directory is empty but for the lock and an empty log, and the
+        // next start makes the store anew.
+        self.write_format(format)
+    }
+
+    /// Puts FORMAT in the place of one that is damaged or missing, durably.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub(crate) fn write_format(&self, format: Format) -> Result<()> {
         let body = format!(
             "{FORMAT_MAGIC}\nversion {FORMAT_VERSION}\nstore {}\nplacement {}\n",
             format.store, format.placement
         );
         let text = format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()));
-        // CRASH: before this the directory is empty but for the lock and an empty log, and the
-        // next start makes the store anew.
-        self.disk.replace_small(&self.path.join("FORMAT"), text.as_bytes()).map_err(io)
+        self.disk
+            .replace_small(&self.path.join("FORMAT"), text.as_bytes())
+            .map_err(|error| self.io("write FORMAT in", error))
     }
 
     /// Reads CURRENT; `None` when it is missing or cannot be understood, which costs a rebuild.

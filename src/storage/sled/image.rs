@@ -144,6 +144,11 @@ impl Image {
         self.index = Some(index);
     }
 
+    /// Segments with damage, or of another store.
+    pub(crate) fn damaged(&self) -> impl Iterator<Item = u64> {
+        self.damaged.iter().copied()
+    }
+
     /// Where frames are missing.
     pub(crate) fn gaps(&self) -> Gaps {
         let found = self.damage.iter().map(|damage| Gap {

@@ -12,9 +12,11 @@ mod index;
 mod kv;
 mod ledger;
 mod log;
+mod maintain;
 mod owner;
 mod placed;
 mod records;
+mod repair;
 #[allow(dead_code, reason = "taken up by the placements next")]
 mod share;
 mod split;
@@ -33,7 +35,9 @@ use crate::storage::access::{CheckpointStorage, JobStorage};
 use crate::storage::{StorageCapabilities, StorageUri};
 
 pub(super) use log::Place;
+pub(crate) use maintain::Maintenance;
 pub(crate) use owner::new_store_id;
+pub(crate) use repair::{Broken, repair};
 pub(crate) use view::{JobListing, StoreView, read_finish};
 
 /// Where chunk bodies lie; chosen when a store is made and recorded in it.

@@ -12,6 +12,7 @@ mod open;
 mod pending;
 mod read;
 mod reclaim;
+mod repair;
 mod segments;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ use crate::storage::sled::split::open::Opened;
 use crate::storage::sled::split::pending::SplitPending;
 pub(crate) use crate::storage::sled::split::read::Reader;
 use crate::storage::sled::split::reclaim::Reclaimer;
+pub(crate) use crate::storage::sled::split::repair::repair_split;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// How many open segments wait for a writer; more are closed.

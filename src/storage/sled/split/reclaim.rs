@@ -100,7 +100,7 @@ fn serve(store: &Weak<SplitStore>, woken: &Receiver<()>) {
 }
 
 /// A copy of a record.
-struct Copied {
+pub(super) struct Copied {
     id: u64,
     place: Place,
     /// The whole frame of a node.
@@ -108,7 +108,7 @@ struct Copied {
 }
 
 /// Copies the needed records of one segment.
-struct Copier<'a> {
+pub(super) struct Copier<'a> {
     store: &'a SplitStore,
     victim: u64,
     writer: Option<SegmentWriter>,
@@ -154,18 +154,8 @@ impl SplitStore {
     }
 
     fn rewrite(&self, victim: Victim, is_paced: bool) -> Result<bool> {
-        let clock = SystemClock::new();
-        let mut copier = Copier {
-            store: self,
-            victim: victim.number,
-            writer: None,
-            written: Vec::new(),
-            copied: Vec::new(),
-            is_paced,
-            started: clock.now(),
-            piece: 0,
-            clock,
-        };
+        self.mark_used()?;
+        let mut copier = Copier::new(self, victim.number, is_paced);
         let outcome = copier.copy_all(victim);
         let (copied, segments) = copier.finish(&outcome)?;
         if !outcome? {
@@ -179,7 +169,7 @@ impl SplitStore {
     }
 
     /// From here on the copies are what is read, also by whoever opens the index on disk.
-    fn move_to(&self, copied: Vec<Copied>) -> Result<()> {
+    pub(super) fn move_to(&self, copied: Vec<Copied>) -> Result<()> {
         // No change comes in between: the index then holds all up to the number that it gets.
         let _order = lock(&self.delta);
         let codec = &self.reader.codec;
@@ -205,7 +195,26 @@ impl SplitStore {
     }
 }
 
-impl Copier<'_> {
+impl<'a> Copier<'a> {
+    pub(super) fn new(store: &'a SplitStore, victim: u64, is_paced: bool) -> Self {
+        let clock = SystemClock::new();
+        Self {
+            store,
+            victim,
+            writer: None,
+            written: Vec::new(),
+            copied: Vec::new(),
+            is_paced,
+            started: clock.now(),
+            piece: 0,
+            clock,
+        }
+    }
+
+    pub(super) fn has_copied(&self, id: u64) -> bool {
+        self.copied.iter().any(|copied| copied.id == id)
+    }
+
     /// False when something was in the way and the segment has to stay.
     fn copy_all(&mut self, victim: Victim) -> Result<bool> {
         let dir = &self.store.reader.dir;
@@ -246,13 +255,13 @@ impl Copier<'_> {
         Ok(true)
     }
 
-    fn is_needed(&self, id: u64) -> bool {
+    pub(super) fn is_needed(&self, id: u64) -> bool {
         let ledger = lock(&self.store.ledger);
         let place = ledger.records.as_ref().and_then(|records| records.place(id));
         place.is_some_and(|place| place.segment == self.victim)
     }
 
-    fn copy(&mut self, frame: &Frame<'_>) -> Result<()> {
+    pub(super) fn copy(&mut self, frame: &Frame<'_>) -> Result<()> {
         let store = self.store;
         let mut writer = match self.writer.take() {
             Some(writer) if !writer.is_full() => writer,
@@ -293,7 +302,10 @@ impl Copier<'_> {
     }
 
     /// Hands the segment back and says what was copied where.
-    fn finish(mut self, outcome: &Result<bool>) -> Result<(Vec<Copied>, Vec<Arc<Segment>>)> {
+    pub(super) fn finish<T>(
+        mut self,
+        outcome: &Result<T>,
+    ) -> Result<(Vec<Copied>, Vec<Arc<Segment>>)> {
         if let Some(mut writer) = self.writer.take() {
             self.written.push(Arc::clone(writer.segment()));
             if outcome.is_ok()

@@ -1,0 +1,313 @@
+//! Repairs a store under `Placement::Split`: what is intact and needed is copied out of damaged
+//! segments, then these are moved aside.
+//!
+//! The index is no source but for records that the log has lost. Nothing is deleted that cannot be
+//! read, and a second repair finds nothing to do.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{CheckpointId, JobId, StoreId};
+use crate::record::frame::HEADER_BYTES_MAX;
+use crate::record::{Frame, FrameHeader, FrameKind, RecordRef};
+use crate::storage::access::StoredCheckpoint;
+use crate::storage::sled::Placement;
+use crate::storage::sled::backend::{Actor, Backend, Change};
+use crate::storage::sled::directory::{Format, StoreDir};
+use crate::storage::sled::image::{Image, chain, list_segments};
+use crate::storage::sled::log::{LogSettings, scan_segment, segment_name};
+use crate::storage::sled::repair::{Broken, Lost, RepairReport};
+use crate::storage::sled::split::reclaim::Copier;
+use crate::storage::sled::split::{SplitStore, lock};
+
+/// Repairs the store, of which the caller has the lock, with its FORMAT or the damage of it.
+///
+/// # Errors
+/// `Corrupt` when nothing says which store it is; what the disk answers.
+pub(crate) fn repair_split(
+    (dir, format): (StoreDir, Result<Format>),
+    settings: LogSettings,
+    broken: Broken,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<RepairReport> {
+    let mut report = RepairReport::default();
+    let store = match format {
+        Ok(format) => format.store,
+        Err(damage) => remake_format(&dir, damage, &mut report)?,
+    };
+    if !dir.log().is_dir() {
+        // CRASH: an empty log, as it is found again.
+        let made = dir.disk().create_dir_all(&dir.log());
+        made.map_err(|error| Error::io("make the log", error))?;
+    }
+    let mut damaged: BTreeSet<u64> = Image::scan(&dir, store)?.damaged().collect();
+    let open = SplitStore::open(dir, store, settings)?;
+    report.index_rebuilt = open.report().rebuilt;
+    open.load_for_repair()?;
+    let mut walk = Walk { store: &open, sound: HashMap::new(), done: 0, total: 0, progress };
+    let lost = walk.all(&mut report);
+    damaged.extend(open.segments_of(walk.sound.iter().filter(|(_, sound)| !**sound)));
+    for number in damaged {
+        open.set_aside(number, &mut report)?;
+    }
+    if broken == Broken::Drop {
+        open.drop_lost(&lost, &mut report)?;
+    }
+    open.close()?;
+    Ok(report)
+}
+
+/// Makes FORMAT of what the segments say; the damaged one is kept.
+fn remake_format(dir: &StoreDir, damage: Error, report: &mut RepairReport) -> Result<StoreId> {
+    let mut found = BTreeSet::new();
+    for (number, path) in list_segments(dir)? {
+        let mut bytes = vec![0; HEADER_BYTES_MAX];
+        let read = dir.disk().open(&path).and_then(|file| file.read_up_to_at(&mut bytes, 0));
+        let read = read.map_err(|error| Error::io(format!("read {}", path.display()), error))?;
+        bytes.truncate(read);
+        if let Ok(header) = FrameHeader::decode(&bytes)
+            && header.kind == FrameKind::Segment
+            && header.incarnation == number
+        {
+            found.insert(header.store.0);
+        }
+    }
+    let mut found = found.into_iter();
+    let (Some(store), None) = (found.next(), found.next()) else {
+        return Err(damage.context("the segments do not say which store it is"));
+    };
+    let path = dir.path().join("FORMAT");
+    if path.exists() {
+        // CRASH: the damaged FORMAT has two names, and is found by the next repair.
+        let moved = aside(dir, "FORMAT")?;
+        let linked = dir.disk().hard_link(&path, &moved);
+        linked.map_err(|error| Error::io(format!("keep {}", path.display()), error))?;
+        sync(dir, &dir.lost())?;
+        report.moved.push((path, moved));
+    }
+    let store = StoreId(store);
+    dir.write_format(Format { store, placement: Placement::Split })?;
+    report.format_rewritten = true;
+    Ok(store)
+}
+
+fn sync(dir: &StoreDir, path: &Path) -> Result<()> {
+    let synced = dir.disk().sync_dir(path);
+    synced.map_err(|error| Error::io(format!("sync {}", path.display()), error))
+}
+
+/// A free name in `lost` for a file of this name.
+fn aside(dir: &StoreDir, name: &str) -> Result<PathBuf> {
+    let lost = dir.lost();
+    let io = |error| Error::io(format!("make {}", lost.display()), error);
+    dir.disk().create_dir_all(&lost).map_err(io)?;
+    sync(dir, dir.path())?;
+    let taken = dir.disk().list(&lost).map_err(io)?;
+    let free = std::iter::once(name.to_owned())
+        .chain((1_u64..).map(|number| format!("{name}.{number}")))
+        .find(|name| !taken.contains(name));
+    Ok(lost.join(free.unwrap_or_else(|| name.to_owned())))
+}
+
+/// Reads everything that lives, each record once.
+struct Walk<'a> {
+    store: &'a SplitStore,
+    sound: HashMap<u64, bool>,
+    done: u64,
+    total: u64,
+    progress: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Walk<'_> {
+    /// The checkpoints that are not whole, by job.
+    fn all(&mut self, report: &mut RepairReport) -> Vec<(String, StoredCheckpoint)> {
+        let jobs = self.store.jobs().into_iter();
+        let jobs: Vec<_> =
+            jobs.map(|job| (self.store.job(&job).stored, job)).map(|(s, job)| (job, s)).collect();
+        self.total = jobs.iter().flat_map(|(_, stored)| stored).map(|s| self.weight(s)).sum();
+        let mut lost = Vec::new();
+        for (job, stored) in jobs {
+            for stored in stored {
+                match self.checkpoint(&stored) {
+                    Ok(()) => report.recovered.entry(job.clone()).or_default().push(stored.id),
+                    Err(error) => {
+                        let (job, checkpoint) = (Some(job.clone()), Some(stored.id));
+                        report.lost.push(Lost { job, checkpoint, why: chain(&error) });
+                        lost.extend(
+                            report.lost.last().and_then(|l| Some((l.job.clone()?, stored))),
+                        );
+                    }
+                }
+            }
+        }
+        lost
+    }
+
+    /// What a checkpoint's tasks wrote comes to, as far as that is known.
+    fn weight(&self, stored: &StoredCheckpoint) -> u64 {
+        let len = |record: &RecordRef| u64::from(record.payload_len);
+        let commit = self.store.node(&stored.record);
+        let manifests = commit.map(|node| node.refs).unwrap_or_default();
+        let chunks = |manifest: &RecordRef| {
+            let node = self.store.node(manifest);
+            node.map_or(0, |node| node.refs.iter().map(len).sum::<u64>())
+        };
+        len(&stored.record) + manifests.iter().map(|m| len(m) + chunks(m)).sum::<u64>()
+    }
+
+    /// Every record is looked at, whatever became of the others.
+    fn checkpoint(&mut self, stored: &StoredCheckpoint) -> Result<()> {
+        let mut outcome = Ok(());
+        for manifest in self.node(&stored.record)? {
+            match self.node(&manifest) {
+                Ok(chunks) => {
+                    for chunk in chunks {
+                        outcome = outcome.and(self.chunk(&chunk));
+                    }
+                }
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        outcome
+    }
+
+    fn node(&mut self, record: &RecordRef) -> Result<Vec<RecordRef>> {
+        let node = self.store.node(record);
+        self.sound.insert(record.id, node.is_ok());
+        self.tell(record);
+        Ok(node?.refs)
+    }
+
+    fn chunk(&mut self, record: &RecordRef) -> Result<()> {
+        self.tell(record);
+        match self.sound.get(&record.id) {
+            Some(true) => Ok(()),
+            Some(false) => Err(Error::new(ErrorKind::Corrupt, format!("chunk {}", record.id))),
+            None => {
+                let mut buffer = Vec::new();
+                let read = self.store.chunk(record, &mut buffer);
+                self.sound.insert(record.id, read.is_ok());
+                read.map(drop)
+            }
+        }
+    }
+
+    fn tell(&mut self, record: &RecordRef) {
+        self.done = self.done.saturating_add(u64::from(record.payload_len));
+        (self.progress)(self.done, self.total.max(self.done));
+    }
+}
+
+impl SplitStore {
+    fn load_for_repair(&self) -> Result<()> {
+        let _order = lock(&self.delta);
+        self.load_records()
+    }
+
+    /// The segments that are there and should hold these records.
+    fn segments_of<'a>(&self, records: impl Iterator<Item = (&'a u64, &'a bool)>) -> BTreeSet<u64> {
+        let ledger = lock(&self.ledger);
+        let Some(known) = &ledger.records else { return BTreeSet::new() };
+        let segments = records.filter_map(|(id, _)| Some(known.place(*id)?.segment));
+        segments.filter(|number| ledger.segments.contains_key(number)).collect()
+    }
+
+    /// Copies what is intact and needed out of a segment and moves it to `lost`.
+    fn set_aside(&self, number: u64, report: &mut RepairReport) -> Result<()> {
+        self.mark_used()?;
+        let mut copier = Copier::new(self, number, false);
+        let outcome = self.copy_intact(&mut copier, number);
+        let (copied, mut segments) = copier.finish(&outcome)?;
+        outcome?;
+        if segments.is_empty() {
+            let mut writer = self.new_segment()?;
+            segments.push(Arc::clone(writer.segment()));
+            if let Err(error) = writer.flush() {
+                return Err(self.give_up(writer, error));
+            }
+            self.checkin(writer);
+        }
+        // CRASH: before this is durable the copies count for nothing, and the segment is as it was.
+        // From here on the bases of the new segments hold all that its changes said.
+        self.sync_segments(segments.iter())?;
+        report.copied += copied.len() as u64;
+        self.move_to(copied)?;
+        let (dir, name) = (&self.reader.dir, segment_name(number));
+        let (from, to) = (dir.log().join(&name), aside(dir, &name)?);
+        // CRASH: under either name nothing needs it.
+        let moved = dir.disk().rename(&from, &to);
+        moved.map_err(|error| Error::io(format!("move {}", from.display()), error))?;
+        sync(dir, &dir.lost())?;
+        sync(dir, &dir.log())?;
+        report.moved.push((from, to));
+        lock(&self.ledger).segments.remove(&number);
+        self.reader.forget(number);
+        Ok(())
+    }
+
+    fn copy_intact(&self, copier: &mut Copier<'_>, number: u64) -> Result<()> {
+        let dir = &self.reader.dir;
+        let path = dir.log().join(segment_name(number));
+        let io = |error| Error::io(format!("read {}", path.display()), error);
+        let file = dir.disk().open(&path).map_err(io)?;
+        let store = self.reader.codec.store;
+        let mut places = Vec::new();
+        scan_segment(&*file, &path, number, store, 0, &mut |header, place, _| {
+            if matches!(header.kind, FrameKind::Chunk | FrameKind::Manifest | FrameKind::Commit) {
+                places.push((header.id, place));
+            }
+            Ok(())
+        })?;
+        let mut bytes = Vec::new();
+        for (id, place) in places {
+            if !copier.is_needed(id) || copier.has_copied(id) {
+                continue;
+            }
+            bytes.resize(usize::try_from(place.len).unwrap_or(0), 0);
+            let read = file.read_up_to_at(&mut bytes, place.offset).map_err(io)?;
+            if let Ok(frame) = Frame::decode(bytes.get(..read).unwrap_or_default()) {
+                copier.copy(&frame)?;
+            }
+        }
+        self.copy_from_index(copier, number)
+    }
+
+    /// The index has the nodes, too, also those whose frame in the log is damaged.
+    fn copy_from_index(&self, copier: &mut Copier<'_>, number: u64) -> Result<()> {
+        let needed = {
+            let ledger = lock(&self.ledger);
+            ledger.records.as_ref().map(|records| records.list_segment(number)).unwrap_or_default()
+        };
+        let codec = &self.reader.codec;
+        for (_, id) in needed {
+            if copier.has_copied(id) {
+                continue;
+            }
+            let Ok(bytes) = codec.read_node(&*self.reader.index(), id) else { continue };
+            if let Ok(frame) = Frame::decode(&bytes)
+                && frame.header.store == codec.store
+                && frame.header.id == id
+            {
+                copier.copy(&frame)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_lost(
+        &self,
+        lost: &[(String, StoredCheckpoint)],
+        report: &mut RepairReport,
+    ) -> Result<()> {
+        for (job, stored) in lost.iter().filter(|(_, stored)| !stored.pinned) {
+            let attempt = self.job(job).attempt_max;
+            let actor = Actor { job: JobId::new(job.as_str())?, attempt };
+            let ids: [CheckpointId; 1] = [stored.id];
+            self.change(&actor, Change::Drop(&ids))?;
+            report.dropped.push((job.clone(), stored.id));
+        }
+        Ok(())
+    }
+}
