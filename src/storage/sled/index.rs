@@ -250,13 +250,13 @@ impl IndexCodec {
     }
 
     /// Removes the entry of a live checkpoint.
-    pub(crate) fn live_gone(&self, job: &str, id: CheckpointId, batch: &mut Batch) {
+    pub(crate) fn live_gone(job: &str, id: CheckpointId, batch: &mut Batch) {
         // It is shorter than one part.
         batch.push(([live_key(job, id).as_slice(), &[0; 4]].concat(), None));
     }
 
     /// Removes a commit or manifest record whose frame has this length.
-    pub(crate) fn node_gone(&self, id: u64, frame_len: u64, batch: &mut Batch) {
+    pub(crate) fn node_gone(id: u64, frame_len: u64, batch: &mut Batch) {
         let parts = frame_len.div_ceil(PART_BYTES as u64).max(1);
         let parts = 0..u32::try_from(parts).unwrap_or(u32::MAX);
         let key = |part: u32| [node_key(id).as_slice(), &part.to_be_bytes()].concat();
@@ -264,7 +264,7 @@ impl IndexCodec {
     }
 
     /// Removes the place of a chunk.
-    pub(crate) fn chunk_gone(&self, id: u64, batch: &mut Batch) {
+    pub(crate) fn chunk_gone(id: u64, batch: &mut Batch) {
         batch.push((chunk_key(id), None));
     }
 

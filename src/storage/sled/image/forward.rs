@@ -257,7 +257,7 @@ fn forget_gone(
     }
     for (job, id) in gone {
         ledger.remove_live(&job, id);
-        codec.live_gone(&job, id, batch);
+        IndexCodec::live_gone(&job, id, batch);
     }
     let live = target.jobs.iter().flat_map(|(job, facts)| {
         facts.live.iter().map(move |(record, id)| (job.clone(), *record, *id))

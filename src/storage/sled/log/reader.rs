@@ -32,6 +32,11 @@ impl<'a> Reader<'a> {
         self.start + self.bytes.len() as u64
     }
 
+    /// These bytes will be read soon.
+    pub(super) fn will_need(&self, offset: u64, len: u64) {
+        self.file.will_need(offset, len);
+    }
+
     /// Up to `len` bytes at `offset`; fewer at the end of the file.
     pub(super) fn up_to(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
         let held = self.start..=self.end();

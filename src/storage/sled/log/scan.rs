@@ -19,6 +19,9 @@ use crate::storage::sled::log::footer::{Footer, read_footer};
 use crate::storage::sled::log::group::{InnerFrame, inner_frames};
 use crate::storage::sled::log::reader::Reader;
 
+/// How many headers of a sealed segment are fetched ahead.
+const HEADERS_AHEAD: usize = 16;
+
 /// Bytes that should have been a frame and are not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Damage {
@@ -169,7 +172,10 @@ impl Scan<'_> {
             offsets.drain(..offsets.len().saturating_sub(1));
         }
         let ends: Vec<u64> = offsets.iter().skip(1).copied().chain([self.found.len]).collect();
-        for (offset, end) in offsets.into_iter().zip(ends) {
+        for (place, (&offset, end)) in offsets.iter().zip(ends).enumerate() {
+            if let Some(later) = offsets.get(place + HEADERS_AHEAD) {
+                self.reader.will_need(*later, HEADER_BYTES_MAX as u64);
+            }
             let room = end - offset;
             match self.frame(offset, Room::Exactly(room), visit)? {
                 Step::Frame(_) => {}

@@ -12,6 +12,7 @@ use crate::record::{FrameKind, Origin, RecordRef, codec};
 use crate::storage::access::nothing_to_pin;
 use crate::storage::sled::backend::{Actor, check_commit};
 use crate::storage::sled::image::chain;
+use crate::storage::sled::index::IndexCodec;
 use crate::storage::sled::kv::Batch;
 use crate::storage::sled::ledger::{Delta, Ledger, Live};
 use crate::storage::sled::log::SegmentWriter;
@@ -256,7 +257,7 @@ impl SplitStore {
                     for (id, record) in live {
                         ledger.remove_live(job, *id);
                         self.forget_record(&mut ledger, record.id, &mut batch);
-                        codec.live_gone(job, *id, &mut batch);
+                        IndexCodec::live_gone(job, *id, &mut batch);
                     }
                 }
                 (Wish::Commit(commit), Detail::Commit(done)) => {
@@ -285,8 +286,8 @@ impl SplitStore {
 
     fn index_forgets(&self, unneeded: &Unneeded, batch: &mut Batch) {
         let Unneeded { nodes, chunks } = unneeded;
-        nodes.iter().for_each(|(id, len)| self.reader.codec.node_gone(*id, *len, batch));
-        chunks.iter().for_each(|id| self.reader.codec.chunk_gone(*id, batch));
+        nodes.iter().for_each(|(id, len)| IndexCodec::node_gone(*id, *len, batch));
+        chunks.iter().for_each(|id| IndexCodec::chunk_gone(*id, batch));
     }
 
     /// CRASH: the changes are durable; the index on disk is behind and is brought up by the next open.

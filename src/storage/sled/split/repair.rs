@@ -219,7 +219,7 @@ impl SplitStore {
         self.mark_used()?;
         let mut copier = Copier::new(self, number, false);
         let outcome = self.copy_intact(&mut copier, number);
-        let (copied, mut segments) = copier.finish(&outcome)?;
+        let (copies, mut segments) = copier.finish(&outcome)?;
         outcome?;
         if segments.is_empty() {
             let mut writer = self.new_segment()?;
@@ -232,8 +232,8 @@ impl SplitStore {
         // CRASH: before this is durable the copies count for nothing, and the segment is as it was.
         // From here on the bases of the new segments hold all that its changes said.
         self.sync_segments(segments.iter())?;
-        report.copied += copied.len() as u64;
-        self.move_to(copied)?;
+        report.copied += copies.len() as u64;
+        self.move_to(copies)?;
         let (dir, name) = (&self.reader.dir, segment_name(number));
         let (from, to) = (dir.log().join(&name), aside(dir, &name)?);
         // CRASH: under either name nothing needs it.
