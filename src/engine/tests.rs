@@ -296,7 +296,7 @@ fn only_the_retained_checkpoints_stay() {
         }
         assert_eq!(subsumed, given_up);
         let left: Vec<u64> = engine.checkpoints().ids().iter().map(|id| id.0).collect();
-        assert_eq!(left, Vec::from_iter(given_up.len() as u64 + 1..=5));
+        assert_eq!(left, (given_up.len() as u64 + 1..=5).collect::<Vec<_>>());
     }
 }
 

@@ -113,7 +113,7 @@ pub(super) struct Found {
 fn last_used(bytes: &[u8]) -> Option<usize> {
     let blocks = bytes.chunks(ZEROS.len());
     let (number, block) =
-        blocks.enumerate().filter(|(_, block)| ZEROS.get(..block.len()) != Some(*block)).last()?;
+        blocks.enumerate().rfind(|(_, block)| ZEROS.get(..block.len()) != Some(*block))?;
     Some(number * ZEROS.len() + block.iter().rposition(|byte| *byte != 0)?)
 }
 

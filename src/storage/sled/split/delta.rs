@@ -105,7 +105,9 @@ impl SplitStore {
             Ok(written) => {
                 let batch = self.learn(&written);
                 self.tell_index(batch);
-                written.iter().for_each(|written| written.ticket.settle(Ok(())));
+                for Written { ticket, .. } in &written {
+                    ticket.settle(Ok(()));
+                }
             }
             Err(error) => {
                 for ticket in chosen {
@@ -256,7 +258,7 @@ impl SplitStore {
                 (_, Detail::Drop(live)) => {
                     for (id, record) in live {
                         ledger.remove_live(job, *id);
-                        self.forget_record(&mut ledger, record.id, &mut batch);
+                        Self::forget_record(&mut ledger, record.id, &mut batch);
                         IndexCodec::live_gone(job, *id, &mut batch);
                     }
                 }
@@ -279,15 +281,9 @@ impl SplitStore {
     }
 
     /// One less needs this record; the index forgets what nothing needs any more.
-    pub(super) fn forget_record(&self, ledger: &mut Ledger, id: u64, batch: &mut Batch) {
+    pub(super) fn forget_record(ledger: &mut Ledger, id: u64, batch: &mut Batch) {
         let Some(records) = &mut ledger.records else { return };
-        self.index_forgets(&records.release(id), batch);
-    }
-
-    fn index_forgets(&self, unneeded: &Unneeded, batch: &mut Batch) {
-        let Unneeded { nodes, chunks } = unneeded;
-        nodes.iter().for_each(|(id, len)| IndexCodec::node_gone(*id, *len, batch));
-        chunks.iter().for_each(|id| IndexCodec::chunk_gone(*id, batch));
+        index_forgets(&records.release(id), batch);
     }
 
     /// CRASH: the changes are durable; the index on disk is behind and is brought up by the next open.
@@ -317,14 +313,26 @@ impl SplitStore {
             }
             Ok(records)
         })?;
-        live.iter().for_each(|id| records.retain(*id));
+        for id in live {
+            records.retain(id);
+        }
         // An index that was rolled forward keeps records of what was dropped.
         let mut batch = Batch::new();
-        self.index_forgets(&records.take_unneeded(), &mut batch);
+        index_forgets(&records.take_unneeded(), &mut batch);
         lock(&self.ledger).records = Some(records);
         if !batch.is_empty() {
             self.tell_index(Ok(batch));
         }
         Ok(())
+    }
+}
+
+fn index_forgets(unneeded: &Unneeded, batch: &mut Batch) {
+    let Unneeded { nodes, chunks } = unneeded;
+    for (id, len) in nodes {
+        IndexCodec::node_gone(*id, *len, batch);
+    }
+    for id in chunks {
+        IndexCodec::chunk_gone(*id, batch);
     }
 }

@@ -82,7 +82,7 @@ impl SplitStore {
     /// One less needs a commit record: what nothing needs any more is given back.
     pub(super) fn let_go(&self, record: u64) {
         let mut batch = Batch::new();
-        self.forget_record(&mut lock(&self.ledger), record, &mut batch);
+        Self::forget_record(&mut lock(&self.ledger), record, &mut batch);
         if !batch.is_empty() {
             self.tell_index(Ok(batch));
             self.free_segments();

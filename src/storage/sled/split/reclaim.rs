@@ -157,14 +157,14 @@ impl SplitStore {
         self.mark_used()?;
         let mut copier = Copier::new(self, victim.number, is_paced);
         let outcome = copier.copy_all(victim);
-        let (copies, segments) = copier.finish(&outcome)?;
+        let (moved, segments) = copier.finish(&outcome)?;
         if !outcome? {
             return Ok(false);
         }
         // CRASH: before this is durable the copies count for nothing, after it they are as good as
         // the originals.
         self.sync_segments(segments.iter())?;
-        self.move_to(copies)?;
+        self.move_to(moved)?;
         Ok(true)
     }
 

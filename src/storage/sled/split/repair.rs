@@ -106,7 +106,7 @@ fn aside(dir: &StoreDir, name: &str) -> Result<PathBuf> {
     sync(dir, dir.path())?;
     let taken = dir.disk().list(&lost).map_err(io)?;
     let free = std::iter::once(name.to_owned())
-        .chain((1_u64..).map(|number| format!("{name}.{number}")))
+        .chain((1..=u64::MAX).map(|number| format!("{name}.{number}")))
         .find(|name| !taken.contains(name));
     Ok(lost.join(free.unwrap_or_else(|| name.to_owned())))
 }
@@ -219,7 +219,7 @@ impl SplitStore {
         self.mark_used()?;
         let mut copier = Copier::new(self, number, false);
         let outcome = self.copy_intact(&mut copier, number);
-        let (copies, mut segments) = copier.finish(&outcome)?;
+        let (moved, mut segments) = copier.finish(&outcome)?;
         outcome?;
         if segments.is_empty() {
             let mut writer = self.new_segment()?;
@@ -232,8 +232,8 @@ impl SplitStore {
         // CRASH: before this is durable the copies count for nothing, and the segment is as it was.
         // From here on the bases of the new segments hold all that its changes said.
         self.sync_segments(segments.iter())?;
-        report.copied += copies.len() as u64;
-        self.move_to(copies)?;
+        report.copied += moved.len() as u64;
+        self.move_to(moved)?;
         let (dir, name) = (&self.reader.dir, segment_name(number));
         let (from, to) = (dir.log().join(&name), aside(dir, &name)?);
         // CRASH: under either name nothing needs it.

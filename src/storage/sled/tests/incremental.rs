@@ -80,7 +80,9 @@ impl Store {
     fn keep_last(&mut self, count: usize) {
         let old: Vec<_> = self.checkpoints.ids().into_iter().rev().skip(count).collect();
         self.checkpoints.discard(&old).unwrap();
-        old.iter().for_each(|id| drop(self.expected.remove(&id.0)));
+        for id in old {
+            self.expected.remove(&id.0);
+        }
     }
 
     fn assert_whole(&self) {

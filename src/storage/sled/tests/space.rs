@@ -114,7 +114,7 @@ fn churn(kind: CheckpointType, rounds: u64, step: u64, percent: u64) {
             version += 1;
             for section in versions.iter_mut().flatten() {
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99);
-                if (random >> 33) % step == 0 {
+                if (random >> 33).is_multiple_of(step) {
                     *section = version;
                 }
             }
