@@ -10,6 +10,7 @@ mod golden;
 mod incremental;
 mod life;
 mod power;
+mod repair;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
