@@ -56,6 +56,18 @@ pub(crate) fn private_file() -> OpenOptions {
     options
 }
 
+/// Has what is in the page cache of a file read from the disk the next time, where that can be asked for.
+pub(crate) fn discard_cache(file: &File) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{Advice, fadvise};
+        fadvise(file, 0, None, Advice::DontNeed)?;
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
+    Ok(())
+}
+
 /// Reserves blocks for the first `len` bytes and lets the file grow to that length. Does nothing
 /// where the system or the file system has no such call.
 pub(crate) fn preallocate(file: &File, len: u64) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! Goal: every storage keeps every promise, from any thread, in a process that knows only its text.
 //! Method: the suite over each storage with its report printed; a second process that is this test;
 //! crashes of that process; whole checkpoints within tokio's runtimes. `TIDEGATE_LARGE=1` streams
-//! 3 GiB instead of 256 MiB.
+//! 4 GiB instead of 256 MiB.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -67,6 +67,6 @@ impl CompletedCheckpoint {
             Error::new(ErrorKind::NotFound, message)
         })?;
         let label = format!("checkpoint {}, task {task}", self.id);
-        SnapshotReader::open(Arc::clone(records), manifest, label)
+        SnapshotReader::open(Arc::clone(records), (Some(&self.record), manifest), label)
     }
 }

@@ -130,7 +130,8 @@ pub(crate) fn plan_retention(
         .partition(|kept| subsumed.contains(&kept.id) || is_too_old(kept));
     let mut total: u128 = kept.iter().map(|kept| u128::from(kept.state_bytes)).sum();
     for oldest in kept {
-        if retention.max_bytes.is_none_or(|most| total <= most.into()) || Some(oldest.id) == newest {
+        if retention.max_bytes.is_none_or(|most| total <= most.into()) || Some(oldest.id) == newest
+        {
             break;
         }
         total -= u128::from(oldest.state_bytes);

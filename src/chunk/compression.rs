@@ -10,24 +10,22 @@ use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 /// Bytes in front of each compressed chunk.
 pub(super) const PREFIX_BYTES: usize = 4;
 
+/// No byte of lz4 stands for more bytes than these.
+const EXPANSION_MAX: usize = 255;
+
 /// Puts chunks into compressed form.
 pub(super) struct Compressor {
     buffer: Vec<u8>,
-    #[cfg(feature = "lz4")]
-    table: lz4_flex::block::CompressTable,
+    table: lz4::Table,
 }
 
 impl Compressor {
     /// # Errors
     /// `Invalid` without the feature `lz4`.
     pub(super) fn new() -> Result<Self> {
-        #[cfg(feature = "lz4")]
-        return Ok(Self {
-            buffer: Vec::new(),
-            // One kind of table, whatever the length: equal bytes are compressed equally.
-            table: lz4_flex::block::CompressTable::large(),
-        });
-        #[cfg(not(feature = "lz4"))]
+        if cfg!(feature = "lz4") {
+            return Ok(Self { buffer: Vec::new(), table: lz4::new_table() });
+        }
         Err(Error::invalid("snapshots are compressed only with the feature `lz4` of tidegate"))
     }
 
@@ -44,25 +42,29 @@ impl Compressor {
 
     /// Compresses into the buffer and returns the length of the form; `None` when that does not make
     /// the chunk shorter.
-    #[cfg(feature = "lz4")]
     fn compress(&mut self, body: &[u8]) -> Option<usize> {
-        use lz4_flex::block::{compress_into_with_table, get_maximum_output_size};
-
         let raw_len = u32::try_from(body.len()).ok()?;
-        let most = PREFIX_BYTES.saturating_add(get_maximum_output_size(body.len()));
+        let most = PREFIX_BYTES.saturating_add(lz4::longest(body.len()));
         if self.buffer.len() < most {
             self.buffer.resize(most, 0);
         }
         let (prefix, out) = self.buffer.split_first_chunk_mut::<PREFIX_BYTES>()?;
         *prefix = raw_len.to_le_bytes();
-        let len = compress_into_with_table(body, out, &mut self.table).ok()?;
+        let len = lz4::compress(body, out, &mut self.table)?;
         (len < body.len()).then(|| PREFIX_BYTES.saturating_add(len))
     }
+}
 
-    #[cfg(not(feature = "lz4"))]
-    fn compress(&mut self, _: &[u8]) -> Option<usize> {
-        None
+/// Whether compressed chunks can be read.
+///
+/// # Errors
+/// `Incompatible` without the feature `lz4`.
+pub(super) fn check_readable() -> Result<()> {
+    if cfg!(feature = "lz4") {
+        return Ok(());
     }
+    let message = "compressed snapshots are read only with the feature `lz4` of tidegate";
+    Err(Error::new(ErrorKind::Incompatible, message))
 }
 
 /// Bytes out of their compressed form, which may not be more than `most`, into `out`.
@@ -90,11 +92,8 @@ pub(super) fn restore(form: &[u8], most: u64, out: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-#[cfg(feature = "lz4")]
 fn decompress(packed: &[u8], raw_len: u32, out: &mut Vec<u8>) -> Result<()> {
-    /// No byte of lz4 stands for more bytes than these.
-    const EXPANSION_MAX: usize = 255;
-
+    check_readable()?;
     let damaged = |why: String| {
         Error::new(ErrorKind::Corrupt, "a compressed chunk is damaged").with_source(why)
     };
@@ -103,18 +102,56 @@ fn decompress(packed: &[u8], raw_len: u32, out: &mut Vec<u8>) -> Result<()> {
         return Err(damaged(format!("{} bytes cannot hold {raw_len}", packed.len())));
     }
     out.resize(len, 0);
-    let read = lz4_flex::block::decompress_into(packed, out)
-        .map_err(|error| damaged(error.to_string()))?;
+    let read = lz4::decompress(packed, out).map_err(damaged)?;
     if read != len {
         return Err(damaged(format!("it holds {read} bytes and claims {raw_len}")));
     }
     Ok(())
 }
 
+#[cfg(feature = "lz4")]
+mod lz4 {
+    //! The block format of lz4.
+
+    use lz4_flex::block;
+
+    pub(super) use block::{CompressTable as Table, get_maximum_output_size as longest};
+
+    /// One kind of table, whatever the length: equal bytes are compressed equally.
+    pub(super) fn new_table() -> Table {
+        Table::large()
+    }
+
+    pub(super) fn compress(body: &[u8], out: &mut [u8], table: &mut Table) -> Option<usize> {
+        block::compress_into_with_table(body, out, table).ok()
+    }
+
+    pub(super) fn decompress(packed: &[u8], out: &mut [u8]) -> Result<usize, String> {
+        block::decompress_into(packed, out).map_err(|error| error.to_string())
+    }
+}
+
 #[cfg(not(feature = "lz4"))]
-fn decompress(_: &[u8], _: u32, _: &mut Vec<u8>) -> Result<()> {
-    let message = "compressed chunks are read only with the feature `lz4` of tidegate";
-    Err(Error::new(ErrorKind::Incompatible, message))
+mod lz4 {
+    //! Stands where nothing is compressed.
+
+    pub(super) struct Table;
+
+    pub(super) fn new_table() -> Table {
+        Table
+    }
+
+    pub(super) fn longest(_: usize) -> usize {
+        0
+    }
+
+    pub(super) fn compress(_: &[u8], _: &mut [u8], _: &mut Table) -> Option<usize> {
+        None
+    }
+
+    pub(super) fn decompress(_: &[u8], _: &mut [u8]) -> Result<usize, String> {
+        Err("lz4 is not built in".to_owned())
+    }
 }
 
 /// Takes arbitrary bytes for a compressed chunk and panics when reading it breaks a promise.

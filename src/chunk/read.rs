@@ -4,12 +4,12 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use crate::chunk::compression::restore;
+use crate::chunk::compression::{check_readable, restore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::RecordRef;
 use crate::record::metadata::{SectionContent, SectionMetadata, decode_sections};
 use crate::state::{SectionKey, SnapshotSource};
-use crate::storage::{ChunkStream, RecordSource};
+use crate::storage::{ChunkStream, Hold, RecordSource};
 
 /// Gives back the sections of one task's snapshot, a chunk at a time.
 pub struct SnapshotReader {
@@ -24,6 +24,8 @@ pub struct SnapshotReader {
     stream: ChunkStream,
     /// The buffer that `stream` does not hold while a section is compressed.
     spare: Vec<u8>,
+    /// While it lives, what is read stays where it is.
+    _hold: Option<Hold>,
 }
 
 /// What is left of the section that is being read.
@@ -41,15 +43,22 @@ impl SnapshotReader {
     /// Reads the manifest; chunks are read as their bytes are asked for.
     ///
     /// # Errors
-    /// `Corrupt`, or what the storage answers.
+    /// `Corrupt`; `Incompatible` when a section is compressed and that is not built in; what the
+    /// storage answers.
     pub(crate) fn open(
         records: Arc<dyn RecordSource>,
-        manifest: &RecordRef,
+        (commit, manifest): (Option<&RecordRef>, &RecordRef),
         label: String,
     ) -> Result<Self> {
+        let hold = commit.and_then(|commit| records.hold(commit));
         let node = records.node(manifest).map_err(|error| error.context(&label))?;
         let sections =
             decode_sections(&node.body, node.refs.len()).map_err(|error| error.context(&label))?;
+        let is_compressed =
+            |section: &SectionMetadata| matches!(section.content, SectionContent::Compressed(_));
+        if sections.iter().any(is_compressed) {
+            check_readable().map_err(|error| error.context(&label))?;
+        }
         Ok(Self {
             label,
             records,
@@ -59,6 +68,7 @@ impl SnapshotReader {
             body: Body::default(),
             stream: ChunkStream::default(),
             spare: Vec::new(),
+            _hold: hold,
         })
     }
 

@@ -84,7 +84,7 @@ fn sections_of_any_size_come_back_however_they_were_written() {
     for step in [1, 7, 4096, 100_000] {
         let (records, manifest) = written(step);
         let mut reader =
-            SnapshotReader::open(Arc::new(records), &manifest, "test".to_owned()).unwrap();
+            SnapshotReader::open(Arc::new(records), (None, &manifest), "test".to_owned()).unwrap();
         for (index, size) in (0..).zip(SIZES) {
             assert_eq!(reader.next_section().unwrap(), Some(key(index)));
             let mut body = Vec::new();
@@ -98,7 +98,8 @@ fn sections_of_any_size_come_back_however_they_were_written() {
 #[test]
 fn unread_and_half_read_sections_are_skipped() {
     let (records, manifest) = written(100);
-    let mut reader = SnapshotReader::open(Arc::new(records), &manifest, "test".to_owned()).unwrap();
+    let mut reader =
+        SnapshotReader::open(Arc::new(records), (None, &manifest), "test".to_owned()).unwrap();
     while reader.next_section().unwrap() != Some(key(7)) {}
     reader.body().read_exact(&mut [0; 100]).unwrap();
     assert_eq!(reader.next_section().unwrap(), Some(key(8)));
@@ -147,7 +148,7 @@ fn compressed(parts: &[Vec<u8>]) -> (Records, TaskSnapshot) {
 
 fn read_all(records: &Records, manifest: &RecordRef) -> Result<Vec<Vec<u8>>> {
     let records = Arc::new(records.clone());
-    let mut reader = SnapshotReader::open(records, manifest, "test".to_owned())?;
+    let mut reader = SnapshotReader::open(records, (None, manifest), "test".to_owned())?;
     let mut bodies = Vec::new();
     while reader.next_section()?.is_some() {
         let mut body = Vec::new();

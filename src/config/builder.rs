@@ -145,7 +145,7 @@ impl CheckpointConfigBuilder {
         self.set(|config| config.enable_incremental_checkpoints(enabled))
     }
 
-    /// Whether state is compressed. Has no effect in this version yet.
+    /// Whether state is compressed; needs the feature `lz4`.
     pub fn snapshot_compression(self, enabled: bool) -> Self {
         self.set(|config| config.set_snapshot_compression(enabled))
     }

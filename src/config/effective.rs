@@ -255,7 +255,7 @@ impl EffectiveConfig {
         self.incremental
     }
 
-    /// True when state is compressed.
+    /// True when state is compressed: asked for, and built with the feature `lz4`.
     pub fn is_snapshot_compression(&self) -> bool {
         self.snapshot_compression
     }

@@ -142,7 +142,8 @@ impl fmt::Display for StoreRepair {
             writeln!(f, "job {}: {} whole", plain(job), count(whole.len() as u64, "checkpoint"))?;
         }
         for LostCheckpoint { job, checkpoint, why, dropped } in lost {
-            let id = checkpoint.map(|id| format!("checkpoint {id}")).unwrap_or("something".into());
+            let id =
+                checkpoint.map_or_else(|| "something".to_owned(), |id| format!("checkpoint {id}"));
             let of = job.as_ref().map(|job| format!(" of job {}", plain(job))).unwrap_or_default();
             let fate = if *dropped { "given up" } else { "LOST" };
             writeln!(f, "{id}{of} is {fate}: {}", plain(why))?;

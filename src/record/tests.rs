@@ -200,7 +200,7 @@ fn the_bytes_of_a_compressed_section_are_frozen() {
     let content = SectionContent::Compressed(2);
     let sections = [SectionMetadata { key, len: 0x1234, content }];
     let body = encode_sections(&sections).unwrap();
-    let hex: String = body.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = body.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     let tail = concat!("3412000000000000", "02000000", "02000000");
     assert!(hex.ends_with(tail), "{hex}");
     assert_eq!(decode_sections(&body, 2).unwrap(), sections);

@@ -1,5 +1,6 @@
 //! The roles of a storage: description, access for a job, records of one checkpoint.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -190,6 +191,13 @@ pub(crate) trait RecordSource: Send + Sync {
     /// returned offset.
     fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize>;
 
+    /// Keeps what lies below a commit record in its place while the value that is returned lives, even
+    /// if its checkpoint is dropped meanwhile. `None` where nothing is needed for that, or possible.
+    fn hold(&self, commit: &RecordRef) -> Option<Hold> {
+        let _ = commit;
+        None
+    }
+
     /// Reads and checks the first of `upcoming`; the others are what the stream reads next. Returns how
     /// many bytes of the body stand in `out`: all when it fits there and the storage reads it without
     /// a buffer, else none, and the stream holds it. After an error `out` holds anything.
@@ -209,6 +217,9 @@ pub(crate) trait RecordSource: Send + Sync {
         Ok(())
     }
 }
+
+/// Somebody reads; dropping it ends that.
+pub(crate) type Hold = Box<dyn Any + Send + Sync>;
 
 /// Chunks that are read one after the other: what of the last one is not handed out yet, and what
 /// the storage remembers from one to the next.

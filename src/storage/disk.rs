@@ -66,6 +66,10 @@ pub(crate) trait DiskFile: Debug + Send + Sync {
     fn len(&self) -> io::Result<u64>;
     /// Reserves the first `len` bytes; the file may grow to that length.
     fn preallocate(&self, len: u64) -> io::Result<()>;
+    /// The next reads come from the disk, and not from what the machine believes to be there.
+    fn discard_cache(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The machine's file system.
@@ -180,5 +184,9 @@ impl DiskFile for File {
 
     fn preallocate(&self, len: u64) -> io::Result<()> {
         platform::preallocate(self, len)
+    }
+
+    fn discard_cache(&self) -> io::Result<()> {
+        platform::discard_cache(self)
     }
 }

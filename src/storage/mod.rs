@@ -20,7 +20,7 @@ mod uri;
 
 pub use access::{CheckpointStorage, CompletedCheckpointLocation, JobStorage};
 pub(crate) use access::{
-    ChunkStream, PendingRecords, RecordSource, RecordWriter, StoredCheckpoint,
+    ChunkStream, Hold, PendingRecords, RecordSource, RecordWriter, StoredCheckpoint,
 };
 pub use capabilities::StorageCapabilities;
 pub use choose::{open_uri, storage_of};

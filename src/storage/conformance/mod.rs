@@ -177,7 +177,7 @@ impl fmt::Display for Report {
 /// What needs a second process is judged apart:
 /// [`a_crash_between_any_two_operations_loses_nothing_announced`].
 ///
-/// A storage without a maximum state size gets a state of 256 MiB; 3 GiB with `TIDEGATE_LARGE=1` in
+/// A storage without a maximum state size gets a state of 256 MiB; 4 GiB with `TIDEGATE_LARGE=1` in
 /// the environment. Its memory is the whole process's: run nothing beside it.
 pub fn run_all(mut make: impl FnMut() -> Result<Arc<dyn CheckpointStorage>>) -> Report {
     let judge = |(promise, keep): (&'static str, Promise)| {

@@ -14,7 +14,7 @@ use crate::storage::{CheckpointStorage, CheckpointedStateScope, JobStorage, Stre
 const PART_BYTES: usize = 256 * 1024;
 
 /// A stream of three times the declared maximum fails as `Invalid` at its commit and leaves nothing.
-/// Without a maximum one of 256 MiB, 3 GiB with `TIDEGATE_LARGE=1`, is written and read in at most 32
+/// Without a maximum one of 256 MiB, 4 GiB with `TIDEGATE_LARGE=1`, is written and read in at most 32
 /// MiB of memory, unless the storage says that its memory grows.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
-use crate::storage::access::{ChunkStream, PendingRecords, StoredCheckpoint};
+use crate::storage::access::{ChunkStream, Hold, PendingRecords, StoredCheckpoint};
 use crate::storage::sled::ledger::{JobFacts, Live};
 
 /// What opening a store found and did.
@@ -15,6 +15,8 @@ use crate::storage::sled::ledger::{JobFacts, Live};
 pub(crate) struct OpenReport {
     /// The index was made anew from the log.
     pub(crate) rebuilt: bool,
+    /// What had to be done, in words.
+    pub(crate) steps: Vec<String>,
     /// Places that should hold frames and do not.
     pub(crate) damage: Vec<String>,
     /// Live checkpoints that cannot be read: job, id, why.
@@ -114,6 +116,11 @@ pub(crate) trait Backend: Debug + Send + Sync {
     ) -> Result<usize> {
         let _ = out;
         stream.buffered(upcoming, |record, buffer| self.chunk(record, buffer))
+    }
+    /// See [`RecordSource::hold`](crate::storage::RecordSource::hold).
+    fn hold(self: Arc<Self>, commit: &RecordRef) -> Option<Hold> {
+        let _ = commit;
+        None
     }
     /// Gives back now all the space that can be given back, and says how many bytes.
     fn reclaim(&self) -> Result<u64> {

@@ -5,6 +5,8 @@
 //! FORMAT    tidegate, format version, store id, placement
 //! CURRENT   the live index directory, and whether it was closed in order
 //! FINISHED  under `Placement::Sled`: a copy of the finish records, readable without sled
+//! OPENING   while an index is opened
+//! POISONED  after a sync failed, until the log was synced again
 //! index-N/  sled
 //! log/      segments
 //! lost/     what a repair could not read
@@ -27,6 +29,11 @@ use crate::storage::sled::Placement;
 
 const FORMAT_MAGIC: &str = "tidegate store";
 
+/// Files without content: their names say something to the next open. They are not made durable: what
+/// they say is of this run of the machine.
+const OPENING: &str = "OPENING";
+const POISONED: &str = "POISONED";
+
 /// What FORMAT says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Format {
@@ -39,6 +46,8 @@ pub(crate) struct Format {
 pub(crate) struct Current {
     /// The number of the live index directory.
     pub(crate) index: u64,
+    /// Segments with numbers up to this one are durable whatever became of the last process.
+    pub(crate) synced: u64,
     pub(crate) clean: Option<Clean>,
 }
 
@@ -157,6 +166,7 @@ impl StoreDir {
         let io = |error| self.io("make a store in", error);
         let ours = |name: &str| {
             matches!(name, "LOCK" | "log" | "lost" | "FORMAT.tmp" | "CURRENT" | "CURRENT.tmp")
+                || matches!(name, OPENING | POISONED)
                 || name.starts_with("index-")
         };
         let names = self.disk.list(&self.path).map_err(io)?;
@@ -206,7 +216,8 @@ impl StoreDir {
             let facts = facts.map(|facts| format!("facts {facts:08x}\n")).unwrap_or_default();
             format!("clean {sequence}\n{facts}")
         });
-        let body = format!("index {}\n{}", current.index, clean.unwrap_or_default());
+        let Current { index, synced, .. } = current;
+        let body = format!("index {index}\nsynced {synced}\n{}", clean.unwrap_or_default());
         let text = format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()));
         self.disk
             .replace_small(&self.path.join("CURRENT"), text.as_bytes())
@@ -252,6 +263,40 @@ impl StoreDir {
         self.disk
             .replace_small(&self.path.join("FINISHED"), &bytes)
             .map_err(|error| self.io("write FINISHED in", error))
+    }
+
+    /// Notes that an index is being opened; true when the last one who did never came to an end.
+    pub(crate) fn begin_opening(&self) -> bool {
+        let made = self.disk.create(&self.path.join(OPENING));
+        made.is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists)
+    }
+
+    pub(crate) fn end_opening(&self) {
+        self.remove_note(OPENING);
+    }
+
+    /// Notes that a sync failed: the page cache may hold what the disk does not.
+    pub(crate) fn note_poisoned(&self) {
+        // CRASH: without the note the next open believes the page cache, as it does after any kill.
+        if let Err(error) = self.disk.create(&self.path.join(POISONED))
+            && error.kind() != std::io::ErrorKind::AlreadyExists
+        {
+            tracing::warn!(%error, "that a sync failed cannot be noted");
+        }
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.path.join(POISONED).exists()
+    }
+
+    pub(crate) fn end_poisoned(&self) {
+        self.remove_note(POISONED);
+    }
+
+    fn remove_note(&self, name: &str) {
+        if let Err(error) = self.disk.remove_file(&self.path.join(name)) {
+            tracing::warn!(%error, name, "a note cannot be removed");
+        }
     }
 
     /// The numbers of all index directories.
@@ -306,12 +351,17 @@ fn parse_current(text: &str) -> Option<Current> {
     if crc32fast::hash(format!("{body}\n").as_bytes()) != crc {
         return None;
     }
-    let mut lines = body.lines();
-    let index = lines.next()?.strip_prefix("index ")?.parse().ok()?;
-    let clean = lines.next().and_then(|line| line.strip_prefix("clean ")?.parse().ok());
-    let facts = lines.next().and_then(|line| line.strip_prefix("facts "));
-    let facts = facts.and_then(|facts| u32::from_str_radix(facts, 16).ok());
-    Some(Current { index, clean: clean.map(|sequence| Clean { sequence, facts }) })
+    let field = |name: &str| {
+        let line = body.lines().find(|line| line.split(' ').next() == Some(name));
+        line.and_then(|line| line.split_once(' ')).map(|(_, value)| value)
+    };
+    let index = field("index")?.parse().ok()?;
+    // Earlier releases did not say it: all of the log is synced then.
+    let synced = field("synced").and_then(|synced| synced.parse().ok()).unwrap_or(0);
+    let clean = field("clean").and_then(|clean| clean.parse().ok());
+    let facts = field("facts").and_then(|facts| u32::from_str_radix(facts, 16).ok());
+    let clean = clean.map(|sequence| Clean { sequence, facts });
+    Some(Current { index, synced, clean })
 }
 
 #[cfg(test)]
@@ -333,7 +383,7 @@ mod tests {
         assert_eq!(dir.require_format().unwrap(), format);
         let clean = |facts| Some(Clean { sequence: 99, facts });
         for clean in [None, clean(None), clean(Some(0x00ab_cdef))] {
-            let current = Current { index: 3, clean };
+            let current = Current { index: 3, synced: 7, clean };
             dir.write_current(current).unwrap();
             assert_eq!(dir.read_current(), Some(current));
         }
@@ -376,6 +426,15 @@ mod tests {
         std::fs::write(keep.path().join("thesis.tex"), "x").unwrap();
         let format = Format { store: StoreId([7; 16]), placement: Placement::Split };
         assert_eq!(dir.create(format).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn an_open_that_never_ended_is_noticed_once() {
+        let (_keep, dir) = dir();
+        assert!(!dir.begin_opening());
+        assert!(dir.begin_opening());
+        dir.end_opening();
+        assert!(!dir.begin_opening());
     }
 
     #[test]

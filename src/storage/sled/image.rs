@@ -1,5 +1,9 @@
-//! What a whole log says, read without sled: the source of every rebuild and of the read-only
-//! tools.
+//! What a log says, read without sled: the source of every rebuild, of the read-only tools, and of what
+//! an index of a process that was killed lacks.
+
+mod forward;
+
+pub(crate) use forward::{Beside, Forward};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +16,9 @@ use crate::storage::sled::gaps::{Gap, Gaps};
 use crate::storage::sled::index::IndexCodec;
 use crate::storage::sled::kv::{Batch, Kv};
 use crate::storage::sled::ledger::{Base, Delta, JobDelta, JobFacts, Ledger, Live, LiveSet};
-use crate::storage::sled::log::{Damage, Place, SegmentScan, parse_segment_name, scan_segment};
+use crate::storage::sled::log::{
+    Damage, JobSeen, Place, SegmentScan, footer_jobs, parse_segment_name, scan_segment,
+};
 use crate::storage::sled::records::{Children, Records};
 
 /// How many index entries are applied at once.
@@ -56,6 +62,7 @@ pub(crate) struct Image {
 /// How one segment ends.
 #[derive(Debug)]
 struct SegmentEnd {
+    number: u64,
     file: PathBuf,
     scan: SegmentScan,
 }
@@ -93,35 +100,44 @@ impl Image {
     pub(crate) fn scan(dir: &StoreDir, store: StoreId) -> Result<Self> {
         let mut image = Self::default();
         for (number, path) in list_segments(dir)? {
-            let file = match dir.disk().open(&path) {
-                // Beside a live job a segment may be freed between listing and opening.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                file => {
-                    file.map_err(|error| Error::io(format!("open {}", path.display()), error))?
-                }
-            };
-            image.segments.entry(number).or_default();
-            image.sequence_max = image.sequence_max.max(number);
-            let mut scan =
-                scan_segment(&*file, &path, number, store, &mut |header, place, payload| {
-                    image.frame(header, place, payload)
-                })?;
-            if scan.is_foreign || !scan.damage.is_empty() {
-                image.damaged.push(number);
-            }
-            image.damage.append(&mut scan.damage);
-            image.ends.push(SegmentEnd { file: path, scan });
+            image.add_segment(dir, store, number, path, 0)?;
         }
         Ok(image)
+    }
+
+    /// Adds what one segment says to somebody who knows of all changes up to `known`.
+    fn add_segment(
+        &mut self,
+        dir: &StoreDir,
+        store: StoreId,
+        number: u64,
+        path: PathBuf,
+        known: u64,
+    ) -> Result<()> {
+        let file = match dir.disk().open(&path) {
+            // Beside a live job a segment may be freed between listing and opening.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            file => file.map_err(|error| Error::io(format!("open {}", path.display()), error))?,
+        };
+        self.segments.entry(number).or_default();
+        self.sequence_max = self.sequence_max.max(number);
+        let mut visit = |header: &FrameHeader<'_>, place, payload: Option<&[u8]>| {
+            self.frame(header, place, payload)
+        };
+        let mut scan = scan_segment(&*file, &path, number, store, known, &mut visit)?;
+        if scan.is_foreign || !scan.damage.is_empty() {
+            self.damaged.push(number);
+        }
+        self.damage.append(&mut scan.damage);
+        self.ends.push(SegmentEnd { number, file: path, scan });
+        Ok(())
     }
 
     /// Adds what the index of the last process knew. It learned of each change after the log had it, so
     /// it counts like a base: what it knows stays known when the log has lost the frame.
     pub(crate) fn add_index(&mut self, index: Base) {
         for job in &index.jobs {
-            let seen = self.seen.entry(job.job.clone()).or_default();
-            seen.attempt = seen.attempt.max(job.attempt_max);
-            seen.checkpoint = seen.checkpoint.max(job.checkpoint_max);
+            self.see(&job.job, job.attempt_max, job.checkpoint_max);
         }
         // No number that was given out is given out again.
         self.sequence_max = self.sequence_max.max(index.as_of);
@@ -141,7 +157,7 @@ impl Image {
             after: damage.after,
             before: damage.before,
         });
-        let ends = self.ends.iter().map(|SegmentEnd { file, scan }| Gap {
+        let ends = self.ends.iter().map(|SegmentEnd { file, scan, .. }| Gap {
             file: file.clone(),
             offset: scan.end,
             after: scan.last,
@@ -153,7 +169,7 @@ impl Image {
     /// Segments with nothing but zeros behind `len`: their files and `len`.
     pub(crate) fn reserved(&self) -> impl Iterator<Item = (&Path, u64)> {
         let ends = self.ends.iter().filter(|SegmentEnd { scan, .. }| scan.used < scan.len);
-        ends.map(|SegmentEnd { file, scan }| (file.as_path(), scan.used))
+        ends.map(|SegmentEnd { file, scan, .. }| (file.as_path(), scan.used))
     }
 
     fn frame(
@@ -165,17 +181,15 @@ impl Image {
         self.sequence_max = self.sequence_max.max(header.sequence).max(header.id);
         let origin = &header.origin;
         if !origin.job.is_empty() {
-            let seen = self.seen.entry(origin.job.to_owned()).or_default();
-            seen.attempt = seen.attempt.max(origin.attempt);
-            seen.checkpoint = seen.checkpoint.max(origin.checkpoint);
+            self.see(origin.job, origin.attempt, origin.checkpoint);
         }
-        let payload = payload.unwrap_or_default();
+        if header.kind == FrameKind::Chunk {
+            let chunk = self.chunks.entry(header.id).or_insert((header.sequence, place));
+            // A record that was moved has several copies: the newest counts.
+            *chunk = (*chunk).max((header.sequence, place));
+        }
+        let Some(payload) = payload else { return Ok(()) };
         match header.kind {
-            FrameKind::Chunk => {
-                let chunk = self.chunks.entry(header.id).or_insert((header.sequence, place));
-                // A record that was moved has several copies: the newest counts.
-                *chunk = (*chunk).max((header.sequence, place));
-            }
             FrameKind::Manifest | FrameKind::Commit => {
                 let bytes = header.frame(payload);
                 let node = NodeFrame { place, sequence: header.sequence, bytes };
@@ -183,8 +197,14 @@ impl Image {
                 if self.nodes.get(&header.id).is_none_or(newer) {
                     self.nodes.insert(header.id, node);
                 }
-                if header.kind == FrameKind::Commit {
+                // A copy changes nothing: its original may be dropped by now.
+                if header.kind == FrameKind::Commit && header.sequence == header.id {
                     self.delta(header, place, Delta::Commit(RecordRef::to_record(header)));
+                }
+            }
+            FrameKind::Footer => {
+                for JobSeen { job, attempt, checkpoint } in footer_jobs(payload) {
+                    self.see(&job, attempt, checkpoint);
                 }
             }
             FrameKind::Base => self.bases.push((place.segment, Base::decode(payload)?)),
@@ -203,6 +223,16 @@ impl Image {
             _ => {}
         }
         Ok(())
+    }
+
+    fn see(&mut self, job: &str, attempt: Attempt, checkpoint: CheckpointId) {
+        if !self.seen.contains_key(job) {
+            self.seen.insert(job.to_owned(), Seen::default());
+        }
+        if let Some(seen) = self.seen.get_mut(job) {
+            seen.attempt = seen.attempt.max(attempt);
+            seen.checkpoint = seen.checkpoint.max(checkpoint);
+        }
     }
 
     fn delta(&mut self, header: &FrameHeader<'_>, place: Place, delta: Delta) {
@@ -349,4 +379,42 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: a frame means what it meant when it was written. Method: images of a few frames.
+
+    use super::*;
+    use crate::record::Origin;
+
+    fn add(image: &mut Image, kind: FrameKind, sequence: u64, id: u64, payload: &[u8]) {
+        let origin = Origin { job: "job", checkpoint: CheckpointId(1), ..Origin::default() };
+        let header = FrameHeader {
+            kind,
+            store: StoreId([7; 16]),
+            incarnation: 1,
+            sequence,
+            id,
+            origin,
+            payload_len: u32::try_from(payload.len()).unwrap(),
+            payload_crc: crc32fast::hash(payload),
+        };
+        let place = Place { segment: 1, offset: sequence, len: header.frame_len() };
+        image.frame(&header, place, Some(payload)).unwrap();
+    }
+
+    #[test]
+    fn the_copy_of_a_commit_does_not_bring_it_back() {
+        let mut image = Image::default();
+        let commit = Node { refs: Vec::new(), body: Vec::new() }.encode().unwrap();
+        let mut dropped = Vec::new();
+        codec::encode_list(&[10_u64], &mut dropped).unwrap();
+        add(&mut image, FrameKind::Commit, 10, 10, &commit);
+        add(&mut image, FrameKind::Drop, 12, 12, &dropped);
+        add(&mut image, FrameKind::Commit, 13, 10, &commit);
+        assert_eq!(image.nodes[&10].sequence, 13);
+        let resolved = Ledger::resolve(Vec::new(), image.deltas);
+        assert!(resolved.jobs["job"].live.is_empty());
+    }
 }

@@ -250,13 +250,13 @@ impl IndexCodec {
     }
 
     /// Removes the entry of a live checkpoint.
-    pub(crate) fn live_gone(&self, job: &str, id: CheckpointId, batch: &mut Batch) {
+    pub(crate) fn live_gone(job: &str, id: CheckpointId, batch: &mut Batch) {
         // It is shorter than one part.
         batch.push(([live_key(job, id).as_slice(), &[0; 4]].concat(), None));
     }
 
     /// Removes a commit or manifest record whose frame has this length.
-    pub(crate) fn node_gone(&self, id: u64, frame_len: u64, batch: &mut Batch) {
+    pub(crate) fn node_gone(id: u64, frame_len: u64, batch: &mut Batch) {
         let parts = frame_len.div_ceil(PART_BYTES as u64).max(1);
         let parts = 0..u32::try_from(parts).unwrap_or(u32::MAX);
         let key = |part: u32| [node_key(id).as_slice(), &part.to_be_bytes()].concat();
@@ -264,7 +264,7 @@ impl IndexCodec {
     }
 
     /// Removes the place of a chunk.
-    pub(crate) fn chunk_gone(&self, id: u64, batch: &mut Batch) {
+    pub(crate) fn chunk_gone(id: u64, batch: &mut Batch) {
         batch.push((chunk_key(id), None));
     }
 
@@ -307,14 +307,15 @@ impl IndexCodec {
             facts.checkpoint_max = entry.checkpoint_max;
             facts.finish = entry.finish;
         }
-        for job in ledger.jobs.keys().cloned().collect::<Vec<_>>() {
-            let prefix = [b"l", job.as_bytes(), &[0]].concat();
-            for parts in by_key(kv.scan_prefix(&prefix)?, 4) {
-                let entry: LiveEntry = codec::decode(&self.join(FrameKind::Live, &parts)?)?;
-                let id = entry.record.checkpoint;
-                let LiveEntry { record, pinned } = entry;
-                ledger.add_live(&job, id, Live { record, pinned });
-            }
+        for parts in by_key(kv.scan_prefix(b"l")?, 4) {
+            let entry: LiveEntry = codec::decode(&self.join(FrameKind::Live, &parts)?)?;
+            let key = parts.first().map(|(key, _)| key.as_slice()).unwrap_or_default();
+            // Behind the name lie a zero, the checkpoint and the part.
+            let name = key.get(1..key.len().saturating_sub(1 + 8 + 4)).unwrap_or_default();
+            let name = std::str::from_utf8(name)
+                .map_err(|_| Error::new(ErrorKind::Corrupt, "a key of the index"))?;
+            let LiveEntry { record, pinned } = entry;
+            ledger.add_live(name, record.checkpoint, Live { record, pinned });
         }
         Ok(ledger)
     }

@@ -4,7 +4,7 @@
 //! So one thread owns the handle, every call has a deadline, and after the first error the handle is
 //! leaked and every later call is refused. Nothing here knows what keys mean.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -351,18 +351,21 @@ fn answer<T>(reply: &Sender<Result<T>>, act: impl FnOnce() -> Result<T>) -> bool
     healthy
 }
 
-/// Joins the changes that wait and that nobody waits for: of a key the last one counts. Also gives the
-/// call behind them.
+/// Joins the changes that wait and that nobody waits for: of a key the last one counts, in its order.
+/// Also gives the call behind them.
 fn gather(first: Batch, waiting: &Receiver<Call>) -> (Batch, Option<Call>) {
-    let mut changes: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
     let mut batch = first;
-    loop {
-        changes.extend(batch);
+    let next = loop {
         match waiting.try_recv() {
-            Ok(Call::Tell(more)) if changes.len() < GATHERED_MAX => batch = more,
-            other => return (changes.into_iter().collect(), other.ok()),
+            Ok(Call::Tell(more)) if batch.len() < GATHERED_MAX => batch.extend(more),
+            other => break other.ok(),
         }
-    }
+    };
+    let mut seen = HashSet::new();
+    let mut is_last: Vec<bool> =
+        batch.iter().rev().map(|(key, _)| seen.insert(key.clone())).collect();
+    batch.retain(|_| is_last.pop().unwrap_or(true));
+    (batch, next)
 }
 
 /// Nobody waits for this: a failure is found by the next call, which gets no answer.
@@ -453,4 +456,23 @@ fn sync_tree(dir: &Path) -> std::io::Result<()> {
         }
     }
     platform::sync_dir(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: what is told later says last how far it is. Method: batches that are joined by hand.
+
+    use super::*;
+
+    #[test]
+    fn joined_changes_keep_their_order_and_of_a_key_the_last_one() {
+        let (calls, waiting) = bounded(4);
+        let set = |key: &str, value: u8| (key.as_bytes().to_vec(), Some(vec![value]));
+        calls.send(Call::Tell(vec![set("z", 2), set("m", 2), set("a", 2)])).unwrap();
+        let (reply, _answer) = bounded(1);
+        calls.send(Call::Sync(reply)).unwrap();
+        let (batch, next) = gather(vec![set("n", 1), set("z", 1), set("a", 1)], &waiting);
+        assert_eq!(batch, [set("n", 1), set("z", 2), set("m", 2), set("a", 2)]);
+        assert!(matches!(next, Some(Call::Sync(_))));
+    }
 }

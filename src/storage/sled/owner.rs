@@ -12,7 +12,7 @@ use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
 use crate::storage::access::{
-    ChunkStream, JobAccess, JobStorage, PendingRecords, RecordSource, StoredCheckpoint,
+    ChunkStream, Hold, JobAccess, JobStorage, PendingRecords, RecordSource, StoredCheckpoint,
 };
 use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::filesystem::Savepoints;
@@ -115,6 +115,9 @@ impl OpenStore {
             Placement::Split => Arc::new(SplitStore::open(dir, format.store, settings)?),
             Placement::Sled => Arc::new(PlacedStore::open(dir, format.store)?),
         };
+        for step in &backend.report().steps {
+            tracing::info!(directory = %directory.display(), %step, "the store was opened");
+        }
         for damage in &backend.report().damage {
             tracing::warn!(%damage, "the store is damaged");
         }
@@ -193,6 +196,10 @@ impl Drop for Claim {
 impl RecordSource for SledJob {
     fn node(&self, record: &RecordRef) -> Result<Node> {
         self.backend().node(record)
+    }
+
+    fn hold(&self, commit: &RecordRef) -> Option<Hold> {
+        Arc::clone(self.backend()).hold(commit)
     }
 
     fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {

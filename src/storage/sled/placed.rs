@@ -81,7 +81,7 @@ impl PlacedStore {
         kv.sync()?;
         let disk = dir.disk();
         disk.sync_dir(dir.path()).map_err(|error| Error::io("sync the store", error))?;
-        dir.write_current(Current { index: INDEX, clean: None })?;
+        dir.write_current(Current { index: INDEX, synced: 0, clean: None })?;
         let codec = IndexCodec { store, incarnation: INDEX };
         let ledger = codec.read_ledger(&kv)?;
         let used: BTreeSet<u32> =

@@ -145,6 +145,24 @@ impl Records {
         self.bytes = self.bytes.saturating_sub(place.len);
     }
 
+    /// Forgets what nothing needs, and gives it back.
+    pub(crate) fn take_unneeded(&mut self) -> Unneeded {
+        let mut unneeded = Unneeded::default();
+        self.nodes.retain(|id, node| {
+            if node.needed == 0 {
+                unneeded.nodes.push((*id, node.place.len));
+            }
+            node.needed > 0
+        });
+        self.chunks.retain(|id, chunk| {
+            if chunk.needed == 0 {
+                unneeded.chunks.push(*id);
+            }
+            chunk.needed > 0
+        });
+        unneeded
+    }
+
     /// Where a needed record lies.
     pub(crate) fn place(&self, id: u64) -> Option<Place> {
         let node = self.nodes.get(&id).map(|node| node.place);
@@ -257,6 +275,16 @@ mod tests {
         assert_eq!(records.release(10).nodes, [(10, 5)]);
         assert_eq!(records.place(1), Some(place(1, 0, 100)));
         assert_eq!(records.release(30).chunks, [1]);
+    }
+
+    #[test]
+    fn what_nothing_ever_needed_is_forgotten_without_a_trace() {
+        let mut records = two();
+        records.add_chunk(7, place(7, 0, 100));
+        records.add_node(8, place(7, 100, 7), Children::Chunks([7].into()));
+        let unneeded = records.take_unneeded();
+        assert_eq!(unneeded, Unneeded { nodes: vec![(8, 7)], chunks: vec![7] });
+        assert_eq!(records, two());
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod settings;
 mod writeback;
 mod writer;
 
+pub(crate) use footer::{JobSeen, footer_jobs};
 pub(crate) use scan::{Damage, SegmentScan, scan_segment};
 pub(crate) use segment::{Place, Segment, parse_segment_name, segment_name};
 pub(crate) use settings::LogSettings;

@@ -13,6 +13,8 @@ const STEP_BYTES: usize = 64 * 1024;
 /// What one read fetches while looking for the next frame.
 const SEARCH_BYTES: usize = 1024 * 1024;
 
+const ZEROS: [u8; 4096] = [0; 4096];
+
 /// The bytes that were read last.
 pub(super) struct Reader<'a> {
     file: &'a dyn DiskFile,
@@ -28,6 +30,11 @@ impl<'a> Reader<'a> {
 
     fn end(&self) -> u64 {
         self.start + self.bytes.len() as u64
+    }
+
+    /// These bytes will be read soon.
+    pub(super) fn will_need(&self, offset: u64, len: u64) {
+        self.file.will_need(offset, len);
     }
 
     /// Up to `len` bytes at `offset`; fewer at the end of the file.
@@ -65,36 +72,49 @@ impl<'a> Reader<'a> {
 
     /// The end of the last byte behind `from` that is not zero, or `from`.
     pub(super) fn used(&mut self, from: u64, len: u64) -> Result<u64> {
+        Ok(self.search(from, len, |_| None)?.used.max(from))
+    }
+
+    /// The next magic at or behind `from`.
+    pub(super) fn next_magic(&mut self, from: u64, len: u64) -> Result<Found> {
+        self.search(from, len, find_magic)
+    }
+
+    /// Reads on from `from` until `find` finds something.
+    fn search(&mut self, from: u64, len: u64, find: fn(&[u8]) -> Option<usize>) -> Result<Found> {
         let (mut offset, mut used) = (from, from);
         while offset < len {
             self.fill(offset, SEARCH_BYTES)?;
-            if self.bytes.is_empty() {
-                break;
-            }
-            if let Some(at) = self.bytes.iter().rposition(|byte| *byte != 0) {
+            if let Some(at) = last_used(&self.bytes) {
                 used = offset + at as u64 + 1;
-            }
-            offset += self.bytes.len() as u64;
-        }
-        Ok(used)
-    }
-
-    /// The offset of the next magic at or behind `from`.
-    pub(super) fn next_magic(&mut self, from: u64, len: u64) -> Result<Option<u64>> {
-        let mut offset = from;
-        while offset < len {
-            self.fill(offset, SEARCH_BYTES)?;
-            if self.bytes.len() < MAGIC.len() {
-                return Ok(None);
-            }
-            if let Some(at) = find_magic(&self.bytes) {
-                return Ok(Some(offset + at as u64));
+                if let Some(at) = find(&self.bytes) {
+                    return Ok(Found { next: Some(offset + at as u64), used });
+                }
             }
             // A magic may straddle two reads.
-            offset += (self.bytes.len() - (MAGIC.len() - 1)) as u64;
+            let step = self.bytes.len().saturating_sub(MAGIC.len() - 1);
+            if step == 0 {
+                break;
+            }
+            offset += step as u64;
         }
-        Ok(None)
+        Ok(Found { next: None, used })
     }
+}
+
+/// What a search came upon.
+pub(super) struct Found {
+    pub(super) next: Option<u64>,
+    /// The end of the last byte that was not zero, as far as the search went.
+    pub(super) used: u64,
+}
+
+/// Most of what is searched is reserved space: whole blocks of zeros are quick to tell.
+fn last_used(bytes: &[u8]) -> Option<usize> {
+    let blocks = bytes.chunks(ZEROS.len());
+    let (number, block) =
+        blocks.enumerate().rfind(|(_, block)| ZEROS.get(..block.len()) != Some(*block))?;
+    Some(number * ZEROS.len() + block.iter().rposition(|byte| *byte != 0)?)
 }
 
 fn find_magic(bytes: &[u8]) -> Option<usize> {

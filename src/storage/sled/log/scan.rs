@@ -19,6 +19,9 @@ use crate::storage::sled::log::footer::{Footer, read_footer};
 use crate::storage::sled::log::group::{InnerFrame, inner_frames};
 use crate::storage::sled::log::reader::Reader;
 
+/// How many headers of a sealed segment are fetched ahead.
+const HEADERS_AHEAD: usize = 16;
+
 /// Bytes that should have been a frame and are not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Damage {
@@ -55,12 +58,16 @@ pub(crate) struct SegmentScan {
     pub(crate) len: u64,
     /// It ends in a footer, which was followed.
     pub(crate) is_sealed: bool,
+    /// Of its frames only the footer was looked at.
+    pub(crate) is_skipped: bool,
 }
 
-/// Told of each valid frame; the payload is `None` for a chunk.
+/// Told of each valid frame; the payload is `None` for a chunk, and for a frame that is known.
 pub(crate) type Visit<'a> = &'a mut dyn FnMut(&FrameHeader<'_>, Place, Option<&[u8]>) -> Result<()>;
 
-/// Scans the segment `number`, which lies in `path`.
+/// Scans the segment `number`, which lies in `path`, for somebody who knows what all frames up to
+/// `known` say, except for manifests: only the headers of such frames are checked, and of a segment that
+/// was sealed by then only the footer.
 ///
 /// # Errors
 /// What the disk or `visit` answers; damage is no error here.
@@ -69,21 +76,20 @@ pub(crate) fn scan_segment(
     path: &Path,
     number: u64,
     store: StoreId,
+    known: u64,
     visit: Visit<'_>,
 ) -> Result<SegmentScan> {
     let io = |error| Error::io(format!("read {}", path.display()), error);
     let len = file.len().map_err(io)?;
     let mut reader = Reader::new(file, path);
     let footer = read_footer(&mut reader, len, number, store)?;
-    let found = SegmentScan { len, ..SegmentScan::default() };
-    let mut scan = Scan { reader, path, number, store, found, pending: Vec::new() };
+    let found = SegmentScan { len, used: len, ..SegmentScan::default() };
+    let mut scan = Scan { reader, path, number, store, known, found, pending: Vec::new() };
     match footer {
-        Some(footer) => scan.listed(&footer, visit)?,
+        Some(footer) => scan.listed(footer, visit)?,
         None => scan.walk(visit)?,
     }
-    let Scan { mut reader, mut found, .. } = scan;
-    found.used = reader.used(found.end, len)?;
-    Ok(found)
+    Ok(scan.found)
 }
 
 /// How many bytes a frame has.
@@ -98,6 +104,7 @@ struct Scan<'a> {
     path: &'a Path,
     number: u64,
     store: StoreId,
+    known: u64,
     found: SegmentScan,
     /// Damage behind the last valid frame; a length of 0 is not known yet.
     pending: Vec<Damage>,
@@ -135,10 +142,16 @@ impl Scan<'_> {
                 }
                 Step::Bad { fault, skip, lowest } => {
                     self.damaged(offset, 0, fault, lowest);
-                    match self.reader.next_magic(offset + skip, len)? {
-                        Some(next) => offset = next,
-                        None => break,
-                    }
+                    let found = self.reader.next_magic(offset + skip, len)?;
+                    let Some(next) = found.next else {
+                        // The bytes that were stepped over are of a frame that is not whole.
+                        self.found.used = found.used;
+                        if found.used <= offset + skip {
+                            self.found.used = self.reader.used(self.found.end, offset + skip)?;
+                        }
+                        break;
+                    };
+                    offset = next;
                 }
                 Step::Foreign => {
                     self.found.is_foreign = offset == 0;
@@ -150,11 +163,19 @@ impl Scan<'_> {
     }
 
     /// The frames that a footer names, and nothing else.
-    fn listed(&mut self, footer: &Footer, visit: Visit<'_>) -> Result<()> {
+    fn listed(&mut self, footer: Footer, visit: Visit<'_>) -> Result<()> {
         self.found.is_sealed = true;
         self.found.end = self.found.len;
-        let ends = footer.offsets.iter().skip(1).copied().chain([self.found.len]);
-        for (offset, end) in footer.offsets.iter().copied().zip(ends) {
+        let Footer { sequence, mut offsets } = footer;
+        if sequence <= self.known {
+            self.found.is_skipped = true;
+            offsets.drain(..offsets.len().saturating_sub(1));
+        }
+        let ends: Vec<u64> = offsets.iter().skip(1).copied().chain([self.found.len]).collect();
+        for (place, (&offset, end)) in offsets.iter().zip(ends).enumerate() {
+            if let Some(later) = offsets.get(place + HEADERS_AHEAD) {
+                self.reader.will_need(*later, HEADER_BYTES_MAX as u64);
+            }
             let room = end - offset;
             match self.frame(offset, Room::Exactly(room), visit)? {
                 Step::Frame(_) => {}
@@ -201,7 +222,7 @@ impl Scan<'_> {
             _ if FrameHeader::is_in_group(bytes) => {
                 return Ok(Step::bad(FrameFault::Grouped, len));
             }
-            _ if header.kind == FrameKind::Chunk => {
+            _ if header.kind == FrameKind::Chunk || is_known(&header, self.known) => {
                 visit(&header, place, None)?;
                 self.valid(offset, sequence, sequence);
                 return Ok(Step::Frame(len));
@@ -239,6 +260,12 @@ impl Scan<'_> {
         }
         self.found.last = self.found.last.max(last);
     }
+}
+
+/// The commit over a manifest may come much later than the manifest: that is never known.
+fn is_known(header: &FrameHeader<'_>, known: u64) -> bool {
+    let may_be_news = matches!(header.kind, FrameKind::Manifest | FrameKind::Footer);
+    header.sequence <= known && !may_be_news
 }
 
 /// A frame that is exactly `bytes`, and the frames in it: a group counts as a whole or not at all.

@@ -83,13 +83,18 @@ fn inner(kind: FrameKind, sequence: u64, payload: &[u8]) -> Vec<u8> {
 type Seen = Vec<(FrameKind, u64, Place, Option<Vec<u8>>)>;
 
 fn scan(bytes: &[u8]) -> (Seen, SegmentScan) {
+    scan_since(bytes, 0)
+}
+
+fn scan_since(bytes: &[u8], known: u64) -> (Seen, SegmentScan) {
     let mut seen = Vec::new();
     let file = Bytes(Mutex::new(bytes.to_vec()));
     let mut visit = |header: &FrameHeader<'_>, place, payload: Option<&[u8]>| -> Result<()> {
         seen.push((header.kind, header.sequence, place, payload.map(<[u8]>::to_vec)));
         Ok(())
     };
-    let found = scan_segment(&file, Path::new("file"), NUMBER, STORE, &mut visit).unwrap();
+    let path = Path::new("file");
+    let found = scan_segment(&file, path, NUMBER, STORE, known, &mut visit).unwrap();
     (seen, found)
 }
 
@@ -211,7 +216,7 @@ fn sealed(frames: &[Vec<u8>]) -> (Vec<u64>, Vec<u8>) {
         offsets.push(u32::try_from(bytes.len()).unwrap());
         bytes.extend_from_slice(frame);
     }
-    let payload = footer::encode_footer(&offsets, bytes.len() as u64);
+    let payload = footer::encode_footer(&offsets, &[], bytes.len() as u64).unwrap();
     bytes.extend(frame(FrameKind::Footer, 99, &payload));
     (offsets.into_iter().map(u64::from).collect(), bytes)
 }
@@ -245,15 +250,13 @@ fn a_body_that_holds_a_frame_of_the_segment_is_not_believed_behind_damage() {
 #[test]
 fn every_damaged_frame_of_a_sealed_segment_is_named_with_its_length() {
     let (offsets, good) = sealed(&checkpoint_and_drop());
-    let ends = offsets.iter().skip(1).copied().chain([good.len() as u64]);
-    for (offset, end) in offsets.iter().copied().zip(ends) {
+    for offset in offsets.iter().copied() {
         let mut bytes = good.clone();
         bytes[usize::try_from(offset).unwrap()] ^= 1;
         let (seen, found) = scan(&bytes);
         assert_eq!(seen.len(), offsets.len(), "{offset}: {seen:?}");
         let [damage] = found.damage.as_slice() else { panic!("{offset}: {found:?}") };
-        let end = if offset == offsets[3] { offset + good_len(&good, offset) } else { end };
-        assert_eq!((damage.offset, damage.len), (offset, end - offset), "{offset}");
+        assert_eq!((damage.offset, damage.len), (offset, good_len(&good, offset)), "{offset}");
     }
     let mut bytes = good;
     for offset in &offsets[1..3] {
@@ -289,7 +292,7 @@ fn a_footer_that_names_other_places_than_frames_is_not_followed() {
     let own = whole.len() as u64;
     for (offsets, own) in [(vec![0, 5, 5], own), (vec![1], own), (vec![0], own + 1), (vec![], own)]
     {
-        let payload = footer::encode_footer(&offsets, own);
+        let payload = footer::encode_footer(&offsets, &[], own).unwrap();
         let bytes = [whole.clone(), frame(FrameKind::Footer, 99, &payload)].concat();
         let (seen, found) = scan(&bytes);
         assert_eq!(kinds(&seen), [(FrameKind::Segment, NUMBER), (FrameKind::Footer, 99)]);
@@ -329,4 +332,40 @@ fn a_writer_seals_a_segment_with_a_footer_that_a_scan_follows() {
     assert_eq!(kinds(&seen), expected);
     assert!(found.is_sealed);
     assert_eq!((found.end, found.used), (bytes.len() as u64, bytes.len() as u64));
+}
+
+#[test]
+fn of_what_is_known_only_headers_and_manifests_are_read() {
+    let (_, bytes) = sealed(&checkpoint_and_drop());
+    let (seen, found) = scan_since(&bytes, 7);
+    let payloads: Vec<_> = seen.iter().map(|(kind, _, _, body)| (*kind, body.is_some())).collect();
+    let expected = [
+        (FrameKind::Segment, false),
+        (FrameKind::Chunk, false),
+        (FrameKind::Manifest, true),
+        (FrameKind::Commit, false),
+        (FrameKind::Footer, true),
+    ];
+    assert_eq!(payloads, expected);
+    assert!(!found.is_skipped);
+    let (seen, found) = scan_since(&bytes, 99);
+    assert_eq!(kinds(&seen), [(FrameKind::Footer, 99)]);
+    assert!(found.is_skipped && found.end == bytes.len() as u64);
+}
+
+#[test]
+fn the_space_behind_the_last_byte_is_told_from_a_torn_frame() {
+    let whole =
+        [frame(FrameKind::Segment, NUMBER, &[]), frame(FrameKind::Drop, 5, b"drop")].concat();
+    let torn = frame(FrameKind::Manifest, 6, &[9; 5000]);
+    for kept in [0, 1, 50, 100, 4000] {
+        for reserved in [0, 1, 5000, 3 << 20] {
+            let mut bytes = [whole.as_slice(), &torn[..kept]].concat();
+            let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
+            bytes.resize(bytes.len() + reserved, 0);
+            let (_, found) = scan(&bytes);
+            assert_eq!((found.end, found.damage.len()), (whole.len() as u64, 0));
+            assert_eq!(found.used, used, "{kept} {reserved}");
+        }
+    }
 }

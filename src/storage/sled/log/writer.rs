@@ -1,12 +1,13 @@
 //! Appends frames to one open segment through one reused buffer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
 use crate::limits::{WRITE_BUFFER_BYTES, WRITEBACK_BYTES};
 use crate::record::{FrameHeader, FrameKind, Origin, RecordRef};
-use crate::storage::sled::log::footer::encode_footer;
+use crate::storage::sled::log::footer::{JobSeen, encode_footer};
 use crate::storage::sled::log::{Place, Segment, Writeback};
 
 /// Preallocation starts with this many bytes and doubles.
@@ -40,6 +41,8 @@ pub(crate) struct SegmentWriter {
     segment_bytes: u64,
     /// Where the frames begin; none when one cannot be told in a footer.
     offsets: Option<Vec<u32>>,
+    /// By job.
+    seen: BTreeMap<String, JobSeen>,
 }
 
 impl SegmentWriter {
@@ -57,6 +60,7 @@ impl SegmentWriter {
             preallocate_max: head.preallocate_max,
             segment_bytes: head.segment_bytes,
             offsets: Some(Vec::new()),
+            seen: BTreeMap::new(),
             segment,
         };
         let number = writer.segment.number;
@@ -155,19 +159,30 @@ impl SegmentWriter {
 
     fn framed(&mut self, header: &FrameHeader<'_>, payload: &[u8]) -> Place {
         let offset = self.end();
-        self.note(offset);
+        self.note(offset, &header.origin);
         header.encode(&mut self.buffer);
         self.buffer.extend_from_slice(payload);
         Place { segment: self.segment.number, offset, len: header.frame_len() }
     }
 
-    /// Every frame that begins at the top of the segment is noted for the footer.
-    fn note(&mut self, offset: u64) {
+    /// What the footer will say of a frame.
+    fn note(&mut self, offset: u64, origin: &Origin<'_>) {
         let offset = u32::try_from(offset).ok();
         self.offsets = self.offsets.take().zip(offset).map(|(mut offsets, offset)| {
             offsets.push(offset);
             offsets
         });
+        if origin.job.is_empty() {
+            return;
+        }
+        let Origin { job, attempt, checkpoint, .. } = *origin;
+        if let Some(seen) = self.seen.get_mut(job) {
+            seen.attempt = seen.attempt.max(attempt);
+            seen.checkpoint = seen.checkpoint.max(checkpoint);
+        } else {
+            let job = job.to_owned();
+            self.seen.insert(job.clone(), JobSeen { job, attempt, checkpoint });
+        }
     }
 
     /// Hands everything appended so far to the file.
@@ -212,7 +227,8 @@ impl SegmentWriter {
         let flushed = self.flush();
         let mut is_torn = flushed.is_err();
         if let (Ok(()), Some(offsets)) = (&flushed, self.offsets.take()) {
-            let payload = encode_footer(&offsets, self.end());
+            let seen: Vec<JobSeen> = self.seen.values().cloned().collect();
+            let payload = encode_footer(&offsets, &seen, self.end())?;
             self.buffered(FrameKind::Footer, &Origin::default(), sequence, &payload)?;
             // CRASH: with a part of its footer the segment is as one that was never sealed.
             is_torn = self.flush().is_err();

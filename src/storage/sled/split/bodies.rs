@@ -42,16 +42,13 @@ impl Reader {
         let Some(record) = upcoming.first() else { return Ok(0) };
         let place = self.next_place(record, upcoming, &mut stream.places)?;
         let len = self.body_len(record, place)?;
-        let (body, put) = match out.get_mut(..len) {
-            Some(out) => {
-                stream.clear();
-                (out, len)
-            }
-            None => {
-                stream.start = 0;
-                stream.buffer.resize(len, 0);
-                (stream.buffer.as_mut_slice(), 0)
-            }
+        let (body, put) = if let Some(out) = out.get_mut(..len) {
+            stream.clear();
+            (out, len)
+        } else {
+            stream.start = 0;
+            stream.buffer.resize(len, 0);
+            (stream.buffer.as_mut_slice(), 0)
         };
         if self.read_wherever(record, place, body)? {
             // What was moved was hardly alone in its segment.

@@ -12,6 +12,7 @@ use crate::record::{FrameKind, Origin, RecordRef, codec};
 use crate::storage::access::nothing_to_pin;
 use crate::storage::sled::backend::{Actor, check_commit};
 use crate::storage::sled::image::chain;
+use crate::storage::sled::index::IndexCodec;
 use crate::storage::sled::kv::Batch;
 use crate::storage::sled::ledger::{Delta, Ledger, Live};
 use crate::storage::sled::log::SegmentWriter;
@@ -104,7 +105,9 @@ impl SplitStore {
             Ok(written) => {
                 let batch = self.learn(&written);
                 self.tell_index(batch);
-                written.iter().for_each(|written| written.ticket.settle(Ok(())));
+                for Written { ticket, .. } in &written {
+                    ticket.settle(Ok(()));
+                }
             }
             Err(error) => {
                 for ticket in chosen {
@@ -255,8 +258,8 @@ impl SplitStore {
                 (_, Detail::Drop(live)) => {
                     for (id, record) in live {
                         ledger.remove_live(job, *id);
-                        self.forget_record(&mut ledger, record.id, &mut batch);
-                        codec.live_gone(job, *id, &mut batch);
+                        Self::forget_record(&mut ledger, record.id, &mut batch);
+                        IndexCodec::live_gone(job, *id, &mut batch);
                     }
                 }
                 (Wish::Commit(commit), Detail::Commit(done)) => {
@@ -278,11 +281,9 @@ impl SplitStore {
     }
 
     /// One less needs this record; the index forgets what nothing needs any more.
-    pub(super) fn forget_record(&self, ledger: &mut Ledger, id: u64, batch: &mut Batch) {
+    pub(super) fn forget_record(ledger: &mut Ledger, id: u64, batch: &mut Batch) {
         let Some(records) = &mut ledger.records else { return };
-        let Unneeded { nodes, chunks } = records.release(id);
-        nodes.iter().for_each(|(id, len)| self.reader.codec.node_gone(*id, *len, batch));
-        chunks.iter().for_each(|id| self.reader.codec.chunk_gone(*id, batch));
+        index_forgets(&records.release(id), batch);
     }
 
     /// CRASH: the changes are durable; the index on disk is behind and is brought up by the next open.
@@ -312,8 +313,26 @@ impl SplitStore {
             }
             Ok(records)
         })?;
-        live.iter().for_each(|id| records.retain(*id));
+        for id in live {
+            records.retain(id);
+        }
+        // An index that was rolled forward keeps records of what was dropped.
+        let mut batch = Batch::new();
+        index_forgets(&records.take_unneeded(), &mut batch);
         lock(&self.ledger).records = Some(records);
+        if !batch.is_empty() {
+            self.tell_index(Ok(batch));
+        }
         Ok(())
+    }
+}
+
+fn index_forgets(unneeded: &Unneeded, batch: &mut Batch) {
+    let Unneeded { nodes, chunks } = unneeded;
+    for (id, len) in nodes {
+        IndexCodec::node_gone(*id, *len, batch);
+    }
+    for id in chunks {
+        IndexCodec::chunk_gone(*id, batch);
     }
 }

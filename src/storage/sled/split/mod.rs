@@ -22,14 +22,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, JobId, StoreId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
-use crate::storage::access::{ChunkStream, PendingRecords};
+use crate::storage::access::{ChunkStream, Hold, PendingRecords};
 use crate::storage::sled::backend::{Actor, Backend, Change, JobView, OpenReport};
 use crate::storage::sled::directory::{Clean, Current, StoreDir};
 use crate::storage::sled::kv::Batch;
 use crate::storage::sled::ledger::Ledger;
 use crate::storage::sled::log::{LogSettings, SegmentWriter, Writeback};
 use crate::storage::sled::split::delta::{Ticket, Wish};
-use crate::storage::sled::split::offers::Offered;
+use crate::storage::sled::split::offers::{Held, Offered};
 use crate::storage::sled::split::open::Opened;
 use crate::storage::sled::split::pending::SplitPending;
 pub(crate) use crate::storage::sled::split::read::Reader;
@@ -59,6 +59,8 @@ pub(crate) struct SplitStore {
     waiting: Mutex<Vec<Arc<Ticket>>>,
     /// What the newest checkpoint of each job offers, as far as somebody asked.
     offers: Mutex<BTreeMap<JobId, Arc<Offered>>>,
+    /// Segments with numbers up to this one were made by earlier processes.
+    earlier: u64,
     /// Set by the first write: the index on disk is behind from then on.
     used: Mutex<bool>,
     /// The log directory has names that are not durable.
@@ -93,7 +95,8 @@ impl SplitStore {
             delta: Mutex::default(),
             waiting: Mutex::default(),
             offers: Mutex::default(),
-            used: Mutex::new(opened.report.rebuilt),
+            earlier: opened.sequence,
+            used: Mutex::new(opened.is_marked),
             log_dir_behind: Mutex::new(false),
             poisoned: AtomicBool::new(false),
             report: opened.report,
@@ -122,6 +125,7 @@ impl SplitStore {
         if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Poisoned) {
             // ORDERING: pairs with the load in `check_healthy`.
             self.poisoned.store(true, Ordering::Release);
+            self.reader.dir.note_poisoned();
         }
         result
     }
@@ -131,7 +135,9 @@ impl SplitStore {
         let mut used = lock(&self.used);
         if !*used {
             let index = self.reader.codec.incarnation;
-            self.reader.dir.write_current(Current { index, clean: None })?;
+            // No segment of this process is there yet.
+            let synced = self.sequence.load(Ordering::Acquire);
+            self.reader.dir.write_current(Current { index, synced, clean: None })?;
             *used = true;
         }
         Ok(())
@@ -207,6 +213,10 @@ impl Backend for SplitStore {
         self.reader.next_chunk(upcoming, out, stream)
     }
 
+    fn hold(self: Arc<Self>, commit: &RecordRef) -> Option<Hold> {
+        Some(Box::new(Held::take(self, commit)?))
+    }
+
     fn reclaim(&self) -> Result<u64> {
         {
             let _order = lock(&self.delta);
@@ -235,6 +245,7 @@ impl Backend for SplitStore {
             return kv.close();
         }
         self.sync_segments(segments.iter())?;
+        self.sync_unneeded()?;
         let sequence = self.sequence.load(Ordering::Acquire);
         let mut batch = Batch::new();
         let facts = {
@@ -248,8 +259,9 @@ impl Backend for SplitStore {
         self.reader.codec.applied(sequence, facts, &mut batch)?;
         kv.apply(batch)?;
         kv.close()?;
-        // CRASH: before this CURRENT says that the index is behind, and the next open rebuilds it.
+        // CRASH: before this CURRENT says that the index is behind, and the next open brings it up.
         let clean = Some(Clean { sequence, facts });
-        self.reader.dir.write_current(Current { index: self.reader.codec.incarnation, clean })
+        let index = self.reader.codec.incarnation;
+        self.reader.dir.write_current(Current { index, synced: sequence, clean })
     }
 }

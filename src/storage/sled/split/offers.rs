@@ -12,6 +12,7 @@ use crate::ids::{JobId, TaskId};
 use crate::record::RecordRef;
 use crate::storage::sled::backend::Actor;
 use crate::storage::sled::image::chain;
+use crate::storage::sled::kv::Batch;
 use crate::storage::sled::share::Offer;
 use crate::storage::sled::split::commit::{CommitRequest, CommitWritten};
 use crate::storage::sled::split::{SplitStore, lock};
@@ -26,10 +27,8 @@ pub(super) struct Offered {
 }
 
 impl SplitStore {
-    /// What a checkpoint of this job that begins now may refer to, held; [`forget_record`] on its
-    /// record ends that. Nothing when it cannot be read: then all is written.
-    ///
-    /// [`forget_record`]: Self::forget_record
+    /// What a checkpoint of this job that begins now may refer to, held until
+    /// [`let_go`](Self::let_go) of its record. Nothing when it cannot be read: then all is written.
     pub(super) fn take_offer(&self, actor: &Actor) -> Option<Arc<Offered>> {
         let held = self.hold_newest(actor.job.as_str())?;
         let known = lock(&self.offers).get(&actor.job).cloned();
@@ -44,9 +43,7 @@ impl SplitStore {
             }
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "nothing of an older checkpoint is shared");
-                let mut batch = Vec::new();
-                self.forget_record(&mut lock(&self.ledger), held.id, &mut batch);
-                self.tell_index(Ok(batch));
+                self.let_go(held.id);
                 None
             }
         }
@@ -54,15 +51,9 @@ impl SplitStore {
 
     /// The commit record of the job's newest live checkpoint, which one more needs from now on.
     fn hold_newest(&self, job: &str) -> Option<RecordRef> {
-        let has_live = |store: &Self| {
-            lock(&store.ledger).jobs.get(job).is_some_and(|facts| !facts.live.is_empty())
-        };
-        if lock(&self.ledger).records.is_none() && has_live(self) {
-            let _order = lock(&self.delta);
-            if let Err(error) = self.load_records() {
-                tracing::warn!(error = %chain(&error), "nothing of an older checkpoint is shared");
-                return None;
-            }
+        let has_live = lock(&self.ledger).jobs.get(job).is_some_and(|facts| !facts.live.is_empty());
+        if !has_live || !self.knows_records() {
+            return None;
         }
         let mut ledger = lock(&self.ledger);
         let (_, live) = ledger.jobs.get(job)?.live.last_key_value()?;
@@ -73,6 +64,29 @@ impl SplitStore {
         }
         records.retain(record.id);
         Some(record)
+    }
+
+    /// Makes known what lives where, if it is not and can be.
+    fn knows_records(&self) -> bool {
+        if lock(&self.ledger).records.is_some() {
+            return true;
+        }
+        let _order = lock(&self.delta);
+        let loaded = self.load_records();
+        if let Err(error) = &loaded {
+            tracing::warn!(error = %chain(error), "nothing can be shared or held");
+        }
+        loaded.is_ok()
+    }
+
+    /// One less needs a commit record: what nothing needs any more is given back.
+    pub(super) fn let_go(&self, record: u64) {
+        let mut batch = Batch::new();
+        Self::forget_record(&mut lock(&self.ledger), record, &mut batch);
+        if !batch.is_empty() {
+            self.tell_index(Ok(batch));
+            self.free_segments();
+        }
     }
 
     fn read_offer(&self, record: &RecordRef) -> Result<Offered> {
@@ -94,5 +108,33 @@ impl SplitStore {
         }
         let offered = Offered { record: written.record, chunks, manifests };
         lock(&self.offers).insert(job.clone(), Arc::new(offered));
+    }
+}
+
+/// Somebody reads a checkpoint.
+#[derive(Debug)]
+pub(super) struct Held {
+    store: Arc<SplitStore>,
+    record: u64,
+}
+
+impl Held {
+    pub(super) fn take(store: Arc<SplitStore>, commit: &RecordRef) -> Option<Self> {
+        if !store.knows_records() {
+            return None;
+        }
+        {
+            let mut ledger = lock(&store.ledger);
+            let records = ledger.records.as_mut()?;
+            records.place(commit.id)?;
+            records.retain(commit.id);
+        }
+        Some(Self { store, record: commit.id })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.store.let_go(self.record);
     }
 }

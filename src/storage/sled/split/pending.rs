@@ -13,7 +13,6 @@ use crate::record::frame::FIXED_BYTES;
 use crate::record::{FrameHeader, FrameKind, Node, Origin, RecordRef};
 use crate::storage::access::{PendingRecords, RecordWriter};
 use crate::storage::sled::backend::Actor;
-use crate::storage::sled::kv::Batch;
 use crate::storage::sled::log::{Place, Segment, SegmentWriter};
 use crate::storage::sled::share::Decision;
 use crate::storage::sled::split::commit::{CommitRequest, PlacedRecord, SmallRecord, TaskRecords};
@@ -101,13 +100,7 @@ impl Drop for SplitPending {
     fn drop(&mut self) {
         self.unpin();
         if let Some(offered) = self.offered.take() {
-            let mut batch = Batch::new();
-            let mut ledger = lock(&self.store.ledger);
-            self.store.forget_record(&mut ledger, offered.record.id, &mut batch);
-            drop(ledger);
-            if !batch.is_empty() {
-                self.store.tell_index(Ok(batch));
-            }
+            self.store.let_go(offered.record.id);
         }
         self.store.free_segments();
     }

@@ -157,14 +157,14 @@ impl SplitStore {
         self.mark_used()?;
         let mut copier = Copier::new(self, victim.number, is_paced);
         let outcome = copier.copy_all(victim);
-        let (copied, segments) = copier.finish(&outcome)?;
+        let (moved, segments) = copier.finish(&outcome)?;
         if !outcome? {
             return Ok(false);
         }
         // CRASH: before this is durable the copies count for nothing, after it they are as good as
         // the originals.
         self.sync_segments(segments.iter())?;
-        self.move_to(copied)?;
+        self.move_to(moved)?;
         Ok(true)
     }
 
@@ -219,14 +219,17 @@ impl<'a> Copier<'a> {
         let file = dir.disk().open(&path).map_err(io)?;
         let store = self.store.reader.codec.store;
         let mut places = Vec::new();
-        let scan = scan_segment(&*file, &path, victim.number, store, &mut |header, place, _| {
-            let is_record =
-                matches!(header.kind, FrameKind::Chunk | FrameKind::Manifest | FrameKind::Commit);
-            if is_record {
-                places.push((header.id, place));
-            }
-            Ok(())
-        })?;
+        let scan =
+            scan_segment(&*file, &path, victim.number, store, 0, &mut |header, place, _| {
+                let is_record = matches!(
+                    header.kind,
+                    FrameKind::Chunk | FrameKind::Manifest | FrameKind::Commit
+                );
+                if is_record {
+                    places.push((header.id, place));
+                }
+                Ok(())
+            })?;
         if !scan.damage.is_empty() {
             return Ok(false);
         }

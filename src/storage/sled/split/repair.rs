@@ -115,7 +115,7 @@ fn aside(dir: &StoreDir, name: &str) -> Result<PathBuf> {
     sync(dir, dir.path())?;
     let taken = dir.disk().list(&lost).map_err(io)?;
     let free = std::iter::once(name.to_owned())
-        .chain((1_u64..).map(|number| format!("{name}.{number}")))
+        .chain((1..=u64::MAX).map(|number| format!("{name}.{number}")))
         .find(|name| !taken.contains(name));
     Ok(lost.join(free.unwrap_or_else(|| name.to_owned())))
 }
@@ -240,7 +240,7 @@ impl SplitStore {
         self.mark_used()?;
         let mut copier = Copier::new(self, number, false);
         let outcome = self.copy_intact(&mut copier, number);
-        let (copied, mut segments) = copier.finish(&outcome)?;
+        let (moved, mut segments) = copier.finish(&outcome)?;
         outcome?;
         if segments.is_empty() {
             segments.push(self.write_base()?);
@@ -248,8 +248,8 @@ impl SplitStore {
         // CRASH: before this is durable the copies count for nothing, and the segment is as it was.
         // From here on the bases of the new segments hold all that its changes said.
         self.sync_segments(segments.iter())?;
-        report.copied += copied.len() as u64;
-        self.move_to(copied)?;
+        report.copied += moved.len() as u64;
+        self.move_to(moved)?;
         let (dir, name) = (&self.reader.dir, segment_name(number));
         let (from, to) = (dir.log().join(&name), aside(dir, &name)?);
         // CRASH: under either name nothing needs it.
@@ -270,7 +270,7 @@ impl SplitStore {
         let file = dir.disk().open(&path).map_err(io)?;
         let store = self.reader.codec.store;
         let mut places = Vec::new();
-        scan_segment(&*file, &path, number, store, &mut |header, place, _| {
+        scan_segment(&*file, &path, number, store, 0, &mut |header, place, _| {
             if matches!(header.kind, FrameKind::Chunk | FrameKind::Manifest | FrameKind::Commit) {
                 places.push((header.id, place));
             }

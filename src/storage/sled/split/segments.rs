@@ -120,6 +120,7 @@ impl SplitStore {
             if *is_behind {
                 self.reader.dir.disk().sync_dir(&self.reader.dir.log()).map_err(|error| {
                     self.poisoned.store(true, Ordering::Release);
+                    self.reader.dir.note_poisoned();
                     Error::new(ErrorKind::Poisoned, "syncing the log directory failed")
                         .with_source(error)
                 })?;
@@ -132,6 +133,23 @@ impl SplitStore {
             if let Some(facts) = ledger.segments.get_mut(&segment.number) {
                 facts.durable_base = Some(segment.base_as_of);
             }
+        }
+        Ok(())
+    }
+
+    /// Makes segments durable that no commit needed: after an orderly close all of the log is.
+    pub(super) fn sync_unneeded(&self) -> Result<()> {
+        let behind: Vec<u64> = {
+            let ledger = lock(&self.ledger);
+            let own = ledger.segments.range(self.earlier.saturating_add(1)..);
+            own.filter(|(_, facts)| facts.durable_base.is_none())
+                .map(|(number, _)| *number)
+                .collect()
+        };
+        for number in behind {
+            let path = self.reader.dir.log().join(segment_name(number));
+            let synced = self.reader.dir.disk().open(&path).and_then(|file| file.sync_data());
+            synced.map_err(|error| Error::io(format!("sync {}", path.display()), error))?;
         }
         Ok(())
     }

@@ -117,7 +117,7 @@ impl Store {
             let number = parse_segment_name(name).unwrap();
             let file = RealDisk.open(&path).unwrap();
             let file_below = PathBuf::from("log").join(name);
-            let scan = scan_segment(&*file, &path, number, store, &mut |header, place, _| {
+            let scan = scan_segment(&*file, &path, number, store, 0, &mut |header, place, _| {
                 frames.push(Found {
                     file: file_below.clone(),
                     offset: place.offset,

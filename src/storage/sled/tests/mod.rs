@@ -6,11 +6,13 @@
 mod crash;
 mod damage;
 mod damage_matrix;
+mod forward;
 mod golden;
 mod incremental;
 mod life;
 mod power;
 mod repair;
+mod space;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
