@@ -128,13 +128,13 @@ pub(crate) fn plan_retention(
         .into_iter()
         .filter(Retained::is_ours)
         .partition(|kept| subsumed.contains(&kept.id) || is_too_old(kept));
-    let sum = |total: u64, kept: &Retained| total.saturating_add(kept.state_bytes);
-    let mut total = kept.iter().fold(0, sum);
+    let mut total: u128 = kept.iter().map(|kept| u128::from(kept.state_bytes)).sum();
     for oldest in kept {
-        if retention.max_bytes.is_none_or(|most| total <= most) || Some(oldest.id) == newest {
+        if retention.max_bytes.is_none_or(|most| total <= most.into()) || Some(oldest.id) == newest
+        {
             break;
         }
-        total = total.saturating_sub(oldest.state_bytes);
+        total -= u128::from(oldest.state_bytes);
         given_up.push(oldest);
     }
     let mut ids: Vec<_> = given_up.iter().map(|given_up| given_up.id).collect();

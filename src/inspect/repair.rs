@@ -29,6 +29,8 @@ pub struct StoreRepair {
     pub copied_records: u64,
     /// FORMAT was made anew of what the records say.
     pub format_rewritten: bool,
+    /// What the index alone knew was written to the log.
+    pub log_completed: bool,
     /// The index was made anew of the log.
     pub index_rebuilt: bool,
 }
@@ -100,6 +102,7 @@ pub fn repair_store(
         store: directory.display().to_string(),
         unchanged: !report.format_rewritten
             && !report.index_rebuilt
+            && !report.log_completed
             && report.moved.is_empty()
             && report.dropped.is_empty(),
         lost: lost.collect(),
@@ -110,6 +113,7 @@ pub fn repair_store(
             .collect(),
         copied_records: report.copied,
         format_rewritten: report.format_rewritten,
+        log_completed: report.log_completed,
         index_rebuilt: report.index_rebuilt,
         jobs: report.recovered.into_iter().map(|(job, whole)| RepairedJob { job, whole }).collect(),
     })
@@ -120,6 +124,9 @@ impl fmt::Display for StoreRepair {
         let Self { store, jobs, lost, moved, copied_records, .. } = self;
         if self.format_rewritten {
             writeln!(f, "FORMAT was made anew of what the records say")?;
+        }
+        if self.log_completed {
+            writeln!(f, "what the index alone knew is in the log now")?;
         }
         if self.index_rebuilt {
             writeln!(f, "the index was made anew of the log")?;

@@ -36,6 +36,8 @@ pub(crate) struct RepairReport {
     pub(crate) copied: u64,
     /// FORMAT was made anew of what the records say.
     pub(crate) format_rewritten: bool,
+    /// What the index alone knew was written to the log.
+    pub(crate) log_completed: bool,
     /// The index was made anew of the log.
     pub(crate) index_rebuilt: bool,
     /// Checkpoints that were given up because they are lost: job and id.

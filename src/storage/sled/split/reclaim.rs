@@ -211,10 +211,6 @@ impl<'a> Copier<'a> {
         }
     }
 
-    pub(super) fn has_copied(&self, id: u64) -> bool {
-        self.copied.iter().any(|copied| copied.id == id)
-    }
-
     /// False when something was in the way and the segment has to stay.
     fn copy_all(&mut self, victim: Victim) -> Result<bool> {
         let dir = &self.store.reader.dir;

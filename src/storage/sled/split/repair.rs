@@ -4,7 +4,7 @@
 //! The index is no source but for records that the log has lost. Nothing is deleted that cannot be
 //! read, and a second repair finds nothing to do.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +17,9 @@ use crate::storage::sled::Placement;
 use crate::storage::sled::backend::{Actor, Backend, Change};
 use crate::storage::sled::directory::{Format, StoreDir};
 use crate::storage::sled::image::{Image, chain, list_segments};
-use crate::storage::sled::log::{LogSettings, scan_segment, segment_name};
+use crate::storage::sled::index::IndexCodec;
+use crate::storage::sled::kv::MemoryKv;
+use crate::storage::sled::log::{LogSettings, Segment, scan_segment, segment_name};
 use crate::storage::sled::repair::{Broken, Lost, RepairReport};
 use crate::storage::sled::split::reclaim::Copier;
 use crate::storage::sled::split::{SplitStore, lock};
@@ -42,13 +44,20 @@ pub(crate) fn repair_split(
         let made = dir.disk().create_dir_all(&dir.log());
         made.map_err(|error| Error::io("make the log", error))?;
     }
-    let mut damaged: BTreeSet<u64> = Image::scan(&dir, store)?.damaged().collect();
+    let image = Image::scan(&dir, store)?;
+    let mut damaged: BTreeSet<u64> = image.damaged().collect();
+    let codec = IndexCodec { store, incarnation: 0 };
+    let said = image.load(codec, &MemoryKv::default())?.ledger.checksum();
     let open = SplitStore::open(dir, store, settings)?;
     report.index_rebuilt = open.report().rebuilt;
     open.load_for_repair()?;
     let mut walk = Walk { store: &open, sound: HashMap::new(), done: 0, total: 0, progress };
     let lost = walk.all(&mut report);
     damaged.extend(open.segments_of(walk.sound.iter().filter(|(_, sound)| !**sound)));
+    if damaged.is_empty() && lock(&open.ledger).checksum() != said {
+        open.sync_segments(std::iter::once(&open.write_base()?))?;
+        report.log_completed = true;
+    }
     for number in damaged {
         open.set_aside(number, &mut report)?;
     }
@@ -214,6 +223,18 @@ impl SplitStore {
         segments.filter(|number| ledger.segments.contains_key(number)).collect()
     }
 
+    /// A new segment whose base says all that is known; it is not durable yet.
+    fn write_base(&self) -> Result<Arc<Segment>> {
+        self.mark_used()?;
+        let mut writer = self.new_segment()?;
+        let segment = Arc::clone(writer.segment());
+        if let Err(error) = writer.flush() {
+            return Err(self.give_up(writer, error));
+        }
+        self.checkin(writer);
+        Ok(segment)
+    }
+
     /// Copies what is intact and needed out of a segment and moves it to `lost`.
     fn set_aside(&self, number: u64, report: &mut RepairReport) -> Result<()> {
         self.mark_used()?;
@@ -222,12 +243,7 @@ impl SplitStore {
         let (moved, mut segments) = copier.finish(&outcome)?;
         outcome?;
         if segments.is_empty() {
-            let mut writer = self.new_segment()?;
-            segments.push(Arc::clone(writer.segment()));
-            if let Err(error) = writer.flush() {
-                return Err(self.give_up(writer, error));
-            }
-            self.checkin(writer);
+            segments.push(self.write_base()?);
         }
         // CRASH: before this is durable the copies count for nothing, and the segment is as it was.
         // From here on the bases of the new segments hold all that its changes said.
@@ -261,28 +277,35 @@ impl SplitStore {
             Ok(())
         })?;
         let mut bytes = Vec::new();
+        let mut copied = HashSet::new();
         for (id, place) in places {
-            if !copier.is_needed(id) || copier.has_copied(id) {
+            if !copier.is_needed(id) || copied.contains(&id) {
                 continue;
             }
             bytes.resize(usize::try_from(place.len).unwrap_or(0), 0);
             let read = file.read_up_to_at(&mut bytes, place.offset).map_err(io)?;
             if let Ok(frame) = Frame::decode(bytes.get(..read).unwrap_or_default()) {
                 copier.copy(&frame)?;
+                copied.insert(id);
             }
         }
-        self.copy_from_index(copier, number)
+        self.copy_from_index(copier, number, &copied)
     }
 
     /// The index has the nodes, too, also those whose frame in the log is damaged.
-    fn copy_from_index(&self, copier: &mut Copier<'_>, number: u64) -> Result<()> {
+    fn copy_from_index(
+        &self,
+        copier: &mut Copier<'_>,
+        number: u64,
+        copied: &HashSet<u64>,
+    ) -> Result<()> {
         let needed = {
             let ledger = lock(&self.ledger);
             ledger.records.as_ref().map(|records| records.list_segment(number)).unwrap_or_default()
         };
         let codec = &self.reader.codec;
         for (_, id) in needed {
-            if copier.has_copied(id) {
+            if copied.contains(&id) {
                 continue;
             }
             let Ok(bytes) = codec.read_node(&*self.reader.index(), id) else { continue };

@@ -14,14 +14,15 @@ use crate::storage::sled::directory::StoreDir;
 use crate::storage::sled::log::{parse_segment_name, scan_segment};
 
 /// The checkpoints that live in [`Store`]; those below were dropped.
-const LIVE: [u64; 2] = [3, 4];
+pub(super) const LIVE: [u64; 2] = [3, 4];
 
 /// One large segment, or checkpoints that span small ones.
-const SIZES: [LogSettings; 2] = [LogSettings { segment_bytes: 1 << 20, ..SETTINGS }, SETTINGS];
+pub(super) const SIZES: [LogSettings; 2] =
+    [LogSettings { segment_bytes: 1 << 20, ..SETTINGS }, SETTINGS];
 
 /// How the process ended that wrote the store.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Ending {
+pub(super) enum Ending {
     Closed,
     Killed,
     /// And nothing else knows what the log has lost.
@@ -29,7 +30,7 @@ enum Ending {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Harm {
+pub(super) enum Harm {
     FlipFirst,
     FlipLast,
     ZeroPage,
@@ -41,7 +42,7 @@ enum Harm {
     OlderCopy,
 }
 
-const HARMS: [Harm; 9] = [
+pub(super) const HARMS: [Harm; 9] = [
     Harm::FlipFirst,
     Harm::FlipLast,
     Harm::ZeroPage,
@@ -55,22 +56,22 @@ const HARMS: [Harm; 9] = [
 
 /// A frame of the log.
 #[derive(Debug, Clone)]
-struct Found {
-    file: PathBuf,
-    offset: u64,
-    len: u64,
-    kind: FrameKind,
-    checkpoint: u64,
+pub(super) struct Found {
+    pub(super) file: PathBuf,
+    pub(super) offset: u64,
+    pub(super) len: u64,
+    pub(super) kind: FrameKind,
+    pub(super) checkpoint: u64,
 }
 
 /// A store as it was after two checkpoints, and in the end.
-struct Store {
-    older: TempDir,
+pub(super) struct Store {
+    pub(super) older: TempDir,
     dir: TempDir,
 }
 
 impl Store {
-    fn new(ending: Ending, settings: LogSettings) -> Self {
+    pub(super) fn new(ending: Ending, settings: LogSettings) -> Self {
         let (older, dir, work) = (quick_dir(), quick_dir(), quick_dir());
         let disk = Arc::new(RealDisk);
         let store = OpenStore::open_with(work.path(), Some(Placement::Split), disk, settings);
@@ -99,14 +100,14 @@ impl Store {
         Self { older, dir }
     }
 
-    fn copy(&self) -> TempDir {
+    pub(super) fn copy(&self) -> TempDir {
         let copy = quick_dir();
         image(self.dir.path(), copy.path());
         copy
     }
 
     /// All frames, with paths below the store.
-    fn frames(&self) -> Vec<Found> {
+    pub(super) fn frames(&self) -> Vec<Found> {
         let disk = Arc::new(RealDisk);
         let store = StoreDir::new(self.dir.path(), disk).require_format().unwrap().store;
         let mut frames = Vec::new();
@@ -138,7 +139,7 @@ fn usize_of(number: u64) -> usize {
 }
 
 /// Harms a file around a frame; returns which of its bytes are no longer what and where they were.
-fn harm(
+pub(super) fn harm(
     harm: Harm,
     frame: &Found,
     next: Option<&Found>,

@@ -11,6 +11,7 @@ mod golden;
 mod incremental;
 mod life;
 mod power;
+mod repair;
 mod space;
 
 use std::path::{Path, PathBuf};
