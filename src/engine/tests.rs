@@ -283,13 +283,7 @@ fn only_the_retained_checkpoints_stay() {
         let told = start(&engine);
         for _ in 0..5 {
             let handle = engine.trigger(CheckpointType::Checkpoint);
-            let barrier = loop {
-                match told.recv_timeout(PATIENCE).unwrap() {
-                    Told::Barrier(barrier) => break barrier,
-                    Told::News(Notification::Subsumed { id }) => subsumed.push(id.0),
-                    _ => {}
-                }
-            };
+            let barrier = next_barrier(&told);
             acknowledge_all(&engine, barrier);
             assert_eq!(handle.wait(PATIENCE), Some(CheckpointOutcome::Completed(barrier.id)));
         }
