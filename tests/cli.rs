@@ -1,5 +1,5 @@
 //! Goal: the command line says what a store holds and whether it is sound, with the promised exit
-//! codes, and changes nothing. Method: stores are made through the public API, the program runs as
+//! codes, and looking changes nothing. Method: stores are made through the public API, the program runs as
 //! a process of its own, and the answers are read as text and as JSON.
 
 #![expect(clippy::unwrap_used, reason = "what goes wrong here fails the test")]
@@ -157,6 +157,7 @@ fn list_shows_every_job_with_its_checkpoints() {
         "id": 3,
         "status": "COMPLETED",
         "is_savepoint": true,
+        "pinned": false,
         "checkpoint_type": "SAVEPOINT",
         "trigger_timestamp": TRIGGERED_MS,
         "latest_ack_timestamp": TRIGGERED_MS,
@@ -322,7 +323,7 @@ fn help_and_version_are_answers() {
 }
 
 #[test]
-fn no_verb_changes_a_byte() {
+fn no_verb_that_looks_changes_a_byte() {
     let (dir, path) = store(Placement::Split);
     let before = files(dir.path());
     for verb in ["list", "show", "verify"] {

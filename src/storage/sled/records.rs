@@ -188,6 +188,7 @@ impl Records {
     }
 
     /// The needed records of one segment by their places, in order.
+    #[cfg(test)]
     pub(crate) fn list_segment(&self, segment: u64) -> Vec<(Place, u64)> {
         let nodes = self.nodes.iter().map(|(id, node)| (node.place, *id));
         let chunks = self.chunks.iter().map(|(id, chunk)| (chunk.place, *id));

@@ -4,7 +4,7 @@
 //! The index is no source but for records that the log has lost. Nothing is deleted that cannot be
 //! read, and a second repair finds nothing to do.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::storage::sled::directory::{Format, StoreDir};
 use crate::storage::sled::image::{Image, chain, list_segments};
 use crate::storage::sled::index::IndexCodec;
 use crate::storage::sled::kv::MemoryKv;
-use crate::storage::sled::log::{LogSettings, Segment, scan_segment, segment_name};
+use crate::storage::sled::log::{LogSettings, Place, Segment, scan_segment, segment_name};
 use crate::storage::sled::repair::{Broken, Lost, RepairReport};
 use crate::storage::sled::split::reclaim::Copier;
 use crate::storage::sled::split::{SplitStore, lock};
@@ -46,16 +46,27 @@ pub(crate) fn repair_split(
     }
     let image = Image::scan(&dir, store)?;
     let mut damaged: BTreeSet<u64> = image.damaged().collect();
-    let codec = IndexCodec { store, incarnation: 0 };
-    let said = image.load(codec, &MemoryKv::default())?.ledger.checksum();
-    let open = SplitStore::open(dir, store, settings)?;
+    let log = LogIndex { codec: IndexCodec { store, incarnation: 0 }, kv: MemoryKv::default() };
+    let said = image.load(log.codec, &log.kv)?.ledger.checksum();
+    let mut open = SplitStore::open(dir.clone(), store, settings)?;
+    let (mut walk, mut lost) = Walk::of(&open, progress)?;
+    if walk.bad().any(|id| log.knows_better(&open, id)) {
+        open.close()?;
+        // CRASH: without CURRENT the next open makes the index anew, as this one does.
+        let current = dir.path().join("CURRENT");
+        let removed = dir.disk().remove_file(&current);
+        removed.map_err(|error| Error::io(format!("remove {}", current.display()), error))?;
+        open = SplitStore::open(dir, store, settings)?;
+        (walk, lost) = Walk::of(&open, progress)?;
+    }
     report.index_rebuilt = open.report().rebuilt;
-    open.load_for_repair()?;
-    let mut walk = Walk { store: &open, sound: HashMap::new(), done: 0, total: 0, progress };
-    let lost = walk.all(&mut report);
-    damaged.extend(open.segments_of(walk.sound.iter().filter(|(_, sound)| !**sound)));
-    if damaged.is_empty() && lock(&open.ledger).checksum() != said {
-        open.sync_segments(std::iter::once(&open.write_base()?))?;
+    let lost = lost.into_iter();
+    let lost: Vec<_> = lost.map(|lost| report.lose(lost)).collect();
+    report.recovered.clone_from(&walk.whole);
+    damaged.extend(open.segments_of(walk.bad()));
+    let missing: Vec<u64> = walk.sound().filter(|id| log.lacks_node(&open, *id)).collect();
+    if !missing.is_empty() || lock(&open.ledger).checksum() != said {
+        open.complete_log(&missing)?;
         report.log_completed = true;
     }
     for number in damaged {
@@ -120,38 +131,93 @@ fn aside(dir: &StoreDir, name: &str) -> Result<PathBuf> {
     Ok(lost.join(free.unwrap_or_else(|| name.to_owned())))
 }
 
+/// What the log alone says of records.
+struct LogIndex {
+    codec: IndexCodec,
+    kv: MemoryKv,
+}
+
+impl LogIndex {
+    /// Whether the log has a record where the index of the store has another, or none.
+    fn knows_better(&self, store: &SplitStore, id: u64) -> bool {
+        let index = store.reader.index();
+        let known = &store.reader.codec;
+        let chunk = self.codec.read_chunk::<Place>(&self.kv, id).ok();
+        if chunk.is_some() {
+            return chunk != known.read_chunk::<Place>(&*index, id).ok();
+        }
+        let node = self.codec.read_node(&self.kv, id).ok();
+        node.is_some() && known.read_node(&*index, id).is_err()
+    }
+
+    /// Whether the index of the store has a node that the log has not.
+    fn lacks_node(&self, store: &SplitStore, id: u64) -> bool {
+        let index = store.reader.index();
+        self.codec.read_node(&self.kv, id).is_err()
+            && store.reader.codec.read_node(&*index, id).is_ok()
+    }
+}
+
+type Damaged = (String, StoredCheckpoint, Error);
+
 /// Reads everything that lives, each record once.
-struct Walk<'a> {
-    store: &'a SplitStore,
+struct Walk {
+    whole: BTreeMap<String, Vec<CheckpointId>>,
     sound: HashMap<u64, bool>,
+}
+
+/// The reading itself.
+struct Reading<'a> {
+    store: &'a SplitStore,
+    walk: Walk,
     done: u64,
     total: u64,
     progress: &'a mut dyn FnMut(u64, u64),
 }
 
-impl Walk<'_> {
-    /// The checkpoints that are not whole, by job.
-    fn all(&mut self, report: &mut RepairReport) -> Vec<(String, StoredCheckpoint)> {
-        let jobs = self.store.jobs().into_iter();
-        let jobs: Vec<_> =
-            jobs.map(|job| (self.store.job(&job).stored, job)).map(|(s, job)| (job, s)).collect();
-        self.total = jobs.iter().flat_map(|(_, stored)| stored).map(|s| self.weight(s)).sum();
+impl Walk {
+    /// Also gives the checkpoints that are not whole, and why.
+    ///
+    /// # Errors
+    /// What the disk answers; damage is no error here.
+    fn of(store: &SplitStore, progress: &mut dyn FnMut(u64, u64)) -> Result<(Self, Vec<Damaged>)> {
+        store.load_for_repair()?;
+        let walk = Self { whole: BTreeMap::new(), sound: HashMap::new() };
+        let mut reading = Reading { store, walk, done: 0, total: 0, progress };
+        let lost = reading.all()?;
+        Ok((reading.walk, lost))
+    }
+
+    fn sound(&self) -> impl Iterator<Item = u64> {
+        self.sound.iter().filter(|(_, sound)| **sound).map(|(id, _)| *id)
+    }
+
+    /// Records that cannot be read.
+    fn bad(&self) -> impl Iterator<Item = u64> {
+        self.sound.iter().filter(|(_, sound)| !**sound).map(|(id, _)| *id)
+    }
+}
+
+impl Reading<'_> {
+    fn all(&mut self) -> Result<Vec<Damaged>> {
+        let store = self.store;
+        let jobs: Vec<_> = store.jobs().into_iter().map(|job| (store.job(&job), job)).collect();
+        let all = jobs.iter().flat_map(|(view, _)| &view.stored);
+        self.total = all.map(|stored| self.weight(stored)).sum();
         let mut lost = Vec::new();
-        for (job, stored) in jobs {
-            for stored in stored {
+        for (view, job) in jobs {
+            for stored in view.stored {
                 match self.checkpoint(&stored) {
-                    Ok(()) => report.recovered.entry(job.clone()).or_default().push(stored.id),
-                    Err(error) => {
-                        let (job, checkpoint) = (Some(job.clone()), Some(stored.id));
-                        report.lost.push(Lost { job, checkpoint, why: chain(&error) });
-                        lost.extend(
-                            report.lost.last().and_then(|l| Some((l.job.clone()?, stored))),
-                        );
+                    Ok(()) => self.walk.whole.entry(job.clone()).or_default().push(stored.id),
+                    Err(error) if error.kind() == ErrorKind::Corrupt => {
+                        lost.push((job.clone(), stored, error));
                     }
+                    // It says nothing about what lies on the disk.
+                    Err(error) => return Err(error),
                 }
             }
         }
-        lost
+        Ok(lost)
     }
 
     /// What a checkpoint's tasks wrote comes to, as far as that is known.
@@ -166,38 +232,45 @@ impl Walk<'_> {
         len(&stored.record) + manifests.iter().map(|m| len(m) + chunks(m)).sum::<u64>()
     }
 
-    /// Every record is looked at, whatever became of the others.
+    /// Every record is looked at, whatever became of the others; the first damage comes back.
     fn checkpoint(&mut self, stored: &StoredCheckpoint) -> Result<()> {
-        let mut outcome = Ok(());
+        let mut damage = None;
+        let mut note = |error: Error| match error.kind() {
+            ErrorKind::Corrupt => {
+                damage.get_or_insert(error);
+                Ok(())
+            }
+            _ => Err(error),
+        };
         for manifest in self.node(&stored.record)? {
             match self.node(&manifest) {
                 Ok(chunks) => {
                     for chunk in chunks {
-                        outcome = outcome.and(self.chunk(&chunk));
+                        self.chunk(&chunk).or_else(&mut note)?;
                     }
                 }
-                Err(error) => outcome = outcome.and(Err(error)),
+                Err(error) => note(error)?,
             }
         }
-        outcome
+        damage.map_or(Ok(()), Err)
     }
 
     fn node(&mut self, record: &RecordRef) -> Result<Vec<RecordRef>> {
         let node = self.store.node(record);
-        self.sound.insert(record.id, node.is_ok());
+        self.walk.sound.insert(record.id, node.is_ok());
         self.tell(record);
         Ok(node?.refs)
     }
 
     fn chunk(&mut self, record: &RecordRef) -> Result<()> {
         self.tell(record);
-        match self.sound.get(&record.id) {
+        match self.walk.sound.get(&record.id) {
             Some(true) => Ok(()),
             Some(false) => Err(Error::new(ErrorKind::Corrupt, format!("chunk {}", record.id))),
             None => {
                 let mut buffer = Vec::new();
                 let read = self.store.chunk(record, &mut buffer);
-                self.sound.insert(record.id, read.is_ok());
+                self.walk.sound.insert(record.id, read.is_ok());
                 read.map(drop)
             }
         }
@@ -209,6 +282,14 @@ impl Walk<'_> {
     }
 }
 
+impl RepairReport {
+    fn lose(&mut self, (job, stored, error): Damaged) -> (String, StoredCheckpoint) {
+        let (of, checkpoint) = (Some(job.clone()), Some(stored.id));
+        self.lost.push(Lost { job: of, checkpoint, why: chain(&error) });
+        (job, stored)
+    }
+}
+
 impl SplitStore {
     fn load_for_repair(&self) -> Result<()> {
         let _order = lock(&self.delta);
@@ -216,10 +297,10 @@ impl SplitStore {
     }
 
     /// The segments that are there and should hold these records.
-    fn segments_of<'a>(&self, records: impl Iterator<Item = (&'a u64, &'a bool)>) -> BTreeSet<u64> {
+    fn segments_of(&self, records: impl Iterator<Item = u64>) -> BTreeSet<u64> {
         let ledger = lock(&self.ledger);
         let Some(known) = &ledger.records else { return BTreeSet::new() };
-        let segments = records.filter_map(|(id, _)| Some(known.place(*id)?.segment));
+        let segments = records.filter_map(|id| Some(known.place(id)?.segment));
         segments.filter(|number| ledger.segments.contains_key(number)).collect()
     }
 
@@ -289,34 +370,28 @@ impl SplitStore {
                 copied.insert(id);
             }
         }
-        self.copy_from_index(copier, number, &copied)
+        Ok(())
     }
 
-    /// The index has the nodes, too, also those whose frame in the log is damaged.
-    fn copy_from_index(
-        &self,
-        copier: &mut Copier<'_>,
-        number: u64,
-        copied: &HashSet<u64>,
-    ) -> Result<()> {
-        let needed = {
-            let ledger = lock(&self.ledger);
-            ledger.records.as_ref().map(|records| records.list_segment(number)).unwrap_or_default()
+    /// Writes into the log what the index alone knows: what lives, and nodes whose frames are lost.
+    fn complete_log(&self, missing: &[u64]) -> Result<()> {
+        self.mark_used()?;
+        let mut copier = Copier::new(self, 0, false);
+        let copy = |id: &u64| {
+            let bytes = self.reader.codec.read_node(&*self.reader.index(), *id)?;
+            let fault =
+                |fault| Error::new(ErrorKind::Corrupt, "an entry of the index").with_source(fault);
+            copier.copy(&Frame::decode(&bytes).map_err(fault)?)
         };
-        let codec = &self.reader.codec;
-        for (_, id) in needed {
-            if copied.contains(&id) {
-                continue;
-            }
-            let Ok(bytes) = codec.read_node(&*self.reader.index(), id) else { continue };
-            if let Ok(frame) = Frame::decode(&bytes)
-                && frame.header.store == codec.store
-                && frame.header.id == id
-            {
-                copier.copy(&frame)?;
-            }
+        let outcome = missing.iter().try_for_each(copy);
+        let (copied, mut segments) = copier.finish(&outcome)?;
+        outcome?;
+        if segments.is_empty() {
+            segments.push(self.write_base()?);
         }
-        Ok(())
+        // CRASH: before this is durable nothing has changed, and the index knows it still.
+        self.sync_segments(segments.iter())?;
+        self.move_to(copied)
     }
 
     fn drop_lost(

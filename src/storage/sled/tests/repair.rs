@@ -172,7 +172,11 @@ fn a_repair_that_is_cut_off_anywhere_is_finished_by_the_next() {
             repair_with(dir.path(), Arc::new(disk.clone()), SETTINGS, Broken::Keep, &mut |_, _| ());
         let is_done = first.is_ok() && disk.operations() <= cut;
         let report = repair(dir.path(), Broken::Keep);
-        assert_eq!((whole(&report), lost(&report)), (whole(&expected), lost(&expected)), "{cut}");
+        assert_eq!(
+            (whole(&report), lost(&report)),
+            (whole(&expected), lost(&expected)),
+            "{cut}: {report:?}"
+        );
         judge(dir.path(), &report, Ending::Killed, &[chunk]);
         if is_done {
             assert!(cut > 20, "{cut} operations");
