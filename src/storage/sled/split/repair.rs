@@ -358,16 +358,16 @@ impl SplitStore {
             Ok(())
         })?;
         let mut bytes = Vec::new();
-        let mut copied = HashSet::new();
+        let mut done = HashSet::new();
         for (id, place) in places {
-            if !copier.is_needed(id) || copied.contains(&id) {
+            if !copier.is_needed(id) || done.contains(&id) {
                 continue;
             }
             bytes.resize(usize::try_from(place.len).unwrap_or(0), 0);
             let read = file.read_up_to_at(&mut bytes, place.offset).map_err(io)?;
             if let Ok(frame) = Frame::decode(bytes.get(..read).unwrap_or_default()) {
                 copier.copy(&frame)?;
-                copied.insert(id);
+                done.insert(id);
             }
         }
         Ok(())
@@ -384,14 +384,14 @@ impl SplitStore {
             copier.copy(&Frame::decode(&bytes).map_err(fault)?)
         };
         let outcome = missing.iter().try_for_each(copy);
-        let (copied, mut segments) = copier.finish(&outcome)?;
+        let (moved, mut segments) = copier.finish(&outcome)?;
         outcome?;
         if segments.is_empty() {
             segments.push(self.write_base()?);
         }
         // CRASH: before this is durable nothing has changed, and the index knows it still.
         self.sync_segments(segments.iter())?;
-        self.move_to(copied)
+        self.move_to(moved)
     }
 
     fn drop_lost(
