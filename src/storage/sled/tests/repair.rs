@@ -83,7 +83,7 @@ fn a_repair_recovers_all_that_is_intact_and_the_next_one_does_nothing() {
             for harmed in HARMS {
                 // Every third frame, another third for each harm: all kinds are hit by all harms.
                 for (at, frame) in frames.iter().enumerate() {
-                    if (at + harmed as usize) % 3 != 0 {
+                    if !(at + harmed as usize).is_multiple_of(3) {
                         continue;
                     }
                     let dir = store.copy();
