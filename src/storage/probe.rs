@@ -4,7 +4,7 @@
 pub(crate) use crate::storage::disk::{Disk, DiskFile};
 pub(crate) use crate::storage::sled::probe::{
     Batch, Entries, Format, Kv, KvFiles, LogSettings, OpenStore, Place, SegmentScan, StoreDir,
-    open_job, open_view, parse_segment_name, scan_segment,
+    open_job, open_view, parse_segment_name, repair, scan_segment,
 };
 
 use crate::record::codec;

@@ -20,7 +20,7 @@ pub(super) struct Harmed {
     pub(super) hurt: BTreeSet<(String, u64)>,
     /// Those of which the commit was.
     pub(super) commits: BTreeSet<(String, u64)>,
-    /// A record that says what lives no longer, or that a job ended.
+    /// A record that says what lives no longer or is pinned, or that a job ended.
     pub(super) drops: bool,
 }
 
@@ -118,7 +118,10 @@ pub(super) fn harm(
     let mut harmed = Harmed::default();
     for found in nodes.values().chain(&others).filter(|found| is_hit(found)) {
         harmed.any = true;
-        harmed.drops |= matches!(found.kind, FrameKind::Base | FrameKind::Drop | FrameKind::Finish);
+        harmed.drops |= matches!(
+            found.kind,
+            FrameKind::Base | FrameKind::Drop | FrameKind::Pin | FrameKind::Finish
+        );
     }
     for (id, commit) in nodes.iter().filter(|(_, found)| found.kind == FrameKind::Commit) {
         let key = || (commit.job.clone(), commit.checkpoint);

@@ -22,7 +22,9 @@ use crate::fuzzing::memory::{Cut, IndexEnd, MemoryDisk, MemoryIndexes};
 use crate::fuzzing::{Broken, Bytes};
 use crate::ids::{CheckpointId, JobId, StoreId, TaskId};
 use crate::storage::Placement;
-use crate::storage::probe::{Disk, Format, LogSettings, OpenStore, StoreDir, open_job, open_view};
+use crate::storage::probe::{
+    Disk, Format, LogSettings, OpenStore, StoreDir, open_job, open_view, repair,
+};
 
 /// What lies behind is not read, so that one input takes milliseconds.
 const BYTES_MAX: usize = 1024;
@@ -307,7 +309,8 @@ impl Run<'_> {
             4 => self.begin(job).map(|_| ()),
             5 | 6 => self.commit_or_abandon(),
             7 => self.drop_some(job),
-            8 => self.finish(job),
+            8 if byte & 32 == 0 => self.finish(job),
+            8 => self.pin(job),
             9 => self.restart(End::InOrder),
             10 | 11 => self.crash(),
             12 => {
@@ -411,7 +414,9 @@ impl Run<'_> {
         }
         let written = self.pending.pop();
         written.map_or(Ok(()), |written| self.commit(written))?;
-        let old: Vec<_> = self.job(job)?.ids().into_iter().rev().skip(retained).collect();
+        let stored = self.job(job)?.storage().access().stored();
+        let old = stored.iter().rev().skip(retained).filter(|stored| !stored.pinned);
+        let old: Vec<_> = old.map(|stored| stored.id).collect();
         self.discard(job, &old)
     }
 
@@ -431,9 +436,36 @@ impl Run<'_> {
     fn discard(&mut self, job: usize, ids: &[CheckpointId]) -> Result<(), Broken> {
         self.done.push(format!("job {job} drops {ids:?}"));
         ids.iter().for_each(|id| self.stand(job, *id, Standing::Dropping));
+        let model = self.models.get(job).ok_or("no such job")?;
+        let (may_be_pinned, is_pinned) = model.are_pinned(ids);
         match self.job(job)?.discard(ids) {
-            Ok(()) => ids.iter().for_each(|id| self.stand(job, *id, Standing::Gone)),
-            Err(error) => self.failed("drop", &error)?,
+            Ok(()) if is_pinned => Err(format!("one of {ids:?} is pinned and dropped")),
+            Ok(()) => {
+                ids.iter().for_each(|id| self.stand(job, *id, Standing::Gone));
+                Ok(())
+            }
+            Err(error) if may_be_pinned && error.kind() == ErrorKind::Conflict => {
+                ids.iter().for_each(|id| self.stand(job, *id, Standing::Committed));
+                Ok(())
+            }
+            Err(error) => self.failed("drop", &error),
+        }
+    }
+
+    fn pin(&mut self, job: usize) -> Result<(), Broken> {
+        let byte = self.bytes.next();
+        let checkpoints = self.job(job)?;
+        let ids = checkpoints.ids();
+        let Some(id) = ids.get(usize::from(byte >> 1) % ids.len().max(1)).copied() else {
+            return Ok(());
+        };
+        let pinned = byte & 1 == 1;
+        self.done.push(format!("job {job}: {id} is pinned: {pinned}"));
+        let model = self.models.get_mut(job).ok_or("no such job")?;
+        model.pinning(id, pinned);
+        match if pinned { checkpoints.pin(id) } else { checkpoints.unpin(id) } {
+            Ok(()) => model.pinned(id, pinned),
+            Err(error) => self.failed("pin", &error)?,
         }
         Ok(())
     }
@@ -453,6 +485,10 @@ impl Run<'_> {
         self.done.push(format!("job {job} subsumes {subsumed:?}"));
         match subsumed {
             Ok(subsumed) => {
+                let model = self.models.get(job).ok_or("no such job")?;
+                if model.are_pinned(&subsumed).1 {
+                    return Err(format!("one of {subsumed:?} is pinned and subsumed"));
+                }
                 for id in ids {
                     let is_gone = subsumed.contains(&id);
                     let standing = if is_gone { Standing::Gone } else { Standing::Committed };
@@ -517,7 +553,26 @@ impl Run<'_> {
                 }
             }
         }
+        if byte & 0x30 == 0x30 {
+            self.repair()?;
+        }
         self.start(is_known)
+    }
+
+    /// Repairs the store twice: the second time there is nothing to do.
+    fn repair(&mut self) -> Result<(), Broken> {
+        if !self.faults.is_none() {
+            return Ok(());
+        }
+        for is_second in [false, true] {
+            let report = repair(&self.dir(), self.settings).map_err(|error| said(&error))?;
+            self.done.push(format!("{report:?}"));
+            let is_idle = report.moved.is_empty() && report.copied == 0 && !report.log_completed;
+            if is_second && !is_idle {
+                return Err(format!("a second repair did {report:?}"));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -31,12 +31,16 @@ struct Checkpoint {
     /// What earlier ones with this number held, whose records the log may have lost.
     earlier: Vec<Content>,
     standing: Standing,
+    /// Whether it is pinned; both when that is not certain.
+    pinned: BTreeSet<bool>,
     /// The log has lost bytes on which it depends: it may be unreadable, but never wrong.
     is_hurt: bool,
     /// The log has lost its commit: without the index of that time it may be missing.
     may_be_lost: bool,
     /// The log has lost the record that dropped it: without that index it may come back.
     may_return: bool,
+    /// The same for the record that pinned it, or took the pin back.
+    may_be_unpinned: bool,
 }
 
 /// The account of one job.
@@ -78,9 +82,11 @@ impl Job {
             content,
             earlier,
             standing: Standing::Begun,
+            pinned: BTreeSet::from([false]),
             is_hurt: false,
             may_be_lost: false,
             may_return,
+            may_be_unpinned: false,
         };
         self.checkpoints.insert(id.0, checkpoint);
         Ok(())
@@ -93,6 +99,26 @@ impl Job {
         if standing == Standing::Committed {
             self.highest = self.highest.max(id.0);
         }
+    }
+
+    /// The checkpoint is about to be pinned, or no longer.
+    pub(super) fn pinning(&mut self, id: CheckpointId, pinned: bool) {
+        if let Some(checkpoint) = self.checkpoints.get_mut(&id.0) {
+            checkpoint.pinned.insert(pinned);
+        }
+    }
+
+    pub(super) fn pinned(&mut self, id: CheckpointId, pinned: bool) {
+        if let Some(checkpoint) = self.checkpoints.get_mut(&id.0) {
+            checkpoint.pinned = BTreeSet::from([pinned]);
+        }
+    }
+
+    /// Whether one of these may be pinned, and whether one certainly is.
+    pub(super) fn are_pinned(&self, ids: &[CheckpointId]) -> (bool, bool) {
+        let found = ids.iter().filter_map(|id| self.checkpoints.get(&id.0));
+        let may_be = found.clone().any(|checkpoint| checkpoint.pinned.contains(&true));
+        (may_be, found.clone().any(|checkpoint| !checkpoint.pinned.contains(&false)))
     }
 
     pub(super) fn finishing(&mut self, word: Option<String>) {
@@ -118,6 +144,9 @@ impl Job {
             checkpoint.may_be_lost |= harmed.commits.contains(&key);
             let lives = matches!(checkpoint.standing, Standing::Committed | Standing::Committing);
             checkpoint.may_return |= harmed.drops && !lives;
+            if harmed.drops {
+                checkpoint.may_be_unpinned = true;
+            }
         }
     }
 
@@ -155,9 +184,23 @@ impl Job {
                 self.highest = self.highest.max(*id);
             }
         }
+        self.check_pins(checkpoints, is_known)?;
         let word = checkpoints.finish();
         self.finished(word);
         self.check_content(checkpoints)
+    }
+
+    /// What is pinned is as it was left; from now on it is as it was found.
+    fn check_pins(&mut self, checkpoints: &Checkpoints, is_known: bool) -> Result<(), Broken> {
+        for stored in checkpoints.storage().access().stored() {
+            let Some(checkpoint) = self.checkpoints.get_mut(&stored.id.0) else { continue };
+            let is_certain = is_known || !checkpoint.may_be_unpinned;
+            if is_certain && !checkpoint.pinned.contains(&stored.pinned) {
+                return Err(format!("{} is pinned: {}", stored.id, stored.pinned));
+            }
+            checkpoint.pinned = BTreeSet::from([stored.pinned]);
+        }
+        Ok(())
     }
 
     fn check_listed(&self, checkpoints: &Checkpoints, is_known: bool) -> Result<(), Broken> {

@@ -32,6 +32,11 @@ fn seeds() -> BTreeMap<String, Vec<u8>> {
         input("commits_late", &[&[4, 4, 0xfc], &[4, 4, 0xfc], &[5, 2], &[5, 0], &CHECK]),
         input("abandons", &[&[4, 4, 0xfe], &[5, 1], &COMMIT, &KILL]),
         input("drops", &[&COMMIT, &COMMIT, &[7, 255], &CLOSE, &COMMIT, &[7, 2], &KILL]),
+        input(
+            "pins",
+            &[&COMMIT, &[40, 1], &COMMIT, &[7, 255], &[7, 2], &KILL, &[40, 0], &[7, 2], &CLOSE],
+        ),
+        input("repaired", &[&COMMIT, &COMMIT, &[13, 0x30, 0, 0, 200, 8, 0, 0, 1], &COMMIT, &CLOSE]),
         input("ends", &[&COMMIT, &[8, 3], &CLOSE, &[8, 0], &KILL, &[24, 5], &KILL]),
         input("disk_goes_off", &[&COMMIT, &[12, 8], &COMMIT, &[0, 0], &COMMIT, &CHECK]),
         input("start_is_cut", &[&COMMIT, &[12, 5], &KILL, &[2, 0], &COMMIT]),
@@ -66,6 +71,8 @@ fn runs_reach_what_they_are_named_after() {
     assert!(done("start_is_cut").contains("Power"));
     assert!(done("drops").contains("drops [CheckpointId"));
     assert!(done("ends").contains("word 1"));
+    assert!(done("pins").contains("is pinned: true"));
+    assert!(done("repaired").contains("RepairReport"));
 }
 
 /// `TIDEGATE_SEEDS=FROM..TO` chooses others.
