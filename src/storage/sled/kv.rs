@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -59,6 +59,25 @@ pub(crate) trait Kv: Debug + Send + Sync {
     fn is_in_files(&self) -> bool;
     /// Syncs and gives the files free. Nothing may be called afterwards.
     fn close(&self) -> Result<()>;
+}
+
+/// Makes and opens the maps that lie in directories.
+pub(crate) trait KvFiles: Debug + Send + Sync {
+    /// Opens the map of an index in `dir`, or makes it.
+    ///
+    /// # Errors
+    /// `Unavailable` when it cannot be opened; nothing has it open then.
+    fn open(&self, dir: &Path) -> Result<Arc<dyn Kv>>;
+}
+
+/// Maps in sled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SledFiles;
+
+impl KvFiles for SledFiles {
+    fn open(&self, dir: &Path) -> Result<Arc<dyn Kv>> {
+        Ok(Arc::new(SledKv::open(dir, SledSettings::INDEX)?))
+    }
 }
 
 /// A map in memory, for readers beside a live job and for a store whose index cannot be written.

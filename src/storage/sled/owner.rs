@@ -33,7 +33,7 @@ static OPEN: Mutex<BTreeMap<PathBuf, Weak<OpenStore>>> = Mutex::new(BTreeMap::ne
 /// An open store with its lock.
 #[derive(Debug)]
 pub(crate) struct OpenStore {
-    directory: PathBuf,
+    dir: StoreDir,
     backend: Arc<dyn Backend>,
     placement: Placement,
     jobs: Mutex<BTreeSet<JobId>>,
@@ -100,7 +100,15 @@ impl OpenStore {
         disk: Arc<dyn Disk>,
         settings: LogSettings,
     ) -> Result<Self> {
-        let dir = StoreDir::new(directory, disk);
+        Self::open_dir(StoreDir::new(directory, disk), placement, settings)
+    }
+
+    /// The same in a directory that may have another kind of index.
+    pub(crate) fn open_dir(
+        dir: StoreDir,
+        placement: Option<Placement>,
+        settings: LogSettings,
+    ) -> Result<Self> {
         let held = dir.lock()?;
         let format = if let Some(format) = dir.read_format()? {
             format
@@ -110,13 +118,13 @@ impl OpenStore {
             dir.create(format)?;
             format
         };
-        check_placement(directory, format.placement, placement)?;
+        check_placement(dir.path(), format.placement, placement)?;
         let backend: Arc<dyn Backend> = match format.placement {
-            Placement::Split => Arc::new(SplitStore::open(dir, format.store, settings)?),
-            Placement::Sled => Arc::new(PlacedStore::open(dir, format.store)?),
+            Placement::Split => Arc::new(SplitStore::open(dir.clone(), format.store, settings)?),
+            Placement::Sled => Arc::new(PlacedStore::open(dir.clone(), format.store)?),
         };
         for step in &backend.report().steps {
-            tracing::info!(directory = %directory.display(), %step, "the store was opened");
+            tracing::info!(directory = %dir.path().display(), %step, "the store was opened");
         }
         for damage in &backend.report().damage {
             tracing::warn!(%damage, "the store is damaged");
@@ -124,8 +132,8 @@ impl OpenStore {
         for (job, id, why) in &backend.report().broken {
             tracing::warn!(job, %id, why, "a completed checkpoint cannot be read");
         }
-        let (directory, placement) = (directory.to_path_buf(), format.placement);
-        Ok(Self { directory, backend, placement, jobs: Mutex::default(), _lock: held })
+        let placement = format.placement;
+        Ok(Self { dir, backend, placement, jobs: Mutex::default(), _lock: held })
     }
 
     pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
@@ -172,7 +180,7 @@ impl SledJob {
         // From here on dropping the claim gives the job back.
         let claim = Claim { store, actor: Actor { job: job.clone(), attempt: Attempt(attempt) } };
         claim.change(Change::Attempt)?;
-        let streams = streams::open(&claim.store.directory, &claim.store.backend, &claim.actor)?;
+        let streams = streams::open(&claim.store.dir, &claim.store.backend, &claim.actor)?;
         Ok(Arc::new(Self { claim, streams }))
     }
 

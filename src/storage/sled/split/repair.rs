@@ -39,7 +39,8 @@ pub(crate) fn repair_split(
         Ok(format) => format.store,
         Err(damage) => remake_format(&dir, damage, &mut report)?,
     };
-    if !dir.log().is_dir() {
+    let is_missing = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    if dir.disk().list(&dir.log()).is_err_and(is_missing) {
         // CRASH: an empty log, as it is found again.
         let made = dir.disk().create_dir_all(&dir.log());
         made.map_err(|error| Error::io("make the log", error))?;
@@ -99,7 +100,7 @@ fn remake_format(dir: &StoreDir, damage: Error, report: &mut RepairReport) -> Re
         return Err(damage.context("the segments do not say which store it is"));
     };
     let path = dir.path().join("FORMAT");
-    if path.exists() {
+    if dir.disk().read_small(&path).is_ok_and(|bytes| bytes.is_some()) {
         // CRASH: the damaged FORMAT has two names, and is found by the next repair.
         let moved = aside(dir, "FORMAT")?;
         let linked = dir.disk().hard_link(&path, &moved);
