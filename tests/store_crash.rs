@@ -17,12 +17,20 @@
 
 #[path = "store_crash/child.rs"]
 mod child;
+#[path = "store_crash/full.rs"]
+mod full;
 #[path = "store_crash/judge.rs"]
 mod judge;
 #[path = "store_crash/kill.rs"]
 mod kill;
+#[path = "store_crash/mount.rs"]
+mod mount;
+#[path = "store_crash/owners.rs"]
+mod owners;
 #[path = "store_crash/place.rs"]
 mod place;
+#[path = "store_crash/power.rs"]
+mod power;
 #[path = "store_crash/state.rs"]
 mod state;
 #[path = "store_crash/writer.rs"]

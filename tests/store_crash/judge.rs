@@ -1,9 +1,13 @@
 //! Holds what children find in a store against what earlier ones said.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crate::child::Player;
+use crate::writer::Orders;
 
 /// What is known of one job from outside.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Known {
     attempt: u64,
     /// The highest id that was committed or found.
@@ -11,12 +15,15 @@ struct Known {
     live: BTreeSet<u64>,
     /// A commit or drop of these was under way: they are there whole, or not at all.
     maybe: BTreeSet<u64>,
+    pinned: BTreeSet<u64>,
+    /// A pin of these was under way, or its end.
+    maybe_pinned: BTreeSet<u64>,
     /// Dropped, given up, or once not found: they never come back.
     gone: BTreeSet<u64>,
 }
 
 /// What is known of a store.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Judge {
     jobs: BTreeMap<String, Known>,
     /// Found and not yet read.
@@ -76,9 +83,27 @@ impl Judge {
                 ids.for_each(|id| _ = job.maybe.remove(&id));
                 job.gone.extend(numbers);
             }
-            "writing" => {}
+            "pins" => job.found_pins(who, numbers.into_iter().collect()),
+            "pinning" => job.maybe_pinned.extend(ids),
+            "unpinning" => {
+                ids.for_each(|id| _ = job.pinned.remove(&id));
+                job.maybe_pinned.extend(numbers);
+            }
+            "pinned" | "unpinned" => {
+                ids.for_each(|id| _ = job.maybe_pinned.remove(&id));
+                job.pinned.extend(numbers.into_iter().filter(|_| verb == "pinned"));
+            }
+            "writing" | "failed" => {}
             _ => panic!("{line:?} is not understood"),
         }
+    }
+
+    /// Opens the store once more and reads all of it.
+    pub(crate) fn look(&mut self, orders: &Orders, complaints: &Path) {
+        let opens = self.opens;
+        let lines = Player::start("look", orders, complaints).hear_out();
+        lines.iter().for_each(|line| self.hear(line));
+        assert!(self.opens > opens, "the store is not opened: {lines:?}");
     }
 
     /// A child has ended: what it had found and not yet read is read by the next.
@@ -103,5 +128,15 @@ impl Known {
         self.highest = self.highest.max(found.last().copied().unwrap_or(0));
         self.live = found;
         self.attempt = attempt;
+    }
+
+    fn found_pins(&mut self, job: &str, found: BTreeSet<u64>) {
+        let lost: Vec<_> = self.pinned.difference(&found).collect();
+        assert!(lost.is_empty(), "{job}: pins of {lost:?} are lost: {self:?}");
+        let known: BTreeSet<u64> = self.pinned.union(&self.maybe_pinned).copied().collect();
+        let strange: Vec<_> = found.difference(&known).collect();
+        assert!(strange.is_empty(), "{job}: pins of {strange:?} came back: {self:?}");
+        self.maybe_pinned.clear();
+        self.pinned = found;
     }
 }

@@ -47,7 +47,11 @@ impl Orders {
 }
 
 pub(crate) fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
+    say_to(&mut std::io::stdout().lock(), line);
+}
+
+/// In one write, so that lines of several processes do not mix.
+pub(crate) fn say_to(out: &mut impl Write, line: &str) {
     // The harness ends no line before a test's own output.
     out.write_all(format!("\n{MARK}{line}\n").as_bytes()).unwrap();
     out.flush().unwrap();
@@ -58,18 +62,31 @@ pub(crate) fn open_job(dir: &Path, placement: Placement, job: &str) -> Result<Ch
     Ok(Checkpoints::new(storage.open(&JobId::new(job)?)?))
 }
 
+pub(crate) fn plan(kind: CheckpointType) -> CheckpointPlan {
+    let operator = OperatorSpec::new(OperatorUid::new("op").unwrap(), state::SUBTASKS);
+    let mut plan = CheckpointPlan::new(vec![operator]);
+    plan.kind = kind;
+    plan
+}
+
 fn list(ids: impl IntoIterator<Item = CheckpointId>) -> String {
     ids.into_iter().map(|id| format!(" {id}")).collect()
 }
 
+fn pins(checkpoints: &Checkpoints) -> Vec<CheckpointId> {
+    let is_pinned = |id: &CheckpointId| checkpoints.info(*id).is_ok_and(|info| info.pinned);
+    checkpoints.ids().into_iter().filter(is_pinned).collect()
+}
+
 /// Opens every job, says what it finds, and reads all of it.
-fn open_all(orders: &Orders) -> Result<Vec<(&'static str, Checkpoints)>> {
+pub(crate) fn open_all(orders: &Orders) -> Result<Vec<(&'static str, Checkpoints)>> {
     say("store opening");
     let mut jobs = Vec::new();
     for job in JOBS {
         let checkpoints = open_job(&orders.directory, orders.placement, job)?;
         let (attempt, next) = (checkpoints.attempt().0, checkpoints.next_id());
         say(&format!("{job} opened {attempt} {next}{}", list(checkpoints.ids())));
+        say(&format!("{job} pins{}", list(pins(&checkpoints))));
         jobs.push((job, checkpoints));
     }
     for (job, checkpoints) in &jobs {
@@ -106,12 +123,16 @@ pub(crate) fn write_for_ever(orders: &Orders) {
     }
 }
 
-/// Opens, checks, and closes in order.
+/// Opens, checks, and closes in order; or says why not.
 pub(crate) fn look(orders: &Orders) {
-    let jobs = open_all(orders).unwrap();
-    say("store ready");
-    drop(jobs);
-    say("store closed");
+    match open_all(orders) {
+        Ok(jobs) => {
+            say("store ready");
+            drop(jobs);
+            say("store closed");
+        }
+        Err(error) => say(&format!("store refused {:?} {error:?}", error.kind())),
+    }
 }
 
 /// One job that takes checkpoints.
@@ -120,6 +141,7 @@ pub(crate) struct Job<'a> {
     checkpoints: &'a Checkpoints,
     random: u64,
     savepoints: BTreeSet<CheckpointId>,
+    pins: BTreeSet<CheckpointId>,
 }
 
 impl<'a> Job<'a> {
@@ -128,7 +150,13 @@ impl<'a> Job<'a> {
         let is_savepoint = |id: &CheckpointId| kind(id).is_ok_and(CheckpointType::is_savepoint);
         let savepoints = checkpoints.ids().into_iter().filter(is_savepoint).collect();
         let random = name.bytes().fold(seed, |seed, byte| state::mix(seed ^ u64::from(byte)));
-        Self { name, checkpoints, random, savepoints }
+        Self {
+            name,
+            checkpoints,
+            random,
+            savepoints,
+            pins: pins(checkpoints).into_iter().collect(),
+        }
     }
 
     fn below(&mut self, end: u64) -> u64 {
@@ -140,8 +168,18 @@ impl<'a> Job<'a> {
         say(&format!("{} {line}", self.name));
     }
 
+    /// The same, and says when it fails.
+    pub(crate) fn try_step(&mut self) -> Result<()> {
+        self.step().inspect_err(|error| self.say(&format!("failed {:?} {error:?}", error.kind())))
+    }
+
     /// One checkpoint, which is not always finished, and then retention.
     pub(crate) fn step(&mut self) -> Result<()> {
+        self.step_around(|| ())
+    }
+
+    /// The same; when the checkpoint has begun and nothing of it is written, `act` runs.
+    pub(crate) fn step_around(&mut self, act: impl FnOnce()) -> Result<()> {
         let kind = match self.below(8) {
             0 => CheckpointType::FullCheckpoint,
             1 => CheckpointType::Savepoint,
@@ -149,20 +187,13 @@ impl<'a> Job<'a> {
         };
         let is_given_up = self.below(10) == 0;
         let id = self.checkpoints.next_id();
-        self.take(id, kind, is_given_up)?;
-        self.retain()
-    }
-
-    fn take(&mut self, id: CheckpointId, kind: CheckpointType, is_given_up: bool) -> Result<()> {
-        let operator = OperatorSpec::new(OperatorUid::new("op")?, state::SUBTASKS);
-        let mut plan = CheckpointPlan::new(vec![operator]);
-        plan.kind = kind;
         self.say(&format!("writing {id}"));
-        let pending = self.checkpoints.begin(id, plan)?;
+        let pending = self.checkpoints.begin(id, plan(kind))?;
+        act();
         let snapshots = state::write(&pending, self.name, id)?;
         if is_given_up {
             self.say(&format!("given-up {id}"));
-            return Ok(());
+            return self.retain();
         }
         self.say(&format!("committing {id}"));
         pending.commit(&snapshots)?;
@@ -170,17 +201,37 @@ impl<'a> Job<'a> {
         if kind.is_savepoint() {
             self.savepoints.insert(id);
         }
+        drop(pending);
+        if self.below(6) == 0 {
+            self.pin(id)?;
+        }
+        self.retain()
+    }
+
+    /// Pins this one in the place of another.
+    fn pin(&mut self, id: CheckpointId) -> Result<()> {
+        self.say(&format!("pinning {id}"));
+        self.checkpoints.pin(id)?;
+        self.pins.insert(id);
+        self.say(&format!("pinned {id}"));
+        for old in self.pins.iter().copied().filter(|old| *old != id).collect::<Vec<_>>() {
+            self.say(&format!("unpinning {old}"));
+            self.checkpoints.unpin(old)?;
+            self.pins.remove(&old);
+            self.say(&format!("unpinned {old}"));
+        }
         Ok(())
     }
 
     /// Drops what is too old, and now and then a savepoint.
-    pub(crate) fn retain(&mut self) -> Result<()> {
+    fn retain(&mut self) -> Result<()> {
         let ids = self.checkpoints.ids();
         let checkpoints = ids.iter().rev().filter(|id| !self.savepoints.contains(id));
         let mut old: Vec<_> = checkpoints.skip(RETAINED).copied().collect();
         if self.savepoints.len() > 1 {
             old.extend(self.savepoints.pop_first());
         }
+        old.retain(|id| !self.pins.contains(id));
         if old.is_empty() {
             return Ok(());
         }
