@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::StoreId;
+use crate::limits::FREE_BYTES_MIN;
 use crate::record::{FORMAT_VERSION, Frame, FrameHeader, FrameKind, Origin, codec};
 use crate::storage::disk::Disk;
 use crate::storage::sled::Placement;
@@ -122,6 +123,21 @@ impl StoreDir {
 
     fn io(&self, action: &str, error: std::io::Error) -> Error {
         Error::io(format!("{action} {}", self.path.display()), error)
+    }
+
+    /// Refuses to begin what needs space where there is next to none.
+    ///
+    /// # Errors
+    /// `Full`.
+    pub(crate) fn check_space(&self) -> Result<()> {
+        // Where nobody can tell, the writes will.
+        let free = self.disk.free_bytes(&self.path).unwrap_or(u64::MAX);
+        if free >= FREE_BYTES_MIN {
+            return Ok(());
+        }
+        let path = self.path.display();
+        let message = format!("{free} bytes are free in {path}: too few for a checkpoint");
+        Err(Error::new(ErrorKind::Full, message))
     }
 
     /// Makes the directory if it is missing and takes its lock, which dropping it or the process's

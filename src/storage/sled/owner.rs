@@ -160,6 +160,8 @@ pub(crate) fn new_store_id() -> Result<StoreId> {
 struct Claim {
     store: Arc<OpenStore>,
     actor: Actor,
+    /// The attempt number is durable.
+    is_recorded: Mutex<bool>,
 }
 
 /// One job of an open store.
@@ -170,7 +172,7 @@ pub(crate) struct SledJob {
 }
 
 impl SledJob {
-    /// Takes the job and a new attempt number, durably.
+    /// Takes the job and a new attempt number, durably: on a full disk before the first write.
     pub(crate) fn claim(store: Arc<OpenStore>, job: &JobId) -> Result<Arc<dyn JobAccess>> {
         if !lock(&store.jobs).insert(job.clone()) {
             let message = format!("job {job} runs already in this process");
@@ -178,8 +180,17 @@ impl SledJob {
         }
         let attempt = store.backend.job(job.as_str()).attempt_max.0.saturating_add(1);
         // From here on dropping the claim gives the job back.
-        let claim = Claim { store, actor: Actor { job: job.clone(), attempt: Attempt(attempt) } };
-        claim.change(Change::Attempt)?;
+        let actor = Actor { job: job.clone(), attempt: Attempt(attempt) };
+        let claim = Claim { store, actor, is_recorded: Mutex::new(false) };
+        match claim.record() {
+            // Reading needs no space, and nothing is written before the attempt is recorded.
+            Err(error)
+                if error.kind() == ErrorKind::Full && claim.store.placement == Placement::Split =>
+            {
+                tracing::warn!(error = %chain(&error), %job, "the disk is full: the job only reads");
+            }
+            recorded => recorded?,
+        }
         let streams = streams::open(&claim.store.dir, &claim.store.backend, &claim.actor)?;
         Ok(Arc::new(Self { claim, streams }))
     }
@@ -190,7 +201,18 @@ impl SledJob {
 }
 
 impl Claim {
+    /// Makes the attempt number durable, unless it is.
+    fn record(&self) -> Result<()> {
+        let mut is_recorded = lock(&self.is_recorded);
+        if !*is_recorded {
+            self.store.backend.change(&self.actor, Change::Attempt)?;
+            *is_recorded = true;
+        }
+        Ok(())
+    }
+
     fn change(&self, change: Change<'_>) -> Result<()> {
+        self.record()?;
         self.store.backend.change(&self.actor, change)
     }
 }
@@ -248,6 +270,7 @@ impl JobAccess for SledJob {
     }
 
     fn begin(&self, id: CheckpointId, kind: CheckpointType) -> Result<Arc<dyn PendingRecords>> {
+        self.claim.record()?;
         Arc::clone(self.backend()).begin(&self.claim.actor, id, kind)
     }
 
