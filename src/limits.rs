@@ -54,6 +54,9 @@ pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// The write buffer that each open segment reuses.
 pub const WRITE_BUFFER_BYTES: usize = 1024 * 1024;
 
+/// No checkpoint starts on a disk with less free space: drops, which give space back, need some.
+pub const FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
+
 /// How many bytes are written before the early writer syncs them in the background.
 pub const WRITEBACK_BYTES: u64 = 8 * 1024 * 1024;
 

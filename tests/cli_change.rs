@@ -5,7 +5,6 @@
 #![expect(clippy::unwrap_used, reason = "what goes wrong here fails the test")]
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;

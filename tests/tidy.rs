@@ -237,6 +237,26 @@ fn every_scenario_of_flink_names_a_test_or_says_why_it_cannot_apply() {
     assert_none(&wrong);
 }
 
+#[test]
+fn every_promise_of_the_store_names_tests_that_are_there() {
+    let files = tree();
+    let document = files.iter().find(|file| file.path == "docs/promises.md").unwrap();
+    let sources = files.iter().filter(|file| file.is_rust());
+    let tests: BTreeSet<String> = sources.flat_map(|file| tests_in(&file.code())).collect();
+    let rows: Vec<_> =
+        document.text.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() > 10, "{} promises were found", rows.len());
+    let mut wrong = Vec::new();
+    for row in rows {
+        let named = function_names(row);
+        if named.is_empty() || !(row.contains("| Split") || row.contains("| Sled")) {
+            wrong.push(format!("no test or no placement: {row}"));
+        }
+        wrong.extend(named.into_iter().filter(|name| !tests.contains(name)));
+    }
+    assert_none(&wrong);
+}
+
 /// File, module and names below the root, for each source of the library outside its tests.
 fn imports_of_the_library() -> Vec<(String, String, BTreeSet<String>)> {
     let mut all = Vec::new();

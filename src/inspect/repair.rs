@@ -14,6 +14,7 @@ use crate::storage::{self, Broken};
 /// What a repair found and did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
+#[allow(clippy::struct_excessive_bools, reason = "each is an answer of its own")]
 pub struct StoreRepair {
     /// The directory.
     pub store: String,

@@ -21,6 +21,9 @@ const CONFIG: Config = bincode::config::standard()
     .with_fixed_int_encoding()
     .with_limit::<ENTRY_BYTES_MAX>();
 
+/// For how many entries of a list room is made before one of them was read.
+const ENTRIES_AT_ONCE: usize = 64;
+
 /// Appends `value` to `out`.
 ///
 /// # Errors
@@ -98,7 +101,11 @@ pub(crate) fn decode_list<T: DeserializeOwned>(bytes: &[u8]) -> Result<Vec<T>> {
 pub(crate) fn take_list<T: DeserializeOwned>(bytes: &[u8]) -> Result<(Vec<T>, &[u8])> {
     let (count, mut rest) = take_len(bytes)?;
     // An entry has at least its length: a count that the bytes cannot hold allocates nothing.
-    let mut entries = Vec::with_capacity(count.min(rest.len() / 4));
+    if count > LIST_ENTRIES_MAX || count > rest.len() / 4 {
+        return Err(Error::new(ErrorKind::Corrupt, format!("a list claims {count} entries")));
+    }
+    // Entries in memory may be longer than their bytes: room is made as they are read.
+    let mut entries = Vec::with_capacity(count.min(ENTRIES_AT_ONCE));
     for _ in 0..count {
         let (len, body) = take_len(rest)?;
         let (entry, after) = body
@@ -131,6 +138,19 @@ mod tests {
         }
         bytes.push(0);
         assert!(decode_list::<String>(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_count_that_the_bytes_cannot_hold_or_a_list_may_not_have_is_refused() {
+        let list = |count: u32, bytes: usize| [&count.to_le_bytes(), &*vec![0; bytes]].concat();
+        assert_eq!(decode_list::<()>(&list(3, 12)).unwrap().len(), 3);
+        assert!(decode_list::<()>(&list(4, 12)).is_err());
+        let most = u32::try_from(LIST_ENTRIES_MAX).unwrap();
+        assert_eq!(
+            decode_list::<()>(&list(most, LIST_ENTRIES_MAX * 4)).unwrap().len(),
+            LIST_ENTRIES_MAX
+        );
+        assert!(decode_list::<()>(&list(most + 1, LIST_ENTRIES_MAX * 4 + 4)).is_err());
     }
 
     #[test]

@@ -42,6 +42,12 @@ pub(crate) trait Disk: Debug + Send + Sync {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// The file whose lock keeps other processes out, made if it is missing; `None` on a disk that no
+    /// other process sees.
+    fn lock_file(&self, path: &Path) -> io::Result<Option<File>> {
+        let mut options = platform::private_file();
+        options.read(true).write(true).create(true).truncate(false).open(path).map(Some)
+    }
 }
 
 /// One open file.

@@ -12,6 +12,8 @@ mod custom;
 mod disk;
 mod filesystem;
 mod memory;
+#[cfg(any(test, fuzzing, feature = "test-util"))]
+pub(crate) mod probe;
 mod sizes;
 pub mod sled;
 mod stream;

@@ -24,6 +24,7 @@
 //! | `pointer`, `standing` | a checkpoint found by its pointer, and read where it lies |
 //! | `savepoint` | savepoints in directories of their own |
 //! | `inline` | checkpoints whose `_metadata` holds everything |
+//! | `probe` | doors for fuzz targets |
 //! | `pending`, `writer` | a checkpoint in progress, and one task's part of it |
 //! | `streams` | raw streams as files, here and for the sled store |
 
@@ -40,6 +41,8 @@ mod output;
 mod pending;
 mod pins;
 mod pointer;
+#[cfg(any(test, fuzzing, feature = "test-util"))]
+pub(in crate::storage) mod probe;
 mod read;
 mod savepoint;
 mod sharing;

@@ -22,10 +22,11 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::StoreId;
-use crate::platform;
+use crate::limits::FREE_BYTES_MIN;
 use crate::record::{FORMAT_VERSION, Frame, FrameHeader, FrameKind, Origin, codec};
 use crate::storage::disk::Disk;
 use crate::storage::sled::Placement;
+use crate::storage::sled::kv::{Kv, KvFiles, SledFiles};
 
 const FORMAT_MAGIC: &str = "tidegate store";
 
@@ -62,13 +63,13 @@ pub(crate) struct Clean {
 
 /// A store's lock while it is held.
 #[derive(Debug)]
-pub(crate) struct StoreLock(File);
+pub(crate) struct StoreLock(Option<File>);
 
 impl Drop for StoreLock {
     fn drop(&mut self) {
         // Closing alone would leave the lock to a child that this process is starting just now: the
         // child has a copy of the file until it becomes another program.
-        let _ = self.0.unlock();
+        let _ = self.0.as_ref().map(File::unlock);
     }
 }
 
@@ -77,11 +78,18 @@ impl Drop for StoreLock {
 pub(crate) struct StoreDir {
     path: PathBuf,
     disk: Arc<dyn Disk>,
+    index_files: Arc<dyn KvFiles>,
 }
 
 impl StoreDir {
     pub(crate) fn new(path: &Path, disk: Arc<dyn Disk>) -> Self {
-        Self { path: path.to_owned(), disk }
+        Self { path: path.to_owned(), disk, index_files: Arc::new(SledFiles) }
+    }
+
+    /// The same directory with an index that is not in sled.
+    #[cfg(any(test, fuzzing, feature = "test-util"))]
+    pub(crate) fn with_index_files(self, index_files: Arc<dyn KvFiles>) -> Self {
+        Self { index_files, ..self }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -105,8 +113,31 @@ impl StoreDir {
         self.path.join("lost")
     }
 
+    /// Opens an index, or makes it.
+    ///
+    /// # Errors
+    /// `Unavailable` when it cannot be opened.
+    pub(crate) fn open_index(&self, number: u64) -> Result<Arc<dyn Kv>> {
+        self.index_files.open(&self.index(number))
+    }
+
     fn io(&self, action: &str, error: std::io::Error) -> Error {
         Error::io(format!("{action} {}", self.path.display()), error)
+    }
+
+    /// Refuses to begin what needs space where there is next to none.
+    ///
+    /// # Errors
+    /// `Full`.
+    pub(crate) fn check_space(&self) -> Result<()> {
+        // Where nobody can tell, the writes will.
+        let free = self.disk.free_bytes(&self.path).unwrap_or(u64::MAX);
+        if free >= FREE_BYTES_MIN {
+            return Ok(());
+        }
+        let path = self.path.display();
+        let message = format!("{free} bytes are free in {path}: too few for a checkpoint");
+        Err(Error::new(ErrorKind::Full, message))
     }
 
     /// Makes the directory if it is missing and takes its lock, which dropping it or the process's
@@ -120,15 +151,12 @@ impl StoreDir {
             return Err(Error::invalid(message));
         }
         self.disk.create_dir_all(&self.path).map_err(|error| self.io("make", error))?;
-        let file = platform::private_file()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(self.path.join("LOCK"))
-            .map_err(|error| self.io("lock", error))?;
+        let file = self.disk.lock_file(&self.path.join("LOCK"));
+        let Some(file) = file.map_err(|error| self.io("lock", error))? else {
+            return Ok(StoreLock(None));
+        };
         match file.try_lock() {
-            Ok(()) => Ok(StoreLock(file)),
+            Ok(()) => Ok(StoreLock(Some(file))),
             Err(TryLockError::WouldBlock) => {
                 let message = format!("another process has {} open", self.path.display());
                 Err(Error::new(ErrorKind::Conflict, message))
@@ -176,7 +204,11 @@ impl StoreDir {
             return Err(Error::invalid(message));
         }
         let log = self.log();
-        if log.exists() && !self.disk.list(&log).map_err(io)?.is_empty() {
+        let segments = match self.disk.list(&log) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            listed => listed.map_err(io)?,
+        };
+        if !segments.is_empty() {
             let message = format!("{} has a log and no FORMAT", self.path.display());
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
@@ -191,13 +223,8 @@ impl StoreDir {
     /// # Errors
     /// What the disk answers.
     pub(crate) fn write_format(&self, format: Format) -> Result<()> {
-        let body = format!(
-            "{FORMAT_MAGIC}\nversion {FORMAT_VERSION}\nstore {}\nplacement {}\n",
-            format.store, format.placement
-        );
-        let text = format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()));
         self.disk
-            .replace_small(&self.path.join("FORMAT"), text.as_bytes())
+            .replace_small(&self.path.join("FORMAT"), format_text(format).as_bytes())
             .map_err(|error| self.io("write FORMAT in", error))
     }
 
@@ -212,15 +239,8 @@ impl StoreDir {
     /// # Errors
     /// What the disk answers.
     pub(crate) fn write_current(&self, current: Current) -> Result<()> {
-        let clean = current.clean.map(|Clean { sequence, facts }| {
-            let facts = facts.map(|facts| format!("facts {facts:08x}\n")).unwrap_or_default();
-            format!("clean {sequence}\n{facts}")
-        });
-        let Current { index, synced, .. } = current;
-        let body = format!("index {index}\nsynced {synced}\n{}", clean.unwrap_or_default());
-        let text = format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()));
         self.disk
-            .replace_small(&self.path.join("CURRENT"), text.as_bytes())
+            .replace_small(&self.path.join("CURRENT"), current_text(current).as_bytes())
             .map_err(|error| self.io("write CURRENT in", error))
     }
 
@@ -228,13 +248,7 @@ impl StoreDir {
     /// Damage counts as none; sled has the originals.
     pub(crate) fn read_finished(&self, store: StoreId) -> Vec<(String, Vec<u8>)> {
         let bytes = self.disk.read_small(&self.path.join("FINISHED")).ok().flatten();
-        let read = |bytes: &[u8]| {
-            let frame = Frame::decode(bytes).ok()?;
-            let header = &frame.header;
-            let ours = header.kind == FrameKind::Finish && header.store == store;
-            codec::decode_list(frame.payload).ok().filter(|_| ours)
-        };
-        bytes.as_deref().and_then(read).unwrap_or_default()
+        bytes.and_then(|bytes| parse_finished(store, &bytes)).unwrap_or_default()
     }
 
     /// Replaces the copy of the finish records, durably.
@@ -246,20 +260,7 @@ impl StoreDir {
         store: StoreId,
         finished: &[(String, Vec<u8>)],
     ) -> Result<()> {
-        let mut payload = Vec::new();
-        codec::encode_list(finished, &mut payload)?;
-        let header = FrameHeader {
-            kind: FrameKind::Finish,
-            store,
-            incarnation: 0,
-            sequence: 0,
-            id: 0,
-            origin: Origin::default(),
-            payload_len: u32::try_from(payload.len())
-                .map_err(|_| Error::invalid("the finish records are too long"))?,
-            payload_crc: crc32fast::hash(&payload),
-        };
-        let bytes = header.frame(&payload);
+        let bytes = finished_bytes(store, finished)?;
         self.disk
             .replace_small(&self.path.join("FINISHED"), &bytes)
             .map_err(|error| self.io("write FINISHED in", error))
@@ -286,7 +287,8 @@ impl StoreDir {
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {
-        self.path.join(POISONED).exists()
+        let names = self.disk.list(&self.path).unwrap_or_default();
+        names.iter().any(|name| name == POISONED)
     }
 
     pub(crate) fn end_poisoned(&self) {
@@ -306,7 +308,48 @@ impl StoreDir {
     }
 }
 
-fn parse_format(path: &Path, bytes: &[u8]) -> Result<Format> {
+pub(super) fn format_text(format: Format) -> String {
+    let Format { store, placement } = format;
+    let body =
+        format!("{FORMAT_MAGIC}\nversion {FORMAT_VERSION}\nstore {store}\nplacement {placement}\n");
+    format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()))
+}
+
+pub(super) fn current_text(current: Current) -> String {
+    let clean = current.clean.map(|Clean { sequence, facts }| {
+        let facts = facts.map(|facts| format!("facts {facts:08x}\n")).unwrap_or_default();
+        format!("clean {sequence}\n{facts}")
+    });
+    let Current { index, synced, .. } = current;
+    let body = format!("index {index}\nsynced {synced}\n{}", clean.unwrap_or_default());
+    format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()))
+}
+
+pub(super) fn finished_bytes(store: StoreId, finished: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
+    let mut payload = Vec::new();
+    codec::encode_list(finished, &mut payload)?;
+    let header = FrameHeader {
+        kind: FrameKind::Finish,
+        store,
+        incarnation: 0,
+        sequence: 0,
+        id: 0,
+        origin: Origin::default(),
+        payload_len: u32::try_from(payload.len())
+            .map_err(|_| Error::invalid("the finish records are too long"))?,
+        payload_crc: crc32fast::hash(&payload),
+    };
+    Ok(header.frame(&payload))
+}
+
+pub(super) fn parse_finished(store: StoreId, bytes: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
+    let frame = Frame::decode(bytes).ok()?;
+    let header = &frame.header;
+    let ours = header.kind == FrameKind::Finish && header.store == store;
+    codec::decode_list(frame.payload).ok().filter(|_| ours)
+}
+
+pub(super) fn parse_format(path: &Path, bytes: &[u8]) -> Result<Format> {
     let foreign = |found: &str| Error::corrupt(path, 0, "FORMAT", "a tidegate store", found);
     let text = std::str::from_utf8(bytes).map_err(|_| foreign("bytes that are not text"))?;
     let mut lines = text.lines();
@@ -345,7 +388,7 @@ fn check_format(path: &Path, text: &str) -> Result<()> {
     }
 }
 
-fn parse_current(text: &str) -> Option<Current> {
+pub(super) fn parse_current(text: &str) -> Option<Current> {
     let (body, crc) = text.trim_end().rsplit_once('\n')?;
     let crc = u32::from_str_radix(crc.strip_prefix("crc ")?, 16).ok()?;
     if crc32fast::hash(format!("{body}\n").as_bytes()) != crc {

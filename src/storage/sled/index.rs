@@ -28,14 +28,14 @@ use crate::storage::sled::records::{Children, Records};
 const PART_BYTES: usize = SLED_VALUE_BYTES_MAX - FIXED_BYTES;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct JobEntry {
+pub(super) struct JobEntry {
     attempt_max: Attempt,
     checkpoint_max: CheckpointId,
     finish: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct LiveEntry {
+pub(super) struct LiveEntry {
     record: RecordRef,
     pinned: bool,
 }
@@ -54,6 +54,22 @@ pub(crate) struct IndexCodec {
     pub(crate) store: StoreId,
     /// The number of the index directory; its frames carry it as their incarnation.
     pub(crate) incarnation: u64,
+}
+
+pub(super) fn applied_payload(applied: Applied) -> Vec<u8> {
+    let mut payload = applied.sequence.to_le_bytes().to_vec();
+    payload.extend(applied.facts.into_iter().flat_map(u32::to_le_bytes));
+    payload
+}
+
+/// `None` when the bytes are no such payload.
+pub(super) fn parse_applied(payload: &[u8]) -> Option<Applied> {
+    let (sequence, facts) = payload.split_first_chunk::<8>()?;
+    let facts = match facts {
+        [] => None,
+        facts => Some(u32::from_le_bytes(facts.try_into().ok()?)),
+    };
+    Some(Applied { sequence: u64::from_le_bytes(*sequence), facts })
 }
 
 pub(crate) fn applied_key() -> Vec<u8> {
@@ -118,8 +134,7 @@ impl IndexCodec {
         facts: Option<u32>,
         batch: &mut Batch,
     ) -> Result<()> {
-        let mut payload = sequence.to_le_bytes().to_vec();
-        payload.extend(facts.into_iter().flat_map(u32::to_le_bytes));
+        let payload = applied_payload(Applied { sequence, facts });
         let frame = self.frame(FrameKind::Applied, sequence, 0, &payload)?;
         batch.push((applied_key(), Some(frame)));
         Ok(())
@@ -129,10 +144,7 @@ impl IndexCodec {
         let value = kv.get_many(vec![applied_key()])?.pop().flatten();
         let Some(value) = value else { return Ok(None) };
         let payload = self.check(FrameKind::Applied, 0, &value)?;
-        Ok(payload.split_first_chunk::<8>().map(|(sequence, facts)| Applied {
-            sequence: u64::from_le_bytes(*sequence),
-            facts: facts.first_chunk::<4>().map(|facts| u32::from_le_bytes(*facts)),
-        }))
+        Ok(parse_applied(payload))
     }
 
     pub(crate) fn chunk<P: Serialize>(&self, id: u64, place: &P, batch: &mut Batch) -> Result<()> {

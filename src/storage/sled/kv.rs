@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -21,8 +21,9 @@ use crate::sync::{AtomicBool, Ordering};
 /// How long one call may take before the handle is given up.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long opening may take: sled reads its whole log.
-const OPEN_DEADLINE: Duration = Duration::from_secs(120);
+/// How long opening may take at least, and one second more for so many bytes: sled reads its log.
+const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+const OPEN_BYTES_PER_SECOND: u64 = 16 << 20;
 
 /// How often opening is tried again while a copy of sled's lock may live on, and the pause before.
 const LOCK_RETRIES: u32 = 5;
@@ -59,6 +60,25 @@ pub(crate) trait Kv: Debug + Send + Sync {
     fn is_in_files(&self) -> bool;
     /// Syncs and gives the files free. Nothing may be called afterwards.
     fn close(&self) -> Result<()>;
+}
+
+/// Makes and opens the maps that lie in directories.
+pub(crate) trait KvFiles: Debug + Send + Sync {
+    /// Opens the map of an index in `dir`, or makes it.
+    ///
+    /// # Errors
+    /// `Unavailable` when it cannot be opened; nothing has it open then.
+    fn open(&self, dir: &Path) -> Result<Arc<dyn Kv>>;
+}
+
+/// Maps in sled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SledFiles;
+
+impl KvFiles for SledFiles {
+    fn open(&self, dir: &Path) -> Result<Arc<dyn Kv>> {
+        Ok(Arc::new(SledKv::open(dir, SledSettings::INDEX)?))
+    }
 }
 
 /// A map in memory, for readers beside a live job and for a store whose index cannot be written.
@@ -148,6 +168,8 @@ pub(crate) struct SledSettings {
     /// After so long without a call what was applied is written to the files, so that it outlives the
     /// process; never when not set. It is not synced.
     pub(crate) written_after: Option<Duration>,
+    /// How long opening an empty database may take.
+    pub(crate) patience: Duration,
 }
 
 /// While sled writes its files no call is answered: only a pause is used for it. A test looks at the
@@ -161,11 +183,17 @@ impl SledSettings {
         segment_bytes: 512 * 1024,
         piece: Some(512),
         written_after: Some(PAUSE),
+        patience: OPEN_PATIENCE,
     };
 
     /// For bodies of `SLED_CHUNK_BYTES`, which must not spill into files that sled never syncs.
-    pub(crate) const BODIES: Self =
-        Self { cache_bytes: 64 << 20, segment_bytes: 16 << 20, piece: None, written_after: None };
+    pub(crate) const BODIES: Self = Self {
+        cache_bytes: 64 << 20,
+        segment_bytes: 16 << 20,
+        piece: None,
+        written_after: None,
+        patience: OPEN_PATIENCE,
+    };
 }
 
 /// A sled database on a thread of its own.
@@ -184,11 +212,13 @@ impl SledKv {
         let (calls, waiting) = bounded(WAITING_MAX);
         let (opened, result) = bounded(1);
         let dir = dir.to_owned();
+        let bytes = std::fs::metadata(dir.join("db")).map_or(0, |file| file.len());
+        let deadline = settings.patience + Duration::from_secs(bytes / OPEN_BYTES_PER_SECOND);
         thread::Builder::new()
             .name("tidegate-index".to_owned())
             .spawn(move || serve(&dir, settings, &waiting, &opened))
             .map_err(|error| Error::io("start the index thread", error))?;
-        match result.recv_timeout(OPEN_DEADLINE) {
+        match result.recv_timeout(deadline) {
             Ok(outcome) => outcome?,
             Err(_) => return Err(no_answer()),
         }

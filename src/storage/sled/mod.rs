@@ -15,6 +15,8 @@ mod log;
 mod maintain;
 mod owner;
 mod placed;
+#[cfg(any(test, fuzzing, feature = "test-util"))]
+pub(in crate::storage) mod probe;
 mod records;
 mod repair;
 #[allow(dead_code, reason = "taken up by the placements next")]

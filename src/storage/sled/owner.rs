@@ -33,7 +33,7 @@ static OPEN: Mutex<BTreeMap<PathBuf, Weak<OpenStore>>> = Mutex::new(BTreeMap::ne
 /// An open store with its lock.
 #[derive(Debug)]
 pub(crate) struct OpenStore {
-    directory: PathBuf,
+    dir: StoreDir,
     backend: Arc<dyn Backend>,
     placement: Placement,
     jobs: Mutex<BTreeSet<JobId>>,
@@ -100,7 +100,15 @@ impl OpenStore {
         disk: Arc<dyn Disk>,
         settings: LogSettings,
     ) -> Result<Self> {
-        let dir = StoreDir::new(directory, disk);
+        Self::open_dir(StoreDir::new(directory, disk), placement, settings)
+    }
+
+    /// The same in a directory that may have another kind of index.
+    pub(crate) fn open_dir(
+        dir: StoreDir,
+        placement: Option<Placement>,
+        settings: LogSettings,
+    ) -> Result<Self> {
         let held = dir.lock()?;
         let format = if let Some(format) = dir.read_format()? {
             format
@@ -110,13 +118,13 @@ impl OpenStore {
             dir.create(format)?;
             format
         };
-        check_placement(directory, format.placement, placement)?;
+        check_placement(dir.path(), format.placement, placement)?;
         let backend: Arc<dyn Backend> = match format.placement {
-            Placement::Split => Arc::new(SplitStore::open(dir, format.store, settings)?),
-            Placement::Sled => Arc::new(PlacedStore::open(dir, format.store)?),
+            Placement::Split => Arc::new(SplitStore::open(dir.clone(), format.store, settings)?),
+            Placement::Sled => Arc::new(PlacedStore::open(dir.clone(), format.store)?),
         };
         for step in &backend.report().steps {
-            tracing::info!(directory = %directory.display(), %step, "the store was opened");
+            tracing::info!(directory = %dir.path().display(), %step, "the store was opened");
         }
         for damage in &backend.report().damage {
             tracing::warn!(%damage, "the store is damaged");
@@ -124,8 +132,8 @@ impl OpenStore {
         for (job, id, why) in &backend.report().broken {
             tracing::warn!(job, %id, why, "a completed checkpoint cannot be read");
         }
-        let (directory, placement) = (directory.to_path_buf(), format.placement);
-        Ok(Self { directory, backend, placement, jobs: Mutex::default(), _lock: held })
+        let placement = format.placement;
+        Ok(Self { dir, backend, placement, jobs: Mutex::default(), _lock: held })
     }
 
     pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
@@ -152,6 +160,8 @@ pub(crate) fn new_store_id() -> Result<StoreId> {
 struct Claim {
     store: Arc<OpenStore>,
     actor: Actor,
+    /// The attempt number is durable.
+    is_recorded: Mutex<bool>,
 }
 
 /// One job of an open store.
@@ -162,7 +172,7 @@ pub(crate) struct SledJob {
 }
 
 impl SledJob {
-    /// Takes the job and a new attempt number, durably.
+    /// Takes the job and a new attempt number, durably: on a full disk before the first write.
     pub(crate) fn claim(store: Arc<OpenStore>, job: &JobId) -> Result<Arc<dyn JobAccess>> {
         if !lock(&store.jobs).insert(job.clone()) {
             let message = format!("job {job} runs already in this process");
@@ -170,9 +180,18 @@ impl SledJob {
         }
         let attempt = store.backend.job(job.as_str()).attempt_max.0.saturating_add(1);
         // From here on dropping the claim gives the job back.
-        let claim = Claim { store, actor: Actor { job: job.clone(), attempt: Attempt(attempt) } };
-        claim.change(Change::Attempt)?;
-        let streams = streams::open(&claim.store.directory, &claim.store.backend, &claim.actor)?;
+        let actor = Actor { job: job.clone(), attempt: Attempt(attempt) };
+        let claim = Claim { store, actor, is_recorded: Mutex::new(false) };
+        match claim.record() {
+            // Reading needs no space, and nothing is written before the attempt is recorded.
+            Err(error)
+                if error.kind() == ErrorKind::Full && claim.store.placement == Placement::Split =>
+            {
+                tracing::warn!(error = %chain(&error), %job, "the disk is full: the job only reads");
+            }
+            recorded => recorded?,
+        }
+        let streams = streams::open(&claim.store.dir, &claim.store.backend, &claim.actor)?;
         Ok(Arc::new(Self { claim, streams }))
     }
 
@@ -182,7 +201,18 @@ impl SledJob {
 }
 
 impl Claim {
+    /// Makes the attempt number durable, unless it is.
+    fn record(&self) -> Result<()> {
+        let mut is_recorded = lock(&self.is_recorded);
+        if !*is_recorded {
+            self.store.backend.change(&self.actor, Change::Attempt)?;
+            *is_recorded = true;
+        }
+        Ok(())
+    }
+
     fn change(&self, change: Change<'_>) -> Result<()> {
+        self.record()?;
         self.store.backend.change(&self.actor, change)
     }
 }
@@ -240,6 +270,7 @@ impl JobAccess for SledJob {
     }
 
     fn begin(&self, id: CheckpointId, kind: CheckpointType) -> Result<Arc<dyn PendingRecords>> {
+        self.claim.record()?;
         Arc::clone(self.backend()).begin(&self.claim.actor, id, kind)
     }
 

@@ -254,6 +254,7 @@ impl Backend for PlacedStore {
         _: CheckpointType,
     ) -> Result<Arc<dyn PendingRecords>> {
         let job = actor.job.as_str();
+        self.dir.check_space()?;
         {
             let _order = lock(&self.delta);
             {

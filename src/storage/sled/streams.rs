@@ -1,14 +1,13 @@
 //! The streams of a store's jobs: files under `streams/`, beside log and index, the same under both
 //! placements.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::ids::{Attempt, CheckpointId};
-use crate::storage::disk::RealDisk;
 use crate::storage::filesystem::streams::{Apart, RecordsElsewhere};
 use crate::storage::sled::backend::{Actor, Backend};
+use crate::storage::sled::directory::StoreDir;
 
 #[derive(Debug)]
 struct Records {
@@ -30,11 +29,11 @@ impl RecordsElsewhere for Records {
 ///
 /// # Errors
 /// What the disk answers.
-pub(super) fn open(directory: &Path, backend: &Arc<dyn Backend>, actor: &Actor) -> Result<Apart> {
+pub(super) fn open(dir: &StoreDir, backend: &Arc<dyn Backend>, actor: &Actor) -> Result<Apart> {
     let records = Arc::new(Records { backend: Arc::clone(backend), actor: actor.clone() });
     Apart::open(
-        Arc::new(RealDisk),
-        &directory.join("streams"),
+        Arc::clone(dir.disk()),
+        &dir.path().join("streams"),
         (backend.store(), &actor.job, actor.attempt),
         records,
     )

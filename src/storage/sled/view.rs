@@ -69,7 +69,7 @@ impl StoreView {
         }
     }
 
-    fn of_log(dir: StoreDir, store: StoreId) -> Result<Self> {
+    pub(super) fn of_log(dir: StoreDir, store: StoreId) -> Result<Self> {
         let before = dir.read_current();
         let Look { codec, kv, loaded } = Look::settled(&dir, store)?;
         let closed = dir.read_current().filter(|now| before == Some(*now));

@@ -3,10 +3,12 @@
 //! `src/storage/conformance`; what needs the files or the memory of one is tested beside it.
 
 mod cut_disk;
+mod fail_disk;
 mod life;
 mod power_disk;
 
 pub(in crate::storage) use cut_disk::CutDisk;
+pub(in crate::storage) use fail_disk::{FailDisk, Fault};
 pub(in crate::storage) use power_disk::{Fate, PowerDisk};
 
 use tempfile::TempDir;

@@ -20,6 +20,30 @@ const KIND_AT: usize = 10;
 /// Bytes of the payload.
 const PAYLOAD_BYTES: usize = 32;
 
+/// The payload.
+pub(in crate::storage::filesystem) struct HeadFields {
+    name: StreamName,
+    seed: u64,
+    len: u64,
+}
+
+impl HeadFields {
+    pub(in crate::storage::filesystem) fn encode(&self) -> Vec<u8> {
+        let mut payload = Vec::with_capacity(PAYLOAD_BYTES);
+        payload.extend_from_slice(&self.name.0);
+        payload.extend_from_slice(&self.seed.to_le_bytes());
+        payload.extend_from_slice(&self.len.to_le_bytes());
+        payload
+    }
+
+    pub(in crate::storage::filesystem) fn decode(payload: &[u8]) -> Option<Self> {
+        let mut fields = Fields(payload);
+        let name = StreamName(fields.take());
+        let fields = Self { name, seed: fields.u64(), len: fields.u64() };
+        (payload.len() == PAYLOAD_BYTES).then_some(fields)
+    }
+}
+
 /// The frame.
 ///
 /// # Errors
@@ -31,10 +55,8 @@ pub(super) fn encode(
     attempt: Attempt,
     stored: &Stored,
 ) -> Result<Vec<u8>> {
-    let mut payload = Vec::with_capacity(PAYLOAD_BYTES);
-    payload.extend_from_slice(&stored.name.0);
-    payload.extend_from_slice(&stored.seed.to_le_bytes());
-    payload.extend_from_slice(&stored.len.to_le_bytes());
+    let Stored { name, seed, len, .. } = *stored;
+    let payload = HeadFields { name, seed, len }.encode();
     let origin = Origin { job: job.as_str(), checkpoint: id, attempt, ..Origin::default() };
     let place = metadata::Place { store, incarnation: 0 };
     Ok(place.header(FrameKind::HostMetadata, 0, origin, &payload)?.frame(&payload))
@@ -67,18 +89,14 @@ pub(in crate::storage::filesystem) fn host_metadata(
     let wanted =
         Origin { job: job.as_str(), checkpoint: id, attempt: origin.attempt, ..Origin::default() };
     let (realm, place) = (Realm::new(store, job), Place::Metadata(id));
-    let mut fields = Fields(payload);
-    let name = StreamName(fields.take());
-    let whole = header.kind == FrameKind::HostMetadata
-        && header.store == store
-        && origin == wanted
-        && payload.len() == PAYLOAD_BYTES
-        && name.is_of(realm, place);
-    if !whole {
+    let ours = header.kind == FrameKind::HostMetadata && header.store == store && origin == wanted;
+    let fields =
+        HeadFields::decode(payload).filter(|fields| ours && fields.name.is_of(realm, place));
+    let Some(HeadFields { name, seed, len }) = fields else {
         let expected = format!("metadata of checkpoint {id} of job {job}");
         let found = format!("a {:?} of {origin:?}", header.kind);
         return Err(file.corrupt(0, what, expected, found));
-    }
-    let stored = Stored { realm, place, name, seed: fields.u64(), len: fields.u64() };
+    };
+    let stored = Stored { realm, place, name, seed, len };
     Ok(Some((StreamStateHandle::new(stored, None), header.frame_len())))
 }

@@ -26,6 +26,8 @@ mod sink;
 pub(in crate::storage) use apart::{Apart, RecordsElsewhere};
 pub(super) use files::StreamFiles;
 pub(super) use garbage::{clean_common, garbage_of};
+#[cfg(any(test, fuzzing, feature = "test-util"))]
+pub(super) use head::HeadFields;
 pub(super) use head::host_metadata;
 pub(super) use home::{Hosted, StreamHome};
 

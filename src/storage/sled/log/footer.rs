@@ -74,7 +74,7 @@ pub(super) fn read_footer(
     Ok(ours.then(|| decode_footer(header.sequence, payload, own)).flatten())
 }
 
-fn decode_footer(sequence: u64, payload: &[u8], own: u64) -> Option<Footer> {
+pub(super) fn decode_footer(sequence: u64, payload: &[u8], own: u64) -> Option<Footer> {
     let (offsets, rest) = take_offsets(payload)?;
     let (seen, trailer) = rest.split_last_chunk::<TRAILER_BYTES>()?;
     let offsets: Vec<u64> = offsets.chain([own]).collect();

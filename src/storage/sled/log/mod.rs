@@ -6,6 +6,8 @@
 
 mod footer;
 mod group;
+#[cfg(any(test, fuzzing, feature = "test-util"))]
+pub(in crate::storage::sled) mod probe;
 mod reader;
 mod scan;
 mod segment;

@@ -21,11 +21,16 @@ pub(super) struct Reader<'a> {
     path: &'a Path,
     bytes: Vec<u8>,
     start: u64,
+    /// The length of the file.
+    len: u64,
+    /// See `used_here`, once it was asked for.
+    used: Option<u64>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(file: &'a dyn DiskFile, path: &'a Path) -> Self {
-        Self { file, path, bytes: Vec::new(), start: 0 }
+    /// Over a file of `len` bytes.
+    pub(super) fn new(file: &'a dyn DiskFile, path: &'a Path, len: u64) -> Self {
+        Self { file, path, bytes: Vec::new(), start: 0, len, used: None }
     }
 
     fn end(&self) -> u64 {
@@ -41,7 +46,9 @@ impl<'a> Reader<'a> {
     pub(super) fn up_to(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
         let held = self.start..=self.end();
         let is_near = held.contains(&offset);
-        if !is_near || !held.contains(&offset.saturating_add(len as u64)) {
+        let end = offset.saturating_add(len as u64).min(self.len);
+        let is_there = held.contains(&end);
+        if !is_near || !is_there {
             self.fill(offset, len.max(if is_near { STEP_BYTES } else { JUMP_BYTES }))?;
         }
         let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
@@ -60,13 +67,15 @@ impl<'a> Reader<'a> {
     }
 
     fn fill(&mut self, offset: u64, len: usize) -> Result<()> {
-        self.bytes.resize(len, 0);
+        let left = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
+        self.bytes.resize(len.min(left), 0);
         let read = self
             .file
             .read_up_to_at(&mut self.bytes, offset)
             .map_err(|error| Error::io(format!("read {}", self.path.display()), error))?;
         self.bytes.truncate(read);
         self.start = offset;
+        self.used = None;
         Ok(())
     }
 
@@ -84,21 +93,35 @@ impl<'a> Reader<'a> {
     fn search(&mut self, from: u64, len: u64, find: fn(&[u8]) -> Option<usize>) -> Result<Found> {
         let (mut offset, mut used) = (from, from);
         while offset < len {
-            self.fill(offset, SEARCH_BYTES)?;
-            if let Some(at) = last_used(&self.bytes) {
-                used = offset + at as u64 + 1;
-                if let Some(at) = find(&self.bytes) {
+            // What one search has read serves the next: damage that is full of magics is read once.
+            let least = offset.saturating_add(MAGIC.len() as u64).min(len);
+            if offset < self.start || least > self.end() {
+                self.fill(offset, SEARCH_BYTES)?;
+            }
+            let used_here = self.used_here();
+            let at = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
+            let held = self.bytes.get(at..).unwrap_or_default();
+            if used_here > offset {
+                used = used_here;
+                if let Some(at) = find(held) {
                     return Ok(Found { next: Some(offset + at as u64), used });
                 }
             }
             // A magic may straddle two reads.
-            let step = self.bytes.len().saturating_sub(MAGIC.len() - 1);
+            let step = held.len().saturating_sub(MAGIC.len() - 1);
             if step == 0 {
                 break;
             }
             offset += step as u64;
         }
         Ok(Found { next: None, used })
+    }
+
+    /// The end of the last byte of the window that is not zero, or its start.
+    fn used_here(&mut self) -> u64 {
+        let (start, bytes) = (self.start, &self.bytes);
+        let used = || start + last_used(bytes).map_or(0, |at| at as u64 + 1);
+        *self.used.get_or_insert_with(used)
     }
 }
 

@@ -81,7 +81,7 @@ pub(crate) fn scan_segment(
 ) -> Result<SegmentScan> {
     let io = |error| Error::io(format!("read {}", path.display()), error);
     let len = file.len().map_err(io)?;
-    let mut reader = Reader::new(file, path);
+    let mut reader = Reader::new(file, path, len);
     let footer = read_footer(&mut reader, len, number, store)?;
     let found = SegmentScan { len, used: len, ..SegmentScan::default() };
     let mut scan = Scan { reader, path, number, store, known, found, pending: Vec::new() };

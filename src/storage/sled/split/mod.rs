@@ -183,6 +183,7 @@ impl Backend for SplitStore {
         kind: CheckpointType,
     ) -> Result<Arc<dyn PendingRecords>> {
         self.check_healthy()?;
+        self.reader.dir.check_space()?;
         {
             let mut ledger = lock(&self.ledger);
             let facts = ledger.job(actor.job.as_str());

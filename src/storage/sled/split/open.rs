@@ -10,7 +10,7 @@ use crate::storage::sled::backend::OpenReport;
 use crate::storage::sled::directory::{Clean, Current, StoreDir};
 use crate::storage::sled::image::{Beside, Forward, Image, chain, list_segments};
 use crate::storage::sled::index::IndexCodec;
-use crate::storage::sled::kv::{Kv, MemoryKv, SledKv, SledSettings};
+use crate::storage::sled::kv::{Kv, MemoryKv};
 use crate::storage::sled::ledger::{Base, Ledger};
 
 /// A log whose facts are known.
@@ -63,20 +63,20 @@ impl Opened {
         found.or_else(|error| Self::scan(dir, store, current, (is_suspect, is_poisoned), &error))
     }
 
-    fn index(dir: &StoreDir, number: u64) -> Result<SledKv> {
-        let path = dir.index(number);
-        if !path.is_dir() {
+    fn index(dir: &StoreDir, number: u64) -> Result<Arc<dyn Kv>> {
+        if !dir.indexes()?.contains(&number) {
+            let path = dir.index(number);
             return Err(unusable(format!("{} is missing", path.display())));
         }
-        SledKv::open(&path, SledSettings::INDEX)
+        dir.open_index(number)
     }
 
     fn clean(dir: &StoreDir, codec: IndexCodec, clean: Clean) -> Result<Self> {
         let kv = Self::index(dir, codec.incarnation)?;
         let sequence = clean.sequence;
-        match Self::closed_facts(dir, codec, &kv, sequence) {
+        match Self::closed_facts(dir, codec, &*kv, sequence) {
             Ok(ledger) => {
-                let (kv, report) = (Arc::new(kv), OpenReport::default());
+                let report = OpenReport::default();
                 Ok(Self { codec, kv, ledger, sequence, is_marked: false, report })
             }
             Err(error) => {
@@ -98,12 +98,12 @@ impl Opened {
         sync_tail(dir, &segments, Some(current), is_poisoned)?;
         let kv = Self::index(dir, codec.incarnation)?;
         let forward = || {
-            let known = codec.read_known(&kv)?.filter(|(applied, _)| applied.facts.is_some());
+            let known = codec.read_known(&*kv)?.filter(|(applied, _)| applied.facts.is_some());
             let (applied, ledger) =
                 known.ok_or_else(|| unusable("the index does not say what it knows".to_owned()))?;
             let image = Image::scan_since(dir, codec.store, &segments, applied.sequence)?;
             cut_reserved(dir, &image);
-            image.roll_forward(applied, ledger, Beside { dir, codec, kv: &kv })
+            image.roll_forward(applied, ledger, Beside { dir, codec, kv: &*kv })
         };
         match forward() {
             Ok(Forward { ledger, sequence_max, changes }) => {
@@ -111,7 +111,7 @@ impl Opened {
                 name_index(dir, Current { index: codec.incarnation, synced, clean: None });
                 let steps = vec![format!("the index was rolled forward by {changes} changes")];
                 let report = OpenReport { steps, ..OpenReport::default() };
-                let (kv, sequence) = (Arc::new(kv), sequence_max);
+                let sequence = sequence_max;
                 Ok(Self { codec, kv, ledger, sequence, is_marked: true, report })
             }
             Err(error) => {
@@ -125,7 +125,7 @@ impl Opened {
     fn closed_facts(
         dir: &StoreDir,
         codec: IndexCodec,
-        kv: &SledKv,
+        kv: &dyn Kv,
         sequence: u64,
     ) -> Result<Ledger> {
         let known = codec.read_known(kv)?.filter(|(applied, _)| applied.sequence == sequence);
@@ -240,8 +240,8 @@ fn old_index(
     let named = current.filter(|current| old.contains(&current.index));
     let number = named.map(|current| current.index).or(old.iter().max().copied())?;
     let read = || {
-        let kv = SledKv::open(&dir.index(number), SledSettings::INDEX)?;
-        let known = IndexCodec { store, incarnation: number }.read_known(&kv);
+        let kv = dir.open_index(number)?;
+        let known = IndexCodec { store, incarnation: number }.read_known(&*kv);
         // Its files are removed next.
         let _failed = kv.close();
         known
@@ -257,8 +257,8 @@ fn old_index(
 
 /// A new index in sled, or in memory when the disk takes no more.
 fn new_index(dir: &StoreDir, number: u64, steps: &mut Vec<String>) -> Arc<dyn Kv> {
-    match SledKv::open(&dir.index(number), SledSettings::INDEX) {
-        Ok(kv) => Arc::new(kv),
+    match dir.open_index(number) {
+        Ok(kv) => kv,
         Err(error) => in_memory(&error, steps),
     }
 }

@@ -39,7 +39,8 @@ pub(crate) fn repair_split(
         Ok(format) => format.store,
         Err(damage) => remake_format(&dir, damage, &mut report)?,
     };
-    if !dir.log().is_dir() {
+    let is_missing = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    if dir.disk().list(&dir.log()).is_err_and(is_missing) {
         // CRASH: an empty log, as it is found again.
         let made = dir.disk().create_dir_all(&dir.log());
         made.map_err(|error| Error::io("make the log", error))?;
@@ -99,7 +100,7 @@ fn remake_format(dir: &StoreDir, damage: Error, report: &mut RepairReport) -> Re
         return Err(damage.context("the segments do not say which store it is"));
     };
     let path = dir.path().join("FORMAT");
-    if path.exists() {
+    if dir.disk().read_small(&path).is_ok_and(|bytes| bytes.is_some()) {
         // CRASH: the damaged FORMAT has two names, and is found by the next repair.
         let moved = aside(dir, "FORMAT")?;
         let linked = dir.disk().hard_link(&path, &moved);
@@ -358,16 +359,16 @@ impl SplitStore {
             Ok(())
         })?;
         let mut bytes = Vec::new();
-        let mut copied = HashSet::new();
+        let mut done = HashSet::new();
         for (id, place) in places {
-            if !copier.is_needed(id) || copied.contains(&id) {
+            if !copier.is_needed(id) || done.contains(&id) {
                 continue;
             }
             bytes.resize(usize::try_from(place.len).unwrap_or(0), 0);
             let read = file.read_up_to_at(&mut bytes, place.offset).map_err(io)?;
             if let Ok(frame) = Frame::decode(bytes.get(..read).unwrap_or_default()) {
                 copier.copy(&frame)?;
-                copied.insert(id);
+                done.insert(id);
             }
         }
         Ok(())
@@ -384,14 +385,14 @@ impl SplitStore {
             copier.copy(&Frame::decode(&bytes).map_err(fault)?)
         };
         let outcome = missing.iter().try_for_each(copy);
-        let (copied, mut segments) = copier.finish(&outcome)?;
+        let (moved, mut segments) = copier.finish(&outcome)?;
         outcome?;
         if segments.is_empty() {
             segments.push(self.write_base()?);
         }
         // CRASH: before this is durable nothing has changed, and the index knows it still.
         self.sync_segments(segments.iter())?;
-        self.move_to(copied)
+        self.move_to(moved)
     }
 
     fn drop_lost(

@@ -6,8 +6,11 @@
 mod crash;
 mod damage;
 mod damage_matrix;
+mod failure;
 mod forward;
 mod golden;
+#[cfg(unix)]
+mod hang;
 mod incremental;
 mod life;
 mod power;

@@ -83,7 +83,7 @@ fn a_repair_recovers_all_that_is_intact_and_the_next_one_does_nothing() {
             for harmed in HARMS {
                 // Each frame once, and each harm at frames of all kinds.
                 for (at, frame) in frames.iter().enumerate() {
-                    if (at + harmed as usize) % HARMS.len() != 0 {
+                    if !(at + harmed as usize).is_multiple_of(HARMS.len()) {
                         continue;
                     }
                     let dir = store.copy();

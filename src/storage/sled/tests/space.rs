@@ -1,5 +1,5 @@
 //! Goal: the log takes the space of what is retained, however little of each old segment still
-//! lives. Method: checkpoints of a mebibyte in chunks of 4 KiB over segments of 256 KiB, so that a
+//! lives. Method: checkpoints of two mebibytes in chunks of 16 KiB over segments of 256 KiB, so that a
 //! few dozen rounds do what thousands do to a real store; allocated blocks are counted as soon as
 //! the store is idle. `tests/store_space.rs` has the real sizes.
 
@@ -14,8 +14,8 @@ use crate::ids::OperatorUid;
 use crate::message::CheckpointType;
 
 const SEGMENT: u64 = 256 * 1024;
-const SECTION: usize = 4096;
-const SECTIONS: u32 = 128;
+const SECTION: usize = 16 * 1024;
+const SECTIONS: u32 = 64;
 const SUBTASKS: u32 = 2;
 
 /// How long a store may take until it is idle.
@@ -25,8 +25,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 type Versions = [[u64; SECTIONS as usize]; SUBTASKS as usize];
 
 fn section(subtask: usize, index: usize, version: u64) -> Vec<u8> {
-    let seed = (subtask << 20 | index << 8) as u64;
-    body(CheckpointId(version << 32 | seed), 0, SECTION)
+    let mut word = version << 32 | (subtask << 16 | index) as u64;
+    let bytes = (0..SECTION / 8).flat_map(|_| {
+        word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99);
+        word.to_le_bytes()
+    });
+    bytes.collect()
 }
 
 fn commit_versions(checkpoints: &Checkpoints, versions: &Versions, kind: CheckpointType) {
@@ -146,10 +150,10 @@ fn full_checkpoints_leave_the_space_of_what_is_retained() {
 
 #[test]
 fn sections_that_change_all_over_leave_the_space_of_little_more_than_what_is_retained() {
-    churn(CheckpointType::Checkpoint, 48, 10, 600);
+    churn(CheckpointType::Checkpoint, 40, 10, 150);
 }
 
 #[test]
 fn sections_that_hardly_ever_change_leave_no_segments_for_ever() {
-    churn(CheckpointType::Checkpoint, 48, 100, 600);
+    churn(CheckpointType::Checkpoint, 40, 100, 150);
 }

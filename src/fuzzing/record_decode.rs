@@ -1,25 +1,16 @@
-//! The bodies of the fuzz targets: arbitrary bytes through everything that reads bytes from a disk
-//! (here), through configuration files (`config_file`), and as what happens to a coordinator
-//! (`coordinator`).
+//! Arbitrary bytes through everything that reads records: frames, the payloads of all kinds, entries of
+//! the index, small files.
 //!
 //! No input panics, and what was decoded encodes to the same bytes again, so that a record has one
-//! form only. Not part of the public promises; it must never do I/O.
+//! form only.
 
-mod config_file;
-mod coordinator;
-
-pub use config_file::config_file;
-pub use coordinator::coordinator;
-
+use crate::fuzzing::metadata_decode::node;
 use crate::ids::CheckpointId;
 use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::record::frame::FIXED_BYTES;
-use crate::record::metadata::{CheckpointMetadata, decode_sections, encode_sections};
-use crate::record::{Frame, FrameHeader, Node, codec};
+use crate::record::{Frame, FrameHeader, codec};
 use crate::state::entries::read_entries;
-
-/// How many references sections of arbitrary bytes may turn out to use.
-const REFS: usize = 4;
+use crate::storage::probe;
 
 /// Reads `data` as a frame and as each of the payloads. Panics when a promise above is broken.
 pub fn record_decode(data: &[u8]) {
@@ -28,12 +19,17 @@ pub fn record_decode(data: &[u8]) {
         frame(&sealed);
     }
     payload(data);
+    text(data);
 }
 
 fn frame(data: &[u8]) {
     if let Ok(header) = FrameHeader::decode(data) {
         let mut again = Vec::new();
-        header.encode(&mut again);
+        if FrameHeader::is_in_group(data) {
+            header.encode_in_group(&mut again);
+        } else {
+            header.encode(&mut again);
+        }
         assert_eq!(data.get(..header.header_len()), Some(again.as_slice()), "{header:?}");
         assert!(header.payload_len as usize <= FRAME_PAYLOAD_BYTES_MAX, "{header:?}");
     }
@@ -44,25 +40,28 @@ fn frame(data: &[u8]) {
     }
 }
 
-/// The same bytes with a header checksum that holds, so that what lies behind it is reached.
+/// The same bytes with checksums that hold, so that what lies behind them is reached.
 fn resealed(data: &[u8]) -> Option<Vec<u8>> {
     let mut sealed = data.to_vec();
-    let names = data.get(FIXED_BYTES..)?;
     let names_len: usize = data.get(12..15)?.iter().map(|len| usize::from(*len)).sum();
-    let checked = data.get(..FIXED_BYTES - 4)?;
-    let crc = crc32fast::hash(&[checked, names.get(..names_len)?].concat());
+    let payload = data.get(FIXED_BYTES + names_len..)?;
+    let len = u32::try_from(payload.len()).ok()?;
+    let crcs = [len, crc32fast::hash(payload)].map(u32::to_le_bytes).concat();
+    sealed.get_mut(FIXED_BYTES - 12..FIXED_BYTES - 4)?.copy_from_slice(&crcs);
+    let names = data.get(FIXED_BYTES..FIXED_BYTES + names_len)?;
+    let checked = sealed.get(..FIXED_BYTES - 4)?;
+    let crc = crc32fast::hash(&[checked, names].concat());
     sealed.get_mut(FIXED_BYTES - 4..FIXED_BYTES)?.copy_from_slice(&crc.to_le_bytes());
     Some(sealed)
 }
 
 fn payload(data: &[u8]) {
-    if let Some(node) = Node::decode(data) {
-        assert_eq!(node.encode().ok().as_deref(), Some(data), "{node:?}");
-        metadata(&node.body);
-        sections(&node.body);
+    node(data);
+    for (name, again) in probe::forms() {
+        if let Some(again) = again(data) {
+            assert!(again == data, "{name}: {data:?} became {again:?}");
+        }
     }
-    metadata(data);
-    sections(data);
     crate::chunk::compression::fuzz(data);
     list::<u64>(data);
     list::<String>(data);
@@ -74,51 +73,29 @@ fn payload(data: &[u8]) {
     });
 }
 
-fn metadata(data: &[u8]) {
-    if let Ok(metadata) = CheckpointMetadata::decode(data) {
-        // A map takes its entries in any order and gives them back sorted: only the value holds.
-        let again = metadata.encode().and_then(|bytes| CheckpointMetadata::decode(&bytes));
-        assert_eq!(again.ok(), Some(metadata));
-    }
-}
-
-fn sections(data: &[u8]) {
-    for refs in 0..REFS {
-        if let Ok(sections) = decode_sections(data, refs) {
-            assert_eq!(encode_sections(&sections).ok().as_deref(), Some(data), "{sections:?}");
+/// A small file, as it is and as a body to which its checksum is added.
+fn text(data: &[u8]) {
+    let crc = crc32fast::hash(data);
+    let sealed = [data, format!("crc {crc:08x}\n").as_bytes()].concat();
+    for (name, again) in probe::texts() {
+        for data in [data, &sealed] {
+            if let Some(first) = again(data) {
+                assert!(
+                    again(&first).as_ref() == Some(&first),
+                    "{name}: {data:?} became {first:?}"
+                );
+            }
         }
     }
 }
 
 fn list<T: serde::Serialize + serde::de::DeserializeOwned>(data: &[u8]) {
     if let Ok(entries) = codec::decode_list::<T>(data) {
+        let room = entries.capacity() * size_of::<T>();
+        assert!(room <= 64 * (data.len() + size_of::<T>()), "{room} bytes for {}", data.len());
         let mut again = Vec::new();
         let encoded = codec::encode_list(&entries, &mut again);
         assert!(encoded.is_ok() && again == data, "a list of {} entries", entries.len());
-    }
-}
-
-#[cfg(test)]
-mod corpus {
-    //! The committed inputs of a target.
-
-    use std::collections::BTreeMap;
-    use std::fs;
-    use std::path::Path;
-
-    /// The corpus of `target` holds the seeds, byte for byte, and `run` finds no fault with any input
-    /// in it. `TIDEGATE_WRITE_CORPUS=1` writes the seeds.
-    pub(super) fn check(target: &str, seeds: &BTreeMap<String, Vec<u8>>, run: fn(&[u8])) {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-        for (name, bytes) in seeds {
-            if std::env::var_os("TIDEGATE_WRITE_CORPUS").is_some() {
-                fs::write(corpus.join(name), bytes).unwrap();
-            }
-            assert!(fs::read(corpus.join(name)).unwrap() == *bytes, "{name} differs");
-        }
-        let inputs = fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path());
-        let inputs: Vec<_> = inputs.map(|path| run(&fs::read(path).unwrap())).collect();
-        assert!(inputs.len() >= seeds.len());
     }
 }
 
@@ -130,7 +107,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::record::FrameKind;
+    use crate::fuzzing::corpus;
+    use crate::record::{FrameKind, Node};
 
     /// A valid frame of each kind, its payload alone, one cut short and one with a wrong bit.
     fn seeds() -> BTreeMap<String, Vec<u8>> {
