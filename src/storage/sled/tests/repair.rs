@@ -81,9 +81,9 @@ fn a_repair_recovers_all_that_is_intact_and_the_next_one_does_nothing() {
             let store = Store::new(ending, settings);
             let frames = store.frames();
             for harmed in HARMS {
-                // Every third frame, another third for each harm: all kinds are hit by all harms.
+                // Each frame once, and each harm at frames of all kinds.
                 for (at, frame) in frames.iter().enumerate() {
-                    if !(at + harmed as usize).is_multiple_of(3) {
+                    if !(at + harmed as usize).is_multiple_of(HARMS.len()) {
                         continue;
                     }
                     let dir = store.copy();
