@@ -35,6 +35,13 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
+    /// The same of what a footer says; `None` when that is not as it would be written.
+    pub(super) fn of(offsets: Vec<u32>, jobs: Vec<JobSeen>) -> Option<Self> {
+        let is_sorted = jobs.is_sorted_by(|one, next| one.job < next.job);
+        let seen = jobs.into_iter().map(|seen| (seen.job.clone(), seen)).collect();
+        is_sorted.then_some(Self { offsets, seen })
+    }
+
     pub(crate) fn see(&mut self, origin: &Origin<'_>) {
         let Origin { job, attempt, checkpoint, .. } = *origin;
         if job.is_empty() {

@@ -2,16 +2,16 @@
 
 use crate::ids::StoreId;
 use crate::record::{FrameHeader, FrameKind, Origin};
-use crate::storage::sled::log::footer::{decode_footer, encode_footer, footer_jobs};
+use crate::storage::sled::log::footer::{Contents, decode_footer, footer_jobs};
 use crate::storage::sled::log::group::inner_frames;
 
-/// A footer that says itself where it lies.
+/// A footer that says itself where it lies; none of one that names its jobs in another order.
 pub(in crate::storage::sled) fn footer_again(payload: &[u8]) -> Option<Vec<u8>> {
     let own = u64::from_le_bytes(*payload.last_chunk()?);
     let offsets = decode_footer(0, payload, own)?.offsets;
     let before = offsets.iter().take(offsets.len().saturating_sub(1));
     let before: Option<Vec<u32>> = before.map(|offset| u32::try_from(*offset).ok()).collect();
-    encode_footer(&before?, &footer_jobs(payload), own).ok()
+    Contents::of(before?, footer_jobs(payload))?.encode(own).ok()
 }
 
 /// A group of the segment of its first frame.
