@@ -421,7 +421,9 @@ impl Disk for MemoryDisk {
         let dirs = state.names.dirs.iter().rev().filter(|dir| dir.starts_with(path)).cloned();
         let changes: Vec<_> =
             files.map(Naming::Unlink).chain(dirs.map(Naming::RemoveDir)).collect();
-        changes.into_iter().for_each(|change| state.naming(change));
+        for change in changes {
+            state.naming(change);
+        }
         Ok(())
     }
 
@@ -433,7 +435,9 @@ impl Disk for MemoryDisk {
         let naming = std::mem::take(&mut state.naming);
         let (synced, rest): (Vec<_>, Vec<_>) =
             naming.into_iter().partition(|(_, naming)| naming.dir() == Some(dir));
-        synced.iter().for_each(|(_, naming)| state.durable.apply(naming));
+        for (_, naming) in &synced {
+            state.durable.apply(naming);
+        }
         state.naming = rest;
         Ok(())
     }

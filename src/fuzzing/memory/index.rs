@@ -98,7 +98,7 @@ impl Files {
             IndexEnd::Unreadable => self.is_unreadable = true,
             IndexEnd::Holes(seed) => {
                 let mut random = Random(seed);
-                Arc::make_mut(&mut self.now).retain(|_, _| random.next() % 4 != 0);
+                Arc::make_mut(&mut self.now).retain(|_, _| !random.next().is_multiple_of(4));
             }
         }
     }

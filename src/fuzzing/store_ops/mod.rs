@@ -131,7 +131,7 @@ fn play(data: &[u8]) -> Result<Vec<String>, Broken> {
         written: 0,
         done: Vec::new(),
     };
-    run.to_the_end().map_err(|broken| {
+    run.run().map_err(|broken| {
         let log = harm::describe(&run.disk, &run.dir().log(), STORE);
         format!("{broken}\nafter {:#?}\nin {log:#?}", run.done)
     })?;
@@ -143,7 +143,7 @@ fn said(error: &Error) -> Broken {
 }
 
 impl Run<'_> {
-    fn to_the_end(&mut self) -> Result<(), Broken> {
+    fn run(&mut self) -> Result<(), Broken> {
         let format = Format { store: STORE, placement: Placement::Split };
         let dir = self.dir();
         let made = dir.lock().and_then(|_lock| dir.create(format));
@@ -317,7 +317,7 @@ impl Run<'_> {
                 let byte = self.bytes.next();
                 let operations = u64::from(byte / 2);
                 self.done.push(format!("ends after {operations} operations, {}", byte % 2));
-                if byte % 2 == 0 {
+                if byte.is_multiple_of(2) {
                     self.is_shaken = true;
                     self.disk.end_after(Some(operations));
                 } else {
@@ -346,7 +346,8 @@ impl Run<'_> {
         let kind = error.kind();
         let is_faulty = !self.disk.is_on() || !self.faults.is_none();
         let may_fail = is_fault(kind) && is_faulty;
-        if !may_fail && !(self.is_poisoned && kind == ErrorKind::Poisoned) {
+        let is_poison = self.is_poisoned && kind == ErrorKind::Poisoned;
+        if !may_fail && !is_poison {
             return Err(format!("{what}: {error:?}"));
         }
         self.done.push(format!("{what} failed: {error}"));
@@ -435,17 +436,23 @@ impl Run<'_> {
 
     fn discard(&mut self, job: usize, ids: &[CheckpointId]) -> Result<(), Broken> {
         self.done.push(format!("job {job} drops {ids:?}"));
-        ids.iter().for_each(|id| self.stand(job, *id, Standing::Dropping));
+        for id in ids {
+            self.stand(job, *id, Standing::Dropping);
+        }
         let model = self.models.get(job).ok_or("no such job")?;
         let (may_be_pinned, is_pinned) = model.are_pinned(ids);
         match self.job(job)?.discard(ids) {
             Ok(()) if is_pinned => Err(format!("one of {ids:?} is pinned and dropped")),
             Ok(()) => {
-                ids.iter().for_each(|id| self.stand(job, *id, Standing::Gone));
+                for id in ids {
+                    self.stand(job, *id, Standing::Gone);
+                }
                 Ok(())
             }
             Err(error) if may_be_pinned && error.kind() == ErrorKind::Conflict => {
-                ids.iter().for_each(|id| self.stand(job, *id, Standing::Committed));
+                for id in ids {
+                    self.stand(job, *id, Standing::Committed);
+                }
                 Ok(())
             }
             Err(error) => self.failed("drop", &error),
@@ -480,7 +487,9 @@ impl Run<'_> {
             let chosen: Vec<_> = chosen.map(|(_, id)| id).collect();
             return self.discard(job, &chosen);
         }
-        ids.iter().for_each(|id| self.stand(job, *id, Standing::Dropping));
+        for id in &ids {
+            self.stand(job, *id, Standing::Dropping);
+        }
         let subsumed = checkpoints.subsume(usize::from(bits >> 1) % 4);
         self.done.push(format!("job {job} subsumes {subsumed:?}"));
         match subsumed {
@@ -534,7 +543,7 @@ impl Run<'_> {
         let is_closed = byte & 1 == 0;
         let mut is_known = is_closed && !self.is_shaken;
         self.end(if is_closed { End::InOrder } else { End::Kill(IndexEnd::Whole) })?;
-        if byte & 14 == 14 {
+        if byte & 0b1110 == 0b1110 {
             let path = Path::new(ROOT).join("CURRENT");
             let bytes = self.disk.read_small(&path).ok().flatten().unwrap_or_default();
             let changed = harm::changed(&bytes, &mut self.bytes);

@@ -26,6 +26,7 @@ pub(super) enum Standing {
 }
 
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a doubt of its own")]
 struct Checkpoint {
     content: Content,
     /// What earlier ones with this number held, whose records the log may have lost.

@@ -97,6 +97,6 @@ pub(in crate::storage::filesystem) fn host_metadata(
         let found = format!("a {:?} of {origin:?}", header.kind);
         return Err(file.corrupt(0, what, expected, found));
     };
-    let stored = Stored { realm, place, name, seed, len };
+    let stored = Stored { realm, place, name, len, seed };
     Ok(Some((StreamStateHandle::new(stored, None), header.frame_len())))
 }

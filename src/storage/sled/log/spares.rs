@@ -73,12 +73,11 @@ impl Spares {
         // CRASH: the segment that it was must not come back with another one's header.
         let file = self.disk.sync_dir(&self.log).and_then(|()| self.disk.open_to_write(&path));
         let opened = file.and_then(|file| Ok((file.len()?, file)));
-        match opened {
-            Ok((len, file)) => Some(Spare { file, len, path }),
-            Err(_) => {
-                remove(&*self.disk, &path);
-                None
-            }
+        if let Ok((len, file)) = opened {
+            Some(Spare { file, len, path })
+        } else {
+            remove(&*self.disk, &path);
+            None
         }
     }
 
@@ -97,7 +96,9 @@ impl Spares {
         let files = std::mem::take(&mut *self.files());
         let len = |path: &PathBuf| self.disk.open(path).and_then(|file| file.len()).unwrap_or(0);
         let bytes = files.iter().map(len).fold(0, u64::saturating_add);
-        files.iter().for_each(|path| remove(&*self.disk, path));
+        for path in &files {
+            remove(&*self.disk, path);
+        }
         bytes
     }
 

@@ -83,8 +83,7 @@ fn step(checkpoints: &Checkpoints, said: &mut Said) -> Result<()> {
 fn expect_kind(case: Case, kind: ErrorKind) {
     let expected: &[ErrorKind] = match case.fault {
         Fault::Full => &[ErrorKind::Full],
-        Fault::Broken => &[ErrorKind::Unavailable, ErrorKind::Poisoned],
-        Fault::NoSync => &[ErrorKind::Unavailable, ErrorKind::Poisoned],
+        Fault::Broken | Fault::NoSync => &[ErrorKind::Unavailable, ErrorKind::Poisoned],
     };
     assert!(expected.contains(&kind), "{case:?}: {kind:?}");
 }
@@ -106,9 +105,9 @@ fn without_hanging(case: Case, act: impl FnOnce() + Send + 'static) {
 fn run(case: Case, disk: &FailDisk) {
     let dir = quick_dir();
     let mut said = Said::default();
-    let checkpoints = open_job(dir.path(), disk, case.is_small).and_then(|checkpoints| {
+    let checkpoints = open_job(dir.path(), disk, case.is_small).map(|checkpoints| {
         let failure = (0..5).find_map(|_| step(&checkpoints, &mut said).err());
-        Ok((checkpoints, failure))
+        (checkpoints, failure)
     });
     let (mut checkpoints, failure) = match checkpoints {
         Ok((checkpoints, failure)) => (Some(checkpoints), failure),

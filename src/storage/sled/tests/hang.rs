@@ -46,7 +46,9 @@ fn a_store_with_an_index_that_hangs_is_opened_without_it() {
     pipe(&conf);
     let (tell, told) = channel();
     let path = dir.path().to_owned();
-    std::thread::spawn(move || tell.send(open_on(&path, Placement::Split, Arc::new(RealDisk))));
+    std::thread::spawn(move || {
+        drop(tell.send(open_on(&path, Placement::Split, Arc::new(RealDisk))));
+    });
     let checkpoints = told.recv_timeout(Duration::from_secs(100)).unwrap().unwrap();
     assert_eq!(ids(&checkpoints), [1, 3]);
     for id in checkpoints.ids() {
