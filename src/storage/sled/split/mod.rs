@@ -224,6 +224,10 @@ impl Backend for SplitStore {
             self.load_records()?;
         }
         let before = self.log_bytes();
+        if lock(&self.ledger).has_garbage() {
+            // After an orderly close no base is known to hold what the segments to go say.
+            self.sync_segments(std::iter::once(&self.write_base()?))?;
+        }
         self.free_segments();
         while self.rewrite_one(false)? {}
         Ok(before.saturating_sub(self.log_bytes()))
