@@ -94,10 +94,8 @@ impl OpenJob {
                     let newest = loaded.table.entries.last().map_or(0, |entry| entry.id);
                     sequence = newest.max(sequence);
                     let metadata::Loaded { record, incarnation, table } = loaded;
-                    {
-                        let content = Some(Arc::new(Content { incarnation, table }));
-                        Live { record, content, pinned }
-                    }
+                    let content = Some(Arc::new(Content { incarnation, table }));
+                    Live { record, content, pinned }
                 }
                 Err(error) if is_damage(&error) => {
                     tracing::warn!(%error, %id, "a completed checkpoint cannot be read");

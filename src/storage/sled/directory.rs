@@ -296,7 +296,9 @@ impl StoreDir {
     }
 
     fn remove_note(&self, name: &str) {
-        if let Err(error) = self.disk.remove_file(&self.path.join(name)) {
+        if let Err(error) = self.disk.remove_file(&self.path.join(name))
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             tracing::warn!(%error, name, "a note cannot be removed");
         }
     }

@@ -6,7 +6,7 @@ mod forward;
 pub(crate) use forward::{Beside, Forward};
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, StoreId};
@@ -18,6 +18,7 @@ use crate::storage::sled::kv::{Batch, Kv};
 use crate::storage::sled::ledger::{Base, Delta, JobDelta, JobFacts, Ledger, Live, LiveSet};
 use crate::storage::sled::log::{
     Damage, JobSeen, Place, SegmentScan, footer_jobs, parse_segment_name, scan_segment,
+    seal_segment,
 };
 use crate::storage::sled::records::{Children, Records};
 
@@ -166,10 +167,34 @@ impl Image {
         Gaps::new(found.chain(ends).collect())
     }
 
-    /// Segments with nothing but zeros behind `len`: their files and `len`.
-    pub(crate) fn reserved(&self) -> impl Iterator<Item = (&Path, u64)> {
-        let ends = self.ends.iter().filter(|SegmentEnd { scan, .. }| scan.used < scan.len);
-        ends.map(|SegmentEnd { file, scan, .. }| (file.as_path(), scan.used))
+    /// Seals the segments that a dead process had open, and gives back the space that it had reserved
+    /// there. It saves time and space only: what cannot be sealed stays as it is.
+    pub(crate) fn seal(&mut self, dir: &StoreDir, store: StoreId) {
+        for SegmentEnd { number, file, scan } in &mut self.ends {
+            if scan.is_sealed {
+                continue;
+            }
+            let sequence = self.sequence_max.saturating_add(1);
+            let opened = dir
+                .disk()
+                .open_to_write(file)
+                .map_err(|error| Error::io(format!("open {}", file.display()), error));
+            let sealed =
+                opened.and_then(|open| seal_segment(&*open, *number, store, scan, sequence));
+            match sealed {
+                Ok(true) => self.sequence_max = sequence,
+                // CRASH: the zeros are there again, and end the segment as they did before.
+                Ok(false) if scan.used < scan.len => {
+                    if let Err(error) = dir.disk().truncate(file, scan.used) {
+                        tracing::warn!(%error, path = %file.display(), "a segment keeps its reserved space");
+                    }
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "a segment stays unsealed");
+                }
+            }
+        }
     }
 
     fn frame(

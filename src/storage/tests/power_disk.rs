@@ -157,6 +157,13 @@ impl PowerDisk {
         Ok(journal)
     }
 
+    fn opened(&self, path: &Path, real: Arc<dyn DiskFile>) -> io::Result<Arc<dyn DiskFile>> {
+        let journal = self.running()?;
+        let number = journal.names.get(&self.below(path)).copied();
+        let number = number.ok_or_else(|| io::Error::other("a file that was never made"))?;
+        Ok(Arc::new(PowerFile { disk: self.clone(), number, real }))
+    }
+
     fn below(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.root).unwrap_or(path).to_path_buf()
     }
@@ -332,11 +339,11 @@ impl Disk for PowerDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let real = RealDisk.open(path)?;
-        let journal = self.running()?;
-        let number = journal.names.get(&self.below(path)).copied();
-        let number = number.ok_or_else(|| io::Error::other("a file that was never made"))?;
-        Ok(Arc::new(PowerFile { disk: self.clone(), number, real }))
+        self.opened(path, RealDisk.open(path)?)
+    }
+
+    fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.opened(path, RealDisk.open_to_write(path)?)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -104,7 +104,7 @@ impl Image {
         }
         self.index_jobs(&mut ledger, &target, beside.codec, &mut batch)?;
         let sequence_max = self.sequence_max.max(known);
-        if !batch.is_empty() || changes > 0 {
+        if !batch.is_empty() || sequence_max > known {
             let facts = Some(ledger.checksum());
             beside.codec.applied(sequence_max, facts, &mut batch)?;
             apply_full(&mut batch, beside.kv, 0)?;

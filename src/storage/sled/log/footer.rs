@@ -1,13 +1,15 @@
 //! The last frame of a sealed segment: where its frames lie, so that one bad frame does not hide those
 //! behind it and no bytes of a body are taken for a frame. Pure but for reading it back.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ids::{Attempt, CheckpointId, StoreId};
 use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::record::frame::{FIXED_BYTES, Fields};
-use crate::record::{Frame, FrameKind, codec};
+use crate::record::{Frame, FrameKind, Origin, codec};
 use crate::storage::sled::log::reader::Reader;
 
 /// The footer's own offset, in the last bytes of the file.
@@ -24,29 +26,54 @@ pub(crate) struct JobSeen {
     pub(crate) checkpoint: CheckpointId,
 }
 
+/// What a footer will say of the frames before it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    pub(crate) offsets: Vec<u32>,
+    /// By job.
+    seen: BTreeMap<String, JobSeen>,
+}
+
+impl Contents {
+    pub(crate) fn see(&mut self, origin: &Origin<'_>) {
+        let Origin { job, attempt, checkpoint, .. } = *origin;
+        if job.is_empty() {
+            return;
+        }
+        if let Some(seen) = self.seen.get_mut(job) {
+            seen.attempt = seen.attempt.max(attempt);
+            seen.checkpoint = seen.checkpoint.max(checkpoint);
+        } else {
+            let job = job.to_owned();
+            self.seen.insert(job.clone(), JobSeen { job, attempt, checkpoint });
+        }
+    }
+
+    /// The payload of a footer that will lie at `own`.
+    ///
+    /// # Errors
+    /// `Invalid` when there is too much to say for one frame.
+    pub(crate) fn encode(&self, own: u64) -> Result<Vec<u8>> {
+        let seen: Vec<&JobSeen> = self.seen.values().collect();
+        let count = u32::try_from(self.offsets.len())
+            .map_err(|_| Error::invalid("a segment of too many frames"))?;
+        let mut payload = Vec::with_capacity(self.offsets.len() * 4 + 64);
+        payload.extend_from_slice(&count.to_le_bytes());
+        for offset in &self.offsets {
+            payload.extend_from_slice(&offset.to_le_bytes());
+        }
+        codec::encode_list(&seen, &mut payload)?;
+        payload.extend_from_slice(&own.to_le_bytes());
+        Ok(payload)
+    }
+}
+
 /// What a whole footer says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Footer {
     pub(super) sequence: u64,
     /// Where frames begin, in order. The first is 0; the footer's own is the last.
     pub(super) offsets: Vec<u64>,
-}
-
-/// The payload of a footer that will lie at `own`.
-///
-/// # Errors
-/// `Invalid` when there is too much to say for one frame.
-pub(super) fn encode_footer(offsets: &[u32], seen: &[JobSeen], own: u64) -> Result<Vec<u8>> {
-    let too_many = |_| Error::invalid("a segment of too many frames");
-    let count = u32::try_from(offsets.len()).map_err(too_many)?;
-    let mut payload = Vec::with_capacity(offsets.len() * 4 + 64);
-    payload.extend_from_slice(&count.to_le_bytes());
-    for offset in offsets {
-        payload.extend_from_slice(&offset.to_le_bytes());
-    }
-    codec::encode_list(seen, &mut payload)?;
-    payload.extend_from_slice(&own.to_le_bytes());
-    Ok(payload)
 }
 
 /// The footer of a segment of `len` bytes, if it has one that is whole: it ends where the file ends.

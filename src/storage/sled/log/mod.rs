@@ -10,15 +10,19 @@ mod group;
 pub(in crate::storage::sled) mod probe;
 mod reader;
 mod scan;
+mod seal;
 mod segment;
 mod settings;
+mod spares;
 mod writeback;
 mod writer;
 
 pub(crate) use footer::{JobSeen, footer_jobs};
 pub(crate) use scan::{Damage, SegmentScan, scan_segment};
+pub(crate) use seal::seal_segment;
 pub(crate) use segment::{Place, Segment, parse_segment_name, segment_name};
 pub(crate) use settings::LogSettings;
+pub(crate) use spares::Spares;
 pub(crate) use writeback::Writeback;
 pub(crate) use writer::{SegmentHead, SegmentWriter};
 

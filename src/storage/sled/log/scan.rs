@@ -15,7 +15,7 @@ use crate::record::frame::HEADER_BYTES_MAX;
 use crate::record::{Frame, FrameFault, FrameHeader, FrameKind};
 use crate::storage::disk::DiskFile;
 use crate::storage::sled::log::Place;
-use crate::storage::sled::log::footer::{Footer, read_footer};
+use crate::storage::sled::log::footer::{Contents, Footer, read_footer};
 use crate::storage::sled::log::group::{InnerFrame, inner_frames};
 use crate::storage::sled::log::reader::Reader;
 
@@ -60,6 +60,8 @@ pub(crate) struct SegmentScan {
     pub(crate) is_sealed: bool,
     /// Of its frames only the footer was looked at.
     pub(crate) is_skipped: bool,
+    /// What a footer would say of a segment that has none.
+    pub(crate) unsealed: Option<Contents>,
 }
 
 /// Told of each valid frame; the payload is `None` for a chunk, and for a frame that is known.
@@ -134,9 +136,15 @@ impl Scan<'_> {
     fn walk(&mut self, visit: Visit<'_>) -> Result<()> {
         let len = self.found.len;
         let mut offset = 0;
+        let (mut contents, mut offsets) = (Contents::default(), Vec::new());
+        let mut noted = |header: &FrameHeader<'_>, place, payload: Option<&[u8]>| {
+            contents.see(&header.origin);
+            visit(header, place, payload)
+        };
         while offset < len {
-            match self.frame(offset, Room::UpTo(len - offset), visit)? {
+            match self.frame(offset, Room::UpTo(len - offset), &mut noted)? {
                 Step::Frame(frame_len) => {
+                    offsets.extend(u32::try_from(offset));
                     offset += frame_len;
                     self.found.end = offset;
                 }
@@ -155,10 +163,17 @@ impl Scan<'_> {
                 }
                 Step::Foreign => {
                     self.found.is_foreign = offset == 0;
+                    if offset > 0 && self.pending.is_empty() {
+                        // A spare's bytes of before.
+                        self.found.used = offset;
+                    }
                     break;
                 }
             }
         }
+        contents.offsets = offsets;
+        let is_whole = self.found.damage.is_empty() && !self.found.is_foreign;
+        self.found.unsealed = is_whole.then_some(contents);
         Ok(())
     }
 

@@ -208,6 +208,12 @@ fn a_frame_of_a_group_does_not_count_without_it() {
     assert_eq!((damage.offset, &damage.fault), (at, &FrameFault::Grouped));
 }
 
+fn footer_payload(offsets: &[u32], own: u64) -> Vec<u8> {
+    let mut contents = footer::Contents::default();
+    contents.offsets.extend(offsets);
+    contents.encode(own).unwrap()
+}
+
 /// A sealed segment of these frames, and where each of them begins.
 fn sealed(frames: &[Vec<u8>]) -> (Vec<u64>, Vec<u8>) {
     let mut offsets = Vec::new();
@@ -216,7 +222,7 @@ fn sealed(frames: &[Vec<u8>]) -> (Vec<u64>, Vec<u8>) {
         offsets.push(u32::try_from(bytes.len()).unwrap());
         bytes.extend_from_slice(frame);
     }
-    let payload = footer::encode_footer(&offsets, &[], bytes.len() as u64).unwrap();
+    let payload = footer_payload(&offsets, bytes.len() as u64);
     bytes.extend(frame(FrameKind::Footer, 99, &payload));
     (offsets.into_iter().map(u64::from).collect(), bytes)
 }
@@ -292,7 +298,7 @@ fn a_footer_that_names_other_places_than_frames_is_not_followed() {
     let own = whole.len() as u64;
     for (offsets, own) in [(vec![0, 5, 5], own), (vec![1], own), (vec![0], own + 1), (vec![], own)]
     {
-        let payload = footer::encode_footer(&offsets, &[], own).unwrap();
+        let payload = footer_payload(&offsets, own);
         let bytes = [whole.clone(), frame(FrameKind::Footer, 99, &payload)].concat();
         let (seen, found) = scan(&bytes);
         assert_eq!(kinds(&seen), [(FrameKind::Segment, NUMBER), (FrameKind::Footer, 99)]);
@@ -310,6 +316,7 @@ fn a_writer_seals_a_segment_with_a_footer_that_a_scan_follows() {
         base_sequence: 4,
         preallocate_max: 0,
         segment_bytes: 1 << 20,
+        reserved: 0,
     };
     let mut writer = SegmentWriter::new(Arc::new(segment), head).unwrap();
     let append = |writer: &mut SegmentWriter, kind, sequence, payload: &[u8]| {
@@ -367,5 +374,54 @@ fn the_space_behind_the_last_byte_is_told_from_a_torn_frame() {
             assert_eq!((found.end, found.damage.len()), (whole.len() as u64, 0));
             assert_eq!(found.used, used, "{kept} {reserved}");
         }
+    }
+}
+
+#[test]
+fn what_a_spare_held_before_is_the_end_and_is_cut_off() {
+    let own = [frame(FrameKind::Segment, NUMBER, &[]), frame(FrameKind::Drop, 5, b"drop")].concat();
+    let mut before = header(FrameKind::Commit, 2, b"commit");
+    before.incarnation = 1;
+    let before = before.frame(b"commit");
+    for torn in [0, 1, 50] {
+        let bytes = [&own[..], &before[torn..], &before].concat();
+        let (seen, found) = scan(&bytes);
+        assert_eq!(kinds(&seen), [(FrameKind::Segment, NUMBER), (FrameKind::Drop, 5)], "{torn}");
+        assert_eq!((found.end, found.damage.len()), (own.len() as u64, 0), "{torn}");
+        assert!(!found.is_foreign);
+        // What may be a part of a frame of its own stays.
+        let used = if torn == 0 { own.len() } else { bytes.len() };
+        assert_eq!(found.used, used as u64, "{torn}");
+    }
+}
+
+#[test]
+fn a_segment_that_was_open_is_sealed_behind_its_last_frame() {
+    let mut bytes = checkpoint_and_drop().concat();
+    let end = bytes.len() as u64;
+    bytes.resize(bytes.len() + 9000, 0);
+    let file = Bytes(Mutex::new(bytes.clone()));
+    let (before, found) = scan(&bytes);
+    seal_segment(&file, NUMBER, STORE, &found, 50).unwrap();
+    let (seen, sealed) = scan(&file.0.lock().unwrap().clone());
+    assert!(sealed.is_sealed && sealed.damage.is_empty());
+    assert_eq!(kinds(&seen)[..before.len()], kinds(&before));
+    assert_eq!(kinds(&seen).last(), Some(&(FrameKind::Footer, 50)));
+    let jobs = footer_jobs(seen.last().unwrap().3.as_deref().unwrap());
+    assert_eq!(jobs.iter().map(|job| job.checkpoint.0).collect::<Vec<_>>(), [1]);
+    assert!(end < sealed.end);
+}
+
+#[test]
+fn a_segment_with_damage_or_a_torn_frame_is_not_sealed() {
+    let good = checkpoint_and_drop().concat();
+    let mut damaged = good.clone();
+    damaged[usize::try_from(good_len(&good, 0)).unwrap() + 30] ^= 1;
+    let torn = [&good[..], &frame(FrameKind::Drop, 9, b"drop")[..50]].concat();
+    for bytes in [damaged, torn] {
+        let file = Bytes(Mutex::new(bytes.clone()));
+        let (_, found) = scan(&bytes);
+        assert!(!seal_segment(&file, NUMBER, STORE, &found, 50).unwrap());
+        assert!(*file.0.lock().unwrap() == bytes);
     }
 }

@@ -1,13 +1,12 @@
 //! Appends frames to one open segment through one reused buffer.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
 use crate::limits::{WRITE_BUFFER_BYTES, WRITEBACK_BYTES};
 use crate::record::{FrameHeader, FrameKind, Origin, RecordRef};
-use crate::storage::sled::log::footer::{JobSeen, encode_footer};
+use crate::storage::sled::log::footer::Contents;
 use crate::storage::sled::log::{Place, Segment, Writeback};
 
 /// Preallocation starts with this many bytes and doubles.
@@ -24,6 +23,8 @@ pub(crate) struct SegmentHead<'a> {
     pub(crate) preallocate_max: u64,
     /// The length at which the segment is full.
     pub(crate) segment_bytes: u64,
+    /// Bytes that the file has already.
+    pub(crate) reserved: u64,
 }
 
 /// The one writer of an open segment.
@@ -39,10 +40,8 @@ pub(crate) struct SegmentWriter {
     preallocated: u64,
     preallocate_max: u64,
     segment_bytes: u64,
-    /// Where the frames begin; none when one cannot be told in a footer.
-    offsets: Option<Vec<u32>>,
-    /// By job.
-    seen: BTreeMap<String, JobSeen>,
+    /// What the footer will say; none when a frame lies where it cannot say so.
+    contents: Option<Contents>,
 }
 
 impl SegmentWriter {
@@ -56,11 +55,10 @@ impl SegmentWriter {
             buffer: Vec::with_capacity(WRITE_BUFFER_BYTES + WRITE_BUFFER_BYTES / 2),
             flushed: 0,
             requested: 0,
-            preallocated: 0,
+            preallocated: head.reserved,
             preallocate_max: head.preallocate_max,
             segment_bytes: head.segment_bytes,
-            offsets: Some(Vec::new()),
-            seen: BTreeMap::new(),
+            contents: Some(Contents::default()),
             segment,
         };
         let number = writer.segment.number;
@@ -165,24 +163,13 @@ impl SegmentWriter {
         Place { segment: self.segment.number, offset, len: header.frame_len() }
     }
 
-    /// What the footer will say of a frame.
     fn note(&mut self, offset: u64, origin: &Origin<'_>) {
         let offset = u32::try_from(offset).ok();
-        self.offsets = self.offsets.take().zip(offset).map(|(mut offsets, offset)| {
-            offsets.push(offset);
-            offsets
+        self.contents = self.contents.take().zip(offset).map(|(mut contents, offset)| {
+            contents.offsets.push(offset);
+            contents.see(origin);
+            contents
         });
-        if origin.job.is_empty() {
-            return;
-        }
-        let Origin { job, attempt, checkpoint, .. } = *origin;
-        if let Some(seen) = self.seen.get_mut(job) {
-            seen.attempt = seen.attempt.max(attempt);
-            seen.checkpoint = seen.checkpoint.max(checkpoint);
-        } else {
-            let job = job.to_owned();
-            self.seen.insert(job.clone(), JobSeen { job, attempt, checkpoint });
-        }
     }
 
     /// Hands everything appended so far to the file.
@@ -226,9 +213,8 @@ impl SegmentWriter {
     pub(crate) fn seal(mut self, sequence: u64) -> Result<Arc<Segment>> {
         let flushed = self.flush();
         let mut is_torn = flushed.is_err();
-        if let (Ok(()), Some(offsets)) = (&flushed, self.offsets.take()) {
-            let seen: Vec<JobSeen> = self.seen.values().cloned().collect();
-            let payload = encode_footer(&offsets, &seen, self.end())?;
+        if let (Ok(()), Some(contents)) = (&flushed, self.contents.take()) {
+            let payload = contents.encode(self.end())?;
             self.buffered(FrameKind::Footer, &Origin::default(), sequence, &payload)?;
             // CRASH: with a part of its footer the segment is as one that was never sealed.
             is_torn = self.flush().is_err();

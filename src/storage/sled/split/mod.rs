@@ -27,7 +27,7 @@ use crate::storage::sled::backend::{Actor, Backend, Change, JobView, OpenReport}
 use crate::storage::sled::directory::{Clean, Current, StoreDir};
 use crate::storage::sled::kv::Batch;
 use crate::storage::sled::ledger::Ledger;
-use crate::storage::sled::log::{LogSettings, SegmentWriter, Writeback};
+use crate::storage::sled::log::{LogSettings, SegmentWriter, Spares, Writeback};
 use crate::storage::sled::split::delta::{Ticket, Wish};
 use crate::storage::sled::split::offers::{Held, Offered};
 use crate::storage::sled::split::open::Opened;
@@ -50,6 +50,7 @@ pub(crate) struct SplitStore {
     sequence: AtomicU64,
     ledger: Mutex<Ledger>,
     idle: Mutex<Vec<SegmentWriter>>,
+    spares: Spares,
     writeback: Writeback,
     settings: LogSettings,
     reclaimer: Reclaimer,
@@ -81,6 +82,7 @@ impl SplitStore {
     pub(crate) fn open(dir: StoreDir, store: StoreId, settings: LogSettings) -> Result<Self> {
         let opened = Opened::open(&dir, store)?;
         let this = Self {
+            spares: Spares::find(&dir.log(), dir.disk()),
             reader: Reader::new(dir, opened.codec, opened.kv),
             sequence: AtomicU64::new(opened.sequence),
             ledger: Mutex::new(opened.ledger),
@@ -223,13 +225,15 @@ impl Backend for SplitStore {
             let _order = lock(&self.delta);
             self.load_records()?;
         }
-        let before = self.log_bytes();
+        // What becomes a spare meanwhile, and is written again, is no gain.
+        let before = self.log_bytes().saturating_add(self.spares.clear());
         if lock(&self.ledger).has_garbage() {
             // After an orderly close no base is known to hold what the segments to go say.
             self.sync_segments(std::iter::once(&self.write_base()?))?;
         }
         self.free_segments();
         while self.rewrite_one(false)? {}
+        self.spares.clear();
         Ok(before.saturating_sub(self.log_bytes()))
     }
 

@@ -101,14 +101,17 @@ impl Opened {
             let known = codec.read_known(&*kv)?.filter(|(applied, _)| applied.facts.is_some());
             let (applied, ledger) =
                 known.ok_or_else(|| unusable("the index does not say what it knows".to_owned()))?;
-            let image = Image::scan_since(dir, codec.store, &segments, applied.sequence)?;
-            cut_reserved(dir, &image);
+            let mut image = Image::scan_since(dir, codec.store, &segments, applied.sequence)?;
+            image.seal(dir, codec.store);
             image.roll_forward(applied, ledger, Beside { dir, codec, kv: &*kv })
         };
         match forward() {
             Ok(Forward { ledger, sequence_max, changes }) => {
                 let synced = sequence_max;
                 name_index(dir, Current { index: codec.incarnation, synced, clean: None });
+                let mut others = dir.indexes().unwrap_or_default();
+                others.retain(|number| *number != codec.incarnation);
+                remove_old_indexes(dir, &others);
                 let steps = vec![format!("the index was rolled forward by {changes} changes")];
                 let report = OpenReport { steps, ..OpenReport::default() };
                 let sequence = sequence_max;
@@ -155,7 +158,7 @@ impl Opened {
         let segments = list_segments(dir)?;
         sync_tail(dir, &segments, current, is_poisoned)?;
         let mut image = Image::scan(dir, store)?;
-        cut_reserved(dir, &image);
+        image.seal(dir, store);
         let old = dir.indexes()?;
         let is_new = segments.is_empty() && old.is_empty();
         let why = chain(error);
@@ -218,16 +221,6 @@ fn sync_tail(
         synced.map_err(|error| Error::io(format!("sync {}", path.display()), error))?;
     }
     dir.disk().sync_dir(&dir.log()).map_err(|error| Error::io("sync the log directory", error))
-}
-
-/// Gives back the space that a dead process reserved behind its last frames.
-fn cut_reserved(dir: &StoreDir, image: &Image) {
-    for (path, len) in image.reserved() {
-        // CRASH: the zeros are there again, and end the segment as they did before.
-        if let Err(error) = dir.disk().truncate(path, len) {
-            tracing::warn!(%error, path = %path.display(), "a segment keeps its reserved space");
-        }
-    }
 }
 
 /// What the index that the last process used knew, if it still says.

@@ -1,8 +1,10 @@
 //! The segments of an open log: who writes which, when they are durable, when they are given back.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::disk::DiskFile;
 use crate::storage::sled::image::chain;
 use crate::storage::sled::log::{Segment, SegmentHead, SegmentWriter, segment_name};
 use crate::storage::sled::split::{IDLE_MAX, PREALLOCATE_SHARE, SplitStore, lock};
@@ -22,9 +24,11 @@ impl SplitStore {
     pub(super) fn new_segment(&self) -> Result<SegmentWriter> {
         let number = self.next_sequence();
         let path = self.reader.dir.log().join(segment_name(number));
-        let io = |error| Error::io(format!("make {}", path.display()), error);
-        let file = self.reader.dir.disk().create(&path).map_err(io)?;
-        *lock(&self.log_dir_behind) = true;
+        let spare = self.spares.take();
+        let file = match &spare {
+            Some(spare) => Arc::clone(&spare.file),
+            None => self.made(&path)?,
+        };
         let base = {
             let mut ledger = lock(&self.ledger);
             let base_sequence = self.next_sequence();
@@ -41,9 +45,27 @@ impl SplitStore {
             base_sequence,
             preallocate_max: free / PREALLOCATE_SHARE,
             segment_bytes: self.settings.segment_bytes,
+            reserved: spare.as_ref().map_or(0, |spare| spare.len),
         };
         let segment = Arc::new(Segment::new(number, base.as_of, path.clone(), file));
-        SegmentWriter::new(segment, head)
+        let mut writer = SegmentWriter::new(Arc::clone(&segment), head)?;
+        if let Some(spare) = spare {
+            let begun = writer.flush().and_then(|()| segment.sync());
+            if let Err(error) = begun.and_then(|()| self.spares.name(&spare, &path)) {
+                self.spares.give_up(&spare);
+                lock(&self.ledger).segments.remove(&number);
+                return self.poison_on_sync_error(Err(error));
+            }
+            *lock(&self.log_dir_behind) = true;
+        }
+        Ok(writer)
+    }
+
+    fn made(&self, path: &Path) -> Result<Arc<dyn DiskFile>> {
+        let io = |error| Error::io(format!("make {}", path.display()), error);
+        let file = self.reader.dir.disk().create(path).map_err(io)?;
+        *lock(&self.log_dir_behind) = true;
+        Ok(file)
     }
 
     /// A new segment whose base says all that is known; it is not durable yet.
@@ -166,7 +188,7 @@ impl SplitStore {
         Ok(())
     }
 
-    /// Removes segments that nothing needs.
+    /// Takes segments out of the log that nothing needs.
     pub(super) fn free_segments(&self) {
         let frees = {
             let mut ledger = lock(&self.ledger);
@@ -179,10 +201,7 @@ impl SplitStore {
         // CRASH: what is not removed any more is found without live records by the next open.
         for number in frees {
             self.reader.forget(number);
-            let path = self.reader.dir.log().join(segment_name(number));
-            if let Err(error) = self.reader.dir.disk().remove_file(&path) {
-                tracing::warn!(%error, path = %path.display(), "a segment cannot be freed");
-            }
+            self.spares.retire(number, self.settings.segment_bytes);
         }
         self.reclaimer.wake();
     }

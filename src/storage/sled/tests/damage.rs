@@ -12,13 +12,6 @@ fn store_of_three(dir: &Path, placement: Placement) {
     }
 }
 
-fn segments(dir: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> =
-        fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    paths
-}
-
 #[test]
 fn a_damaged_or_missing_index_is_rebuilt_without_a_word_lost() {
     type Change = fn(&Path);

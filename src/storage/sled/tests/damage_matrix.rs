@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
 
 use super::*;
 use crate::error::ErrorKind;
@@ -111,8 +110,7 @@ impl Store {
         let disk = Arc::new(RealDisk);
         let store = StoreDir::new(self.dir.path(), disk).require_format().unwrap().store;
         let mut frames = Vec::new();
-        for entry in fs::read_dir(self.dir.path().join("log")).unwrap() {
-            let path = entry.unwrap().path();
+        for path in segments(self.dir.path()) {
             let name = path.file_name().unwrap().to_str().unwrap();
             let number = parse_segment_name(name).unwrap();
             let file = RealDisk.open(&path).unwrap();

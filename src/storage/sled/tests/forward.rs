@@ -169,13 +169,46 @@ fn a_segment_that_is_gone_from_a_killed_store_is_named_by_who_reads_it() {
     begin_large(&opened.jobs[0], CheckpointId(1))().unwrap();
     assert!(is_large_whole(&opened.jobs[0], CheckpointId(1)));
     let copy = killed(dir.path(), None);
-    let log = copy.path().join("log");
-    let mut segments: Vec<_> =
-        fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path()).collect();
-    segments.sort();
-    fs::remove_file(&segments[1]).unwrap();
+    fs::remove_file(&segments(copy.path())[1]).unwrap();
     let again = open_jobs(copy.path(), &["a"]);
     assert_eq!(ids(&again.jobs[0]), [1]);
     let error = again.jobs[0].verify(CheckpointId(1), &mut |_| ()).unwrap_err();
     assert_eq!(error.kind(), crate::error::ErrorKind::Corrupt, "{error}");
+}
+
+#[test]
+fn zz_measure() {
+    if std::env::var("OPENLOG_MEASURE").is_err() {
+        return;
+    }
+    let base = std::env::var("OPENLOG_DIR").unwrap();
+    for count in [3, 1000, 10_000] {
+        let dir = tempfile::tempdir_in(&base).unwrap();
+        let store = OpenStore::open(dir.path(), None, Arc::new(RealDisk)).unwrap();
+        let name = JobId::new("job").unwrap();
+        let job = SledJob::claim(Arc::new(store), &name).unwrap();
+        let checkpoints = Checkpoints::new(JobStorage::new(job, Savepoints::within(&name)));
+        let started = std::time::Instant::now();
+        for id in 1..=count {
+            let pending = begin(&checkpoints, CheckpointId(id), 1).unwrap();
+            let mut writer = pending.writer(&task(0)).unwrap();
+            writer.section(&key(0), &mut |out| Ok(out.write_all(&[1; 100])?)).unwrap();
+            let snapshot = writer.finish().unwrap();
+            pending.commit(&[(task(0), snapshot)]).unwrap();
+        }
+        println!("{count} commits {:?}", started.elapsed());
+        drop(checkpoints.read_task(CheckpointId(count), &task(0)).unwrap());
+        let copy = tempfile::tempdir_in(&base).unwrap();
+        image(dir.path(), copy.path());
+        drop(checkpoints);
+        for (how, dir) in [("clean", &dir), ("killed", &copy), ("clean", &copy)] {
+            let started = std::time::Instant::now();
+            let store = OpenStore::open(dir.path(), None, Arc::new(RealDisk)).unwrap();
+            println!("{count} {how} {:?} {:?}", started.elapsed(), store.backend().report().steps);
+        }
+        std::fs::remove_dir_all(copy.path().join("index-1")).unwrap();
+        let started = std::time::Instant::now();
+        let store = OpenStore::open(copy.path(), None, Arc::new(RealDisk)).unwrap();
+        println!("{count} rebuilt {:?} {:?}", started.elapsed(), store.backend().report().steps);
+    }
 }

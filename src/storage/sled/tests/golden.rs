@@ -178,11 +178,8 @@ fn the_payloads_of_drop_and_finish_frames_are_frozen() {
 
 /// Kind, id and payload of every frame in the log, in the order of the segments.
 fn log_frames(dir: &Path) -> Vec<(FrameKind, u64, Vec<u8>)> {
-    let mut segments: Vec<_> =
-        std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    segments.sort();
     let mut frames = Vec::new();
-    for segment in segments {
+    for segment in segments(dir) {
         let bytes = std::fs::read(segment).unwrap();
         let mut at = 0;
         while let Ok(header) = FrameHeader::decode(&bytes[at..]) {

@@ -40,8 +40,7 @@ fn block(number: usize, version: u64) -> Vec<u8> {
 }
 
 fn log_bytes(dir: &Path) -> u64 {
-    let entries = std::fs::read_dir(dir.join("log")).unwrap();
-    entries.map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+    segments(dir).iter().map(|path| path.metadata().unwrap().len()).sum()
 }
 
 impl Store {

@@ -92,6 +92,39 @@ fn space_comes_back_when_checkpoints_are_subsumed() {
 }
 
 #[test]
+fn a_segment_that_is_freed_is_written_again() {
+    let dir = quick_dir();
+    let disk = Arc::new(RealDisk);
+    let store = OpenStore::open_with(dir.path(), Some(Placement::Split), disk, SETTINGS).unwrap();
+    let name = JobId::new("job").unwrap();
+    let job = SledJob::claim(Arc::new(store), &name).unwrap();
+    let checkpoints = Checkpoints::new(JobStorage::new(job, Savepoints::within(&name)));
+    let inode = |path: PathBuf| std::os::unix::fs::MetadataExt::ino(&path.metadata().unwrap());
+    let spares = || {
+        let paths = std::fs::read_dir(dir.path().join("log")).unwrap();
+        let paths = paths.map(|entry| entry.unwrap().path());
+        let spare = |path: &PathBuf| path.extension().is_some_and(|end| end == "spare");
+        paths.filter(spare).map(inode).collect::<Vec<_>>()
+    };
+    let mut again = 0;
+    for id in 1..=12 {
+        let before = spares();
+        assert!(before.len() <= 2, "{before:?}");
+        commit_small(&checkpoints, CheckpointId(id)).unwrap();
+        again += segments(dir.path())
+            .into_iter()
+            .filter(|path| before.contains(&inode(path.clone())))
+            .count();
+        checkpoints.subsume(1).unwrap();
+        assert!(read_small(&checkpoints, CheckpointId(id)).unwrap());
+    }
+    assert!(again > 3, "{again}");
+    drop(checkpoints);
+    let checkpoints = open(dir.path(), Placement::Split);
+    assert!(read_small(&checkpoints, CheckpointId(12)).unwrap());
+}
+
+#[test]
 fn a_store_keeps_its_placement() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path(), Placement::Split));

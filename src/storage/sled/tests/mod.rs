@@ -74,6 +74,15 @@ fn quick_dir() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
+/// The segments of the log, oldest first.
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let paths = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> =
+        paths.filter(|path| path.extension().is_some_and(|end| end == "seg")).collect();
+    paths.sort();
+    paths
+}
+
 /// Small state, some of it in the manifest, some in chunks; both tasks write at once.
 fn commit_small(checkpoints: &Checkpoints, id: CheckpointId) -> Result<()> {
     let pending = begin(checkpoints, id, 2)?;

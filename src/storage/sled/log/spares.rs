@@ -1,0 +1,165 @@
+//! Dead segments that are written again: a file that has its blocks is written and synced faster than one
+//! that grows.
+//!
+//! A spare has a name of its own and is no part of the log. It gets its new header and base, durably,
+//! before it gets its new name: under the name of a segment no other segment's header ever stands. What it
+//! held before carries another incarnation and is the end of every scan.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::storage::disk::{Disk, DiskFile};
+use crate::storage::sled::log::segment_name;
+
+/// How many are kept.
+const SPARES_MAX: usize = 2;
+
+const EXTENSION: &str = "spare";
+
+/// The spares of an open log.
+#[derive(Debug)]
+pub(crate) struct Spares {
+    log: PathBuf,
+    disk: Arc<dyn Disk>,
+    files: Mutex<Vec<PathBuf>>,
+}
+
+/// A spare that is about to become a segment.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) len: u64,
+    path: PathBuf,
+}
+
+impl Spares {
+    /// Those that the last process left; what is too much is removed.
+    pub(crate) fn find(log: &Path, disk: &Arc<dyn Disk>) -> Self {
+        let names = disk.list(log).unwrap_or_default();
+        let paths = names.iter().map(|name| log.join(name));
+        let mut files: Vec<PathBuf> = paths
+            .filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION))
+            .collect();
+        for surplus in files.drain(files.len().min(SPARES_MAX)..) {
+            remove(&**disk, &surplus);
+        }
+        Self { log: log.to_owned(), disk: Arc::clone(disk), files: Mutex::new(files) }
+    }
+
+    fn files(&self) -> std::sync::MutexGuard<'_, Vec<PathBuf>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a dead segment out of the log: as a spare if it is at least `len` bytes long, else for good.
+    pub(crate) fn retire(&self, number: u64, len: u64) {
+        let path = self.log.join(segment_name(number));
+        let mut files = self.files();
+        let is_long = || self.disk.open(&path).and_then(|file| file.len()).is_ok_and(|l| l >= len);
+        let spare = path.with_extension(EXTENSION);
+        // CRASH: before the new name is durable the old one may be back; the next open finds nothing
+        // in the segment that lives.
+        if files.len() < SPARES_MAX && is_long() && self.disk.rename(&path, &spare).is_ok() {
+            files.push(spare);
+            return;
+        }
+        drop(files);
+        remove(&*self.disk, &path);
+    }
+
+    /// A spare to be written from its beginning. Nobody else has it from here on.
+    pub(crate) fn take(&self) -> Option<Spare> {
+        let path = self.files().pop()?;
+        // CRASH: the segment that it was must not come back with another one's header.
+        let file = self.disk.sync_dir(&self.log).and_then(|()| self.disk.open_to_write(&path));
+        let opened = file.and_then(|file| Ok((file.len()?, file)));
+        match opened {
+            Ok((len, file)) => Some(Spare { file, len, path }),
+            Err(_) => {
+                remove(&*self.disk, &path);
+                None
+            }
+        }
+    }
+
+    /// Names a spare whose new beginning is durable.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub(crate) fn name(&self, spare: &Spare, segment: &Path) -> Result<()> {
+        self.disk
+            .rename(&spare.path, segment)
+            .map_err(|error| Error::io(format!("make {}", segment.display()), error))
+    }
+
+    /// Removes all spares and returns how many bytes they had.
+    pub(crate) fn clear(&self) -> u64 {
+        let files = std::mem::take(&mut *self.files());
+        let len = |path: &PathBuf| self.disk.open(path).and_then(|file| file.len()).unwrap_or(0);
+        let bytes = files.iter().map(len).fold(0, u64::saturating_add);
+        files.iter().for_each(|path| remove(&*self.disk, path));
+        bytes
+    }
+
+    /// A spare that could not be written.
+    pub(crate) fn give_up(&self, spare: &Spare) {
+        remove(&*self.disk, &spare.path);
+    }
+}
+
+fn remove(disk: &dyn Disk, path: &Path) {
+    if let Err(error) = disk.remove_file(path) {
+        tracing::warn!(%error, path = %path.display(), "a segment cannot be freed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: at most two files wait to be written again, under names that are no segment's. Method: files
+    //! of chosen lengths.
+
+    use super::*;
+    use crate::storage::disk::RealDisk;
+
+    fn names(log: &Path) -> Vec<String> {
+        RealDisk.list(log).unwrap()
+    }
+
+    #[test]
+    fn two_long_segments_wait_and_others_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let spares = Spares::find(dir.path(), &disk);
+        assert!(spares.take().is_none());
+        for (number, len) in [(1, 99), (2, 100), (3, 200), (4, 100)] {
+            std::fs::write(dir.path().join(segment_name(number)), vec![7; len]).unwrap();
+            spares.retire(number, 100);
+        }
+        assert_eq!(names(dir.path()), ["0000000000000002.spare", "0000000000000003.spare"]);
+        let spare = spares.take().unwrap();
+        assert_eq!(spare.len, 200);
+        spare.file.write_all_at(b"new", 0).unwrap();
+        let segment = dir.path().join(segment_name(9));
+        spares.name(&spare, &segment).unwrap();
+        assert_eq!(names(dir.path()), ["0000000000000002.spare", "0000000000000009.seg"]);
+        assert_eq!(std::fs::read(segment).unwrap()[..4], *b"new\x07");
+        let other = spares.take().unwrap();
+        spares.give_up(&other);
+        assert_eq!(names(dir.path()), ["0000000000000009.seg"]);
+    }
+
+    #[test]
+    fn what_the_last_process_left_is_used_or_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        for name in ["1.spare", "2.spare", "3.spare", "0000000000000004.seg"] {
+            std::fs::write(dir.path().join(name), name).unwrap();
+        }
+        let spares = Spares::find(dir.path(), &disk);
+        assert_eq!(names(dir.path()), ["0000000000000004.seg", "1.spare", "2.spare"]);
+        assert!(spares.take().is_some());
+        assert_eq!(spares.clear(), 7);
+        assert_eq!(names(dir.path()), ["0000000000000004.seg", "2.spare"], "it is being written");
+        assert!(spares.take().is_none());
+    }
+}
