@@ -282,6 +282,16 @@ impl Ledger {
         self.segments.iter().filter(unneeded).map(|(number, _)| *number).collect()
     }
 
+    /// Whether a durable base of now would let something be freed: a lone segment of nothing may be the
+    /// one that holds the newest base.
+    pub(crate) fn has_garbage(&self) -> bool {
+        let Some(records) = &self.records else { return false };
+        let is_empty = |(number, facts): &(&u64, &SegmentFacts)| {
+            !facts.open && facts.pins == 0 && records.in_segment(**number).records == 0
+        };
+        self.segments.iter().filter(is_empty).count() > 1 || self.plan_rewrite().is_some()
+    }
+
     /// The segment to rewrite next: while closed segments are longer than 1.4 times all that is needed,
     /// the one of which the least part is.
     pub(crate) fn plan_rewrite(&self) -> Option<Victim> {

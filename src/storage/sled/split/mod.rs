@@ -227,6 +227,10 @@ impl Backend for SplitStore {
         }
         // What becomes a spare meanwhile, and is written again, is no gain.
         let before = self.log_bytes().saturating_add(self.spares.clear());
+        if lock(&self.ledger).has_garbage() {
+            // After an orderly close no base is known to hold what the segments to go say.
+            self.sync_segments(std::iter::once(&self.write_base()?))?;
+        }
         self.free_segments();
         while self.rewrite_one(false)? {}
         self.spares.clear();

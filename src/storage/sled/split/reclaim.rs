@@ -129,13 +129,18 @@ impl SplitStore {
     pub(super) fn rewrite_one(&self, is_paced: bool) -> Result<bool> {
         self.check_healthy()?;
         let Some(victim) = self.choose_victim() else { return Ok(false) };
+        let is_empty = {
+            let ledger = lock(&self.ledger);
+            let records = ledger.records.as_ref();
+            records.is_none_or(|records| records.in_segment(victim.number).records == 0)
+        };
         let rewritten = self.rewrite(victim, is_paced);
         {
             let mut ledger = lock(&self.ledger);
             if let Some(facts) = ledger.segments.get_mut(&victim.number) {
                 facts.pins = facts.pins.saturating_sub(1);
-                // What cannot be copied whole is not tried again.
-                facts.is_kept |= !matches!(rewritten, Ok(true));
+                // What cannot be copied whole is not tried again, nor what is only to be freed.
+                facts.is_kept |= is_empty || !matches!(rewritten, Ok(true));
             }
         }
         self.free_segments();

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, JobId, StoreId};
@@ -19,7 +18,7 @@ use crate::storage::sled::directory::{Format, StoreDir};
 use crate::storage::sled::image::{Image, chain, list_segments};
 use crate::storage::sled::index::IndexCodec;
 use crate::storage::sled::kv::MemoryKv;
-use crate::storage::sled::log::{LogSettings, Place, Segment, scan_segment, segment_name};
+use crate::storage::sled::log::{LogSettings, Place, scan_segment, segment_name};
 use crate::storage::sled::repair::{Broken, Lost, RepairReport};
 use crate::storage::sled::split::reclaim::Copier;
 use crate::storage::sled::split::{SplitStore, lock};
@@ -303,18 +302,6 @@ impl SplitStore {
         let Some(known) = &ledger.records else { return BTreeSet::new() };
         let segments = records.filter_map(|id| Some(known.place(id)?.segment));
         segments.filter(|number| ledger.segments.contains_key(number)).collect()
-    }
-
-    /// A new segment whose base says all that is known; it is not durable yet.
-    fn write_base(&self) -> Result<Arc<Segment>> {
-        self.mark_used()?;
-        let mut writer = self.new_segment()?;
-        let segment = Arc::clone(writer.segment());
-        if let Err(error) = writer.flush() {
-            return Err(self.give_up(writer, error));
-        }
-        self.checkin(writer);
-        Ok(segment)
     }
 
     /// Copies what is intact and needed out of a segment and moves it to `lost`.

@@ -68,6 +68,18 @@ impl SplitStore {
         Ok(file)
     }
 
+    /// A new segment whose base says all that is known; it is not durable yet.
+    pub(super) fn write_base(&self) -> Result<Arc<Segment>> {
+        self.mark_used()?;
+        let mut writer = self.new_segment()?;
+        let segment = Arc::clone(writer.segment());
+        if let Err(error) = writer.flush() {
+            return Err(self.give_up(writer, error));
+        }
+        self.checkin(writer);
+        Ok(segment)
+    }
+
     pub(super) fn checkin(&self, writer: SegmentWriter) {
         let surplus = {
             let mut idle = lock(&self.idle);
