@@ -152,33 +152,55 @@ pub(crate) fn read_up_to_at(file: &File, bytes: &mut [u8], offset: u64) -> io::R
     Ok(done)
 }
 
-/// Reads at `offset` into `head`, then into `body`, until both are full or the file ends; returns how
-/// many bytes were read. One call to the system where it has one for both.
+/// Reads at `offset` into `head`, then into `body`, until both are full or the file ends. One call to
+/// the system where it has one for both.
 pub(crate) fn read_parts_at(
     file: &File,
     head: &mut [u8],
     body: &mut [u8],
     offset: u64,
-) -> io::Result<usize> {
-    let mut done = 0;
+) -> io::Result<PartsRead> {
+    let head_len = head.len();
+    let mut read = PartsRead::default();
     #[cfg(target_os = "linux")]
     {
+        use rustix::io::{Errno, ReadWriteFlags, preadv, preadv2};
+
         let mut parts = [io::IoSliceMut::new(head), io::IoSliceMut::new(body)];
-        match rustix::io::preadv(file, &mut parts, offset) {
-            Err(rustix::io::Errno::INTR) => {}
-            read => done = read?,
+        let found = match preadv2(file, &mut parts, offset, ReadWriteFlags::NOWAIT) {
+            Err(Errno::AGAIN) => {
+                read.waited = true;
+                preadv(file, &mut parts, offset)
+            }
+            // File systems without such reads.
+            Err(_) => preadv(file, &mut parts, offset),
+            found => found,
+        };
+        match found {
+            Err(Errno::INTR) => {}
+            found => read.len = found?,
         }
     }
-    // What that call left out.
-    let head_len = head.len();
-    if done < head_len {
-        let rest = head.get_mut(done..).unwrap_or_default();
-        done += read_up_to_at(file, rest, offset.saturating_add(done as u64))?;
+    // What that call left out, which had to be waited for unless the file ends there.
+    if read.len < head_len {
+        let rest = head.get_mut(read.len..).unwrap_or_default();
+        read.len += read_up_to_at(file, rest, offset.saturating_add(read.len as u64))?;
     }
-    let Some(rest) = done.checked_sub(head_len).and_then(|done| body.get_mut(done..)) else {
-        return Ok(done);
-    };
-    Ok(done + read_up_to_at(file, rest, offset.saturating_add(done as u64))?)
+    let done = read.len.checked_sub(head_len);
+    if let Some(rest) = done.and_then(|done| body.get_mut(done..)).filter(|rest| !rest.is_empty()) {
+        read.waited = true;
+        read.len += read_up_to_at(file, rest, offset.saturating_add(read.len as u64))?;
+    }
+    Ok(read)
+}
+
+/// What [`read_parts_at`] read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct PartsRead {
+    /// Bytes of both parts.
+    pub(crate) len: usize,
+    /// The bytes were not in memory, as far as the system says so.
+    pub(crate) waited: bool,
 }
 
 /// Asks the system to fetch these bytes of a file in the background. Does nothing where it cannot be

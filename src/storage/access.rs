@@ -1,7 +1,6 @@
 //! The roles of a storage: description, access for a job, records of one checkpoint.
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use crate::ids::{Attempt, CheckpointId, JobId, TaskId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
 use crate::storage::filesystem::{Savepoints, resolve};
-use crate::storage::sled::Place;
+use crate::storage::sled::Trail;
 use crate::storage::stream::StreamStore;
 use crate::storage::tee::TeePending;
 use crate::storage::{StorageCapabilities, StorageUri};
@@ -228,8 +227,8 @@ pub(crate) struct ChunkStream {
     pub(super) buffer: Vec<u8>,
     /// Where the rest of the last body begins in `buffer`.
     pub(super) start: usize,
-    /// Where chunks that come next lie, as far as that was looked up.
-    pub(super) places: VecDeque<(u64, Place)>,
+    /// Where the next chunks lie, for a store that looked it up.
+    pub(super) trail: Trail,
 }
 
 impl ChunkStream {

@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::platform;
+use crate::platform::{self, PartsRead};
 
 /// The most bytes of a small file; a longer one is not ours.
 const SMALL_FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -61,12 +61,17 @@ pub(crate) trait DiskFile: Debug + Send + Sync {
     /// Reads until `bytes` is full or the file ends.
     fn read_up_to_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
     /// The same into two buffers, one behind the other.
-    fn read_parts_at(&self, head: &mut [u8], body: &mut [u8], offset: u64) -> io::Result<usize> {
-        let read = self.read_up_to_at(head, offset)?;
-        if read < head.len() {
-            return Ok(read);
+    fn read_parts_at(
+        &self,
+        head: &mut [u8],
+        body: &mut [u8],
+        offset: u64,
+    ) -> io::Result<PartsRead> {
+        let mut read = PartsRead { len: self.read_up_to_at(head, offset)?, waited: false };
+        if read.len == head.len() {
+            read.len += self.read_up_to_at(body, offset.saturating_add(read.len as u64))?;
         }
-        Ok(read + self.read_up_to_at(body, offset.saturating_add(read as u64))?)
+        Ok(read)
     }
     /// Says that these bytes are read soon; they are fetched meanwhile where the system can.
     fn will_need(&self, offset: u64, len: u64) {
@@ -177,7 +182,12 @@ impl DiskFile for File {
         platform::read_up_to_at(self, bytes, offset)
     }
 
-    fn read_parts_at(&self, head: &mut [u8], body: &mut [u8], offset: u64) -> io::Result<usize> {
+    fn read_parts_at(
+        &self,
+        head: &mut [u8],
+        body: &mut [u8],
+        offset: u64,
+    ) -> io::Result<PartsRead> {
         platform::read_parts_at(self, head, body, offset)
     }
 

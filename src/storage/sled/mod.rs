@@ -36,10 +36,10 @@ use crate::ids::JobId;
 use crate::storage::access::{CheckpointStorage, JobStorage};
 use crate::storage::{StorageCapabilities, StorageUri};
 
-pub(super) use log::Place;
 pub(crate) use maintain::Maintenance;
 pub(crate) use owner::new_store_id;
 pub(crate) use repair::{Broken, repair};
+pub(super) use split::Trail;
 pub(crate) use view::{JobListing, StoreView, read_finish};
 
 /// Where chunk bodies lie; chosen when a store is made and recorded in it.

@@ -1,6 +1,7 @@
 //! Chunk bodies out of the log.
 //!
-//! Looks places up in bulk and reads each body once, straight to where it is wanted. A place may be out
+//! Looks places up in bulk, lets the system fetch ahead, and reads each body once, straight to where it
+//! is wanted. A place may be out
 //! of date before it is read: what lives in a segment is moved and the segment freed. So a body that is
 //! not where it should be is damage only when the index still says that it is there.
 
@@ -19,8 +20,42 @@ use crate::storage::sled::split::read::Reader;
 /// How many places are looked up at once.
 const PLACES: usize = 256;
 
+/// How much is fetched ahead of a stream.
+const FETCHED_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The most that is asked for at once: systems fetch no more of what is longer.
+const FETCH_BYTES: u64 = 512 * 1024;
+
 /// How often a chunk is followed to another place.
 const MOVES_MAX: u32 = 4;
+
+/// What a stream knows of where its next chunks lie.
+#[derive(Debug, Default)]
+pub(crate) struct Trail {
+    places: VecDeque<(u64, Place)>,
+    /// How many of the first places are being fetched, and how many bytes that is.
+    fetched: usize,
+    fetched_bytes: u64,
+    /// One of these chunks had to be waited for.
+    is_cold: bool,
+}
+
+/// How a body was found.
+struct Found {
+    waited: bool,
+    moved: bool,
+}
+
+impl Trail {
+    fn pop(&mut self) -> Option<(u64, Place)> {
+        let (id, place) = self.places.pop_front()?;
+        if self.fetched > 0 {
+            self.fetched -= 1;
+            self.fetched_bytes = self.fetched_bytes.saturating_sub(place.len);
+        }
+        Some((id, place))
+    }
+}
 
 impl Reader {
     /// Reads and checks one chunk; see [`RecordSource::chunk`](crate::storage::RecordSource::chunk).
@@ -40,8 +75,11 @@ impl Reader {
         stream: &mut ChunkStream,
     ) -> Result<usize> {
         let Some(record) = upcoming.first() else { return Ok(0) };
-        let place = self.next_place(record, upcoming, &mut stream.places)?;
+        let place = self.next_place(record, upcoming, &mut stream.trail)?;
         let len = self.body_len(record, place)?;
+        if stream.trail.is_cold {
+            self.fetch_ahead(&mut stream.trail);
+        }
         let (body, put) = if let Some(out) = out.get_mut(..len) {
             stream.clear();
             (out, len)
@@ -50,10 +88,12 @@ impl Reader {
             stream.buffer.resize(len, 0);
             (stream.buffer.as_mut_slice(), 0)
         };
-        if self.read_wherever(record, place, body)? {
+        let found = self.read_wherever(record, place, body)?;
+        if found.moved {
             // What was moved was hardly alone in its segment.
-            stream.places.clear();
+            stream.trail = Trail::default();
         }
+        stream.trail.is_cold |= found.waited;
         Ok(put)
     }
 
@@ -78,9 +118,9 @@ impl Reader {
         &self,
         record: &RecordRef,
         upcoming: &[RecordRef],
-        known: &mut VecDeque<(u64, Place)>,
+        trail: &mut Trail,
     ) -> Result<Place> {
-        while let Some((id, place)) = known.pop_front() {
+        while let Some((id, place)) = trail.pop() {
             if id == record.id {
                 return Ok(place);
             }
@@ -88,11 +128,41 @@ impl Reader {
         let ids: Vec<u64> = upcoming.iter().take(PLACES).map(|record| record.id).collect();
         let places = self.with_index(|kv| self.codec.read_places(kv, &ids))?;
         let found = ids.into_iter().zip(places);
-        known.extend(found.filter_map(|(id, place)| Some((id, place?))));
-        match known.pop_front() {
+        // Asking for what is in memory costs as much as reading it: each lot shows anew that it is not.
+        trail.is_cold = false;
+        trail.places.extend(found.filter_map(|(id, place)| Some((id, place?))));
+        match trail.pop() {
             Some((id, place)) if id == record.id => Ok(place),
             // It alone is looked for, which says what is wrong.
             _ => self.place(record),
+        }
+    }
+
+    /// Asks for what the stream reads next, so that the disk works while the stream does.
+    fn fetch_ahead(&self, trail: &mut Trail) {
+        if trail.fetched_bytes > FETCHED_BYTES / 2 {
+            return;
+        }
+        let mut range: Option<Place> = None;
+        while trail.fetched_bytes < FETCHED_BYTES {
+            let Some((_, place)) = trail.places.get(trail.fetched).copied() else { break };
+            trail.fetched += 1;
+            trail.fetched_bytes = trail.fetched_bytes.saturating_add(place.len);
+            let longer = range.and_then(|range| joined(range, place));
+            if longer.is_none() {
+                self.fetch(range);
+            }
+            range = longer.or(Some(place));
+        }
+        self.fetch(range);
+    }
+
+    fn fetch(&self, range: Option<Place>) {
+        let Some(range) = range else { return };
+        // What cannot be opened is named when it is read.
+        let path = self.dir.log().join(segment_name(range.segment));
+        if let Ok(file) = self.segment_file(range.segment, &path) {
+            file.will_need(range.offset, range.len);
         }
     }
 
@@ -108,12 +178,13 @@ impl Reader {
         })
     }
 
-    /// Reads a body from `place`, or from where it was moved to. True when it was moved.
-    fn read_wherever(&self, record: &RecordRef, place: Place, body: &mut [u8]) -> Result<bool> {
+    /// Reads a body from `place`, or from where it was moved to.
+    fn read_wherever(&self, record: &RecordRef, place: Place, body: &mut [u8]) -> Result<Found> {
         let mut place = place;
         for moves in 0..MOVES_MAX {
-            let Err(error) = self.read_at(record, place, body) else {
-                return Ok(moves > 0);
+            let error = match self.read_at(record, place, body) {
+                Ok(waited) => return Ok(Found { waited, moved: moves > 0 }),
+                Err(error) => error,
             };
             let now = match error.kind() {
                 ErrorKind::Corrupt => self.place(record).ok().filter(|now| *now != place),
@@ -121,10 +192,11 @@ impl Reader {
             };
             place = now.ok_or(error)?;
         }
-        self.read_at(record, place, body).map(|()| true)
+        self.read_at(record, place, body).map(|waited| Found { waited, moved: true })
     }
 
-    fn read_at(&self, record: &RecordRef, place: Place, body: &mut [u8]) -> Result<()> {
+    /// True when the disk had to be waited for.
+    fn read_at(&self, record: &RecordRef, place: Place, body: &mut [u8]) -> Result<bool> {
         let path = self.dir.log().join(segment_name(place.segment));
         let file = self.segment_file(place.segment, &path)?;
         let mut header = [0; HEADER_BYTES_MAX];
@@ -134,13 +206,13 @@ impl Reader {
         let read = file
             .read_parts_at(header, body, place.offset)
             .map_err(|error| Error::io(format!("read {}", path.display()), error))?;
-        let found = header.get(..read).unwrap_or(header);
+        let found = header.get(..read.len).unwrap_or(header);
         let found = FrameHeader::decode(found)
             .and_then(|found| {
-                let is_whole = read == header_len.saturating_add(body.len());
+                let is_whole = read.len == header_len.saturating_add(body.len());
                 let is_whole = is_whole && found.frame_len() == place.len;
                 if !is_whole {
-                    return Err(FrameFault::Short(read));
+                    return Err(FrameFault::Short(read.len));
                 }
                 found.check_payload(body)?;
                 Ok(found)
@@ -151,8 +223,17 @@ impl Reader {
             let found = format!("record {} of {:?}", found.id, found.origin);
             return Err(corrupt(&path, place, format!("record {}", record.id), found));
         }
-        Ok(())
+        Ok(read.waited)
     }
+}
+
+/// Both places as one, when one follows the other and they are not too long together.
+fn joined(range: Place, place: Place) -> Option<Place> {
+    let len = range.len.checked_add(place.len)?;
+    let follows = range.segment == place.segment
+        && range.offset.checked_add(range.len) == Some(place.offset)
+        && len <= FETCH_BYTES;
+    follows.then_some(Place { len, ..range })
 }
 
 fn corrupt(path: &Path, place: Place, expected: impl Display, found: impl Display) -> Error {

@@ -28,6 +28,7 @@ use crate::storage::sled::directory::{Clean, Current, StoreDir};
 use crate::storage::sled::kv::Batch;
 use crate::storage::sled::ledger::Ledger;
 use crate::storage::sled::log::{LogSettings, SegmentWriter, Spares, Writeback};
+pub(crate) use crate::storage::sled::split::bodies::Trail;
 use crate::storage::sled::split::delta::{Ticket, Wish};
 use crate::storage::sled::split::offers::{Held, Offered};
 use crate::storage::sled::split::open::Opened;
