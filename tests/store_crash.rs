@@ -31,6 +31,8 @@ mod owners;
 mod place;
 #[path = "store_crash/power.rs"]
 mod power;
+#[path = "store_crash/repair.rs"]
+mod repair;
 #[path = "store_crash/state.rs"]
 mod state;
 #[path = "store_crash/writer.rs"]

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use crate::writer::{self, MARK, Orders, say_to};
-use crate::{full, owners, power};
+use crate::{full, owners, power, repair};
 
 const ROLE: &str = "TIDEGATE_CRASH_ROLE";
 const ORDERS: &str = "TIDEGATE_CRASH_ORDERS";
@@ -17,10 +17,11 @@ const ORDERS: &str = "TIDEGATE_CRASH_ORDERS";
 const PATIENCE: Duration = Duration::from_secs(100);
 
 /// The roles.
-const ROLES: [(&str, fn(&Orders)); 8] = [
+const ROLES: [(&str, fn(&Orders)); 9] = [
     ("write", writer::write_for_ever),
     ("look", writer::look),
     ("hold", owners::hold),
+    ("repair", repair::repair),
     ("fill", full::fill),
     ("starve", full::starve),
     ("stage small tmpfs", full::on_tmpfs),

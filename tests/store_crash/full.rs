@@ -13,7 +13,7 @@ use crate::child::{Player, program_behind, stage};
 use crate::judge::Judge;
 use crate::mount::Mounted;
 use crate::place::{Place, seed};
-use crate::writer::{Job, Orders, check_all, open_all, plan, say};
+use crate::writer::{Job, Orders, check_all, open_whole, plan, say};
 
 /// After so many failures a child gives up.
 const FAILURES: usize = 6;
@@ -26,7 +26,7 @@ const STEPS: usize = 60;
 
 /// Takes checkpoints until there were enough failures, reads what is there, and closes.
 pub(crate) fn fill(orders: &Orders) {
-    let jobs = match open_all(orders) {
+    let jobs = match open_whole(orders) {
         Ok(jobs) => jobs,
         Err(error) => return say(&format!("store refused {:?} {error:?}", error.kind())),
     };
@@ -40,7 +40,7 @@ pub(crate) fn fill(orders: &Orders) {
         }
     }
     if failures == 0 || orders.placement == Placement::Split {
-        jobs.iter().for_each(|(job, at)| check_all(job, at));
+        assert!(jobs.iter().all(|(job, at)| check_all(job, at)));
     }
     say("store closing");
     drop(takers);
@@ -113,7 +113,7 @@ fn stuff(orders: &Orders) {
 /// again it goes on: under `Split` in the same process.
 pub(crate) fn starve(orders: &Orders) {
     let is_split = orders.placement == Placement::Split;
-    let jobs = open_all(orders).unwrap();
+    let jobs = open_whole(orders).unwrap();
     say("store ready");
     let mut takers: Vec<_> = jobs.iter().map(|(job, at)| Job::new(job, at, orders.seed)).collect();
     takers.iter_mut().for_each(|job| (0..4).for_each(|_| job.step().unwrap()));
@@ -124,13 +124,13 @@ pub(crate) fn starve(orders: &Orders) {
         assert_eq!(refused.kind(), ErrorKind::Full, "{refused:?}");
     }
     if is_split {
-        jobs.iter().for_each(|(job, at)| check_all(job, at));
+        assert!(jobs.iter().all(|(job, at)| check_all(job, at)));
     }
     say("store closing");
     drop(takers);
     drop(jobs);
     say("store closed");
-    match open_all(orders) {
+    match open_whole(orders) {
         Ok(jobs) => {
             fs::remove_file(filler(orders)).unwrap();
             for (name, checkpoints) in &jobs {

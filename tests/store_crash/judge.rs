@@ -6,6 +6,9 @@ use std::path::Path;
 use crate::child::Player;
 use crate::writer::Orders;
 
+/// How many lines are shown when something is wrong.
+const LINES_KEPT: usize = 2000;
+
 /// What is known of one job from outside.
 #[derive(Debug, Default, Clone)]
 struct Known {
@@ -31,13 +34,16 @@ pub(crate) struct Judge {
     pub(crate) commits: usize,
     pub(crate) drops: usize,
     pub(crate) opens: usize,
-    /// What the store did when it was last heard of, and in between.
+    /// What the store did when it was last heard of.
     pub(crate) last: String,
+    /// Every line of the last lives.
+    heard: Vec<String>,
 }
 
 impl Judge {
     /// Takes in one line of a child.
     pub(crate) fn hear(&mut self, line: &str) {
+        self.heard.push(line.to_owned());
         let mut words = line.split(' ');
         let (who, verb) = (words.next().unwrap(), words.next().unwrap());
         verb.clone_into(&mut self.last);
@@ -109,6 +115,9 @@ impl Judge {
     /// A child has ended: what it had found and not yet read is read by the next.
     pub(crate) fn silence(&mut self) {
         self.unread.clear();
+        let surplus = self.heard.len().saturating_sub(LINES_KEPT);
+        self.heard.drain(..surplus);
+        self.heard.push("the child is gone".to_owned());
     }
 }
 
@@ -138,5 +147,13 @@ impl Known {
         assert!(strange.is_empty(), "{job}: pins of {strange:?} came back: {self:?}");
         self.maybe_pinned.clear();
         self.pinned = found;
+    }
+}
+
+impl Drop for Judge {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("what was said:\n{}", self.heard.join("\n"));
+        }
     }
 }

@@ -66,7 +66,7 @@ fn kill_over_and_over(placement: Placement, kills: u64, place: &Place) {
     }
     judge.look(&orders, &place.complaints());
     assert!(judge.commits > 0 && judge.drops > 0, "{placement}: nothing happened: {judge:?}");
-    let Judge { commits, drops, opens, .. } = judge;
+    let Judge { commits, drops, opens, .. } = &judge;
     println!("{placement}: {kills} kills, {commits} commits, {drops} drops, {opens} whole opens");
     println!("{placement}: killed after they said {killed:?}");
 }

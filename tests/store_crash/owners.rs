@@ -7,11 +7,11 @@ use tidegate::storage::Placement;
 use crate::child::Player;
 use crate::judge::Judge;
 use crate::place::Place;
-use crate::writer::{Job, Orders, open_all, say};
+use crate::writer::{Job, Orders, open_whole, say};
 
 /// Opens the store, writes to it, and keeps it until the test lets go.
 pub(crate) fn hold(orders: &Orders) {
-    let jobs = open_all(orders).unwrap();
+    let jobs = open_whole(orders).unwrap();
     for (name, checkpoints) in &jobs {
         Job::new(name, checkpoints, orders.seed).step().unwrap();
     }

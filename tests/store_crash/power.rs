@@ -78,7 +78,7 @@ fn cut(orders: &Orders, placement: Placement) -> u64 {
         judge.silence();
     }
     disk.unmount();
-    let Judge { commits, drops, .. } = judge;
+    let Judge { commits, drops, .. } = &judge;
     println!("stage power: placement {placement}, {CUTS} cuts, {commits} commits, {drops} drops");
     lost
 }

@@ -78,7 +78,7 @@ fn pins(checkpoints: &Checkpoints) -> Vec<CheckpointId> {
     checkpoints.ids().into_iter().filter(is_pinned).collect()
 }
 
-/// Opens every job, says what it finds, and reads all of it.
+/// Opens every job and says what it finds.
 pub(crate) fn open_all(orders: &Orders) -> Result<Vec<(&'static str, Checkpoints)>> {
     say("store opening");
     let mut jobs = Vec::new();
@@ -89,26 +89,37 @@ pub(crate) fn open_all(orders: &Orders) -> Result<Vec<(&'static str, Checkpoints
         say(&format!("{job} pins{}", list(pins(&checkpoints))));
         jobs.push((job, checkpoints));
     }
-    for (job, checkpoints) in &jobs {
-        check_all(job, checkpoints);
+    Ok(jobs)
+}
+
+/// The same, and reads all of it. With something broken nothing more is done, so that it stays as it is.
+pub(crate) fn open_whole(orders: &Orders) -> Result<Vec<(&'static str, Checkpoints)>> {
+    let jobs = open_all(orders)?;
+    if jobs.iter().filter(|(job, checkpoints)| !check_all(job, checkpoints)).count() > 0 {
+        std::process::exit(1);
     }
     Ok(jobs)
 }
 
-/// Reads every checkpoint of a job whole.
-pub(crate) fn check_all(job: &str, checkpoints: &Checkpoints) {
-    for id in checkpoints.ids() {
-        match state::check(checkpoints, job, id) {
-            Ok(()) => say(&format!("{job} whole {id}")),
-            Err(why) => say(&format!("{job} broken {id} {why}")),
+/// Reads every checkpoint of a job whole; tells whether all are.
+pub(crate) fn check_all(job: &str, checkpoints: &Checkpoints) -> bool {
+    let check = |id: &CheckpointId| match state::check(checkpoints, job, *id) {
+        Ok(()) => {
+            say(&format!("{job} whole {id}"));
+            true
         }
-    }
+        Err(why) => {
+            say(&format!("{job} broken {id} {why}"));
+            false
+        }
+    };
+    checkpoints.ids().iter().filter(|id| !check(id)).count() == 0
 }
 
 /// Opens, writes, retains and closes for ever.
 pub(crate) fn write_for_ever(orders: &Orders) {
     for round in 0.. {
-        let jobs = open_all(orders).unwrap();
+        let jobs = open_whole(orders).unwrap();
         say("store ready");
         let steps = 3 + state::mix(orders.seed ^ round) % 12;
         std::thread::scope(|scope| {
@@ -125,7 +136,7 @@ pub(crate) fn write_for_ever(orders: &Orders) {
 
 /// Opens, checks, and closes in order; or says why not.
 pub(crate) fn look(orders: &Orders) {
-    match open_all(orders) {
+    match open_whole(orders) {
         Ok(jobs) => {
             say("store ready");
             drop(jobs);

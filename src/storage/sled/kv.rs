@@ -207,7 +207,8 @@ impl SledKv {
     /// Opens or makes the database in `dir`.
     ///
     /// # Errors
-    /// `Unavailable` when sled fails, panics or does not answer in time; the handle is leaked then.
+    /// `Unavailable` when sled fails, panics or does not answer in time, `Full` when it fails for want
+    /// of space; the handle is leaked then.
     pub(crate) fn open(dir: &Path, settings: SledSettings) -> Result<Self> {
         let (calls, waiting) = bounded(WAITING_MAX);
         let (opened, result) = bounded(1);
@@ -293,7 +294,15 @@ fn no_answer() -> Error {
 }
 
 fn sled_error(error: &sled::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "sled failed").with_source(error.to_string())
+    use std::io::ErrorKind as Io;
+    let is_full = match error {
+        sled::Error::Io(error) => {
+            matches!(error.kind(), Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge)
+        }
+        _ => false,
+    };
+    let kind = if is_full { ErrorKind::Full } else { ErrorKind::Unavailable };
+    Error::new(kind, "sled failed").with_source(error.to_string())
 }
 
 /// The thread that owns the handle. It ends after `Close`, when nobody can call any more, or after

@@ -167,7 +167,9 @@ impl Opened {
             tracing::warn!(error = %why, "the index is rebuilt from the log");
             steps.push(format!("the index was rebuilt from the log: {why}"));
         }
-        let index = if is_suspect { None } else { old_index(dir, store, current, &old) };
+        // A sled that failed is not asked a second time: it may have hung.
+        let is_asked = !is_suspect && error.kind() != ErrorKind::Unavailable;
+        let index = if is_asked { old_index(dir, store, current, &old) } else { None };
         if let Some(index) = &index {
             image.add_index(index.clone());
         }
@@ -176,7 +178,7 @@ impl Opened {
         let codec = IndexCodec { store, incarnation: number };
         let mut kv = new_index(dir, number, &mut steps);
         let loaded = match image.load(codec, &*kv) {
-            Err(error) if error.kind() == ErrorKind::Unavailable => {
+            Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Full) => {
                 kv = in_memory(&error, &mut steps);
                 let mut image = Image::scan(dir, store)?;
                 if let Some(index) = index {

@@ -164,7 +164,7 @@ impl Reader {
 /// Errors of the index itself: those of the log name a file.
 fn is_index_failure(error: &Error) -> bool {
     match error.kind() {
-        ErrorKind::Unavailable => true,
+        ErrorKind::Unavailable | ErrorKind::Full => true,
         ErrorKind::Corrupt => error.corruption().is_none(),
         _ => false,
     }

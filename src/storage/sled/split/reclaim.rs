@@ -107,12 +107,47 @@ pub(super) struct Copied {
     frame: Option<Vec<u8>>,
 }
 
+/// The segments that copies were written to. As long as this lives none of them is freed: before the
+/// copies are what is read, nothing in them is needed.
+pub(super) struct Written<'a> {
+    store: &'a SplitStore,
+    segments: Vec<Arc<Segment>>,
+}
+
+impl Written<'_> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Arc<Segment>> {
+        self.segments.iter()
+    }
+
+    pub(super) fn add(&mut self, segment: &Arc<Segment>) {
+        let mut ledger = lock(&self.store.ledger);
+        let facts = ledger.segments.entry(segment.number).or_default();
+        facts.pins = facts.pins.saturating_add(1);
+        self.segments.push(Arc::clone(segment));
+    }
+}
+
+impl Drop for Written<'_> {
+    fn drop(&mut self) {
+        let mut ledger = lock(&self.store.ledger);
+        for segment in &self.segments {
+            if let Some(facts) = ledger.segments.get_mut(&segment.number) {
+                facts.pins = facts.pins.saturating_sub(1);
+            }
+        }
+    }
+}
+
 /// Copies the needed records of one segment.
 pub(super) struct Copier<'a> {
     store: &'a SplitStore,
     victim: u64,
     writer: Option<SegmentWriter>,
-    written: Vec<Arc<Segment>>,
+    written: Written<'a>,
     copied: Vec<Copied>,
     is_paced: bool,
     started: Duration,
@@ -207,7 +242,7 @@ impl<'a> Copier<'a> {
             store,
             victim,
             writer: None,
-            written: Vec::new(),
+            written: Written { store, segments: Vec::new() },
             copied: Vec::new(),
             is_paced,
             started: clock.now(),
@@ -268,12 +303,13 @@ impl<'a> Copier<'a> {
             Some(writer) if !writer.is_full() => writer,
             full => {
                 if let Some(full) = full {
-                    self.written.push(Arc::clone(full.segment()));
                     store.close_segment(full)?;
                 }
                 // Its base holds all changes so far, so that no frame of the old segment is needed
                 // for those.
-                store.new_segment()?
+                let writer = store.new_segment()?;
+                self.written.add(writer.segment());
+                writer
             }
         };
         let header = &frame.header;
@@ -303,12 +339,8 @@ impl<'a> Copier<'a> {
     }
 
     /// Hands the segment back and says what was copied where.
-    pub(super) fn finish<T>(
-        mut self,
-        outcome: &Result<T>,
-    ) -> Result<(Vec<Copied>, Vec<Arc<Segment>>)> {
+    pub(super) fn finish<T>(mut self, outcome: &Result<T>) -> Result<(Vec<Copied>, Written<'a>)> {
         if let Some(mut writer) = self.writer.take() {
-            self.written.push(Arc::clone(writer.segment()));
             if outcome.is_ok()
                 && let Err(error) = writer.flush()
             {

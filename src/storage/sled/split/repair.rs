@@ -312,7 +312,7 @@ impl SplitStore {
         let (moved, mut segments) = copier.finish(&outcome)?;
         outcome?;
         if segments.is_empty() {
-            segments.push(self.write_base()?);
+            segments.add(&self.write_base()?);
         }
         // CRASH: before this is durable the copies count for nothing, and the segment is as it was.
         // From here on the bases of the new segments hold all that its changes said.
@@ -375,7 +375,7 @@ impl SplitStore {
         let (moved, mut segments) = copier.finish(&outcome)?;
         outcome?;
         if segments.is_empty() {
-            segments.push(self.write_base()?);
+            segments.add(&self.write_base()?);
         }
         // CRASH: before this is durable nothing has changed, and the index knows it still.
         self.sync_segments(segments.iter())?;

@@ -183,7 +183,7 @@ fn a_disk_that_breaks_at_any_operation_keeps_what_was_completed() {
 
 #[test]
 fn a_sync_that_fails_poisons_the_store_until_it_is_opened_again() {
-    fail_everywhere(Fault::NoSync, 10);
+    fail_everywhere(Fault::NoSync, 5);
 }
 
 #[test]
