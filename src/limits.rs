@@ -30,9 +30,9 @@ pub const MAX_PARALLELISM: u32 = 32_768;
 /// The most bytes of state in one chunk under `Placement::Split`.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
-/// The most bytes of state in one chunk under `Placement::Sled`: seventeen values of this size stay
-/// inline in a sled page when sled's segments have 16 MiB.
-pub const SLED_CHUNK_BYTES: usize = 128 * 1024;
+/// The most bytes of state in one chunk under `Placement::Sled`: the few values of this size on one page
+/// of sled stay in its file when its segments have 16 MiB.
+pub const SLED_CHUNK_BYTES: usize = 512 * 1024;
 
 /// A section of at most this many bytes lies in its task manifest and has no chunk.
 pub const INLINE_BYTES_MAX: usize = 2 * 1024;

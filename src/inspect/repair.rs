@@ -78,8 +78,7 @@ pub struct MovedFile {
 ///
 /// # Errors
 /// `NotFound` when there is no store; `Conflict` when it is in use; `Incompatible` when a newer release
-/// wrote it; `Corrupt` when nothing says which store it is; `Invalid` for a store under
-/// `Placement::Sled` in this version; what the disk answers.
+/// wrote it; `Corrupt` when nothing says which store it is; what the disk answers.
 pub fn repair_store(
     directory: &Path,
     drop_broken: bool,

@@ -280,21 +280,6 @@ impl IndexCodec {
         batch.push((chunk_key(id), None));
     }
 
-    /// Removes the entry of a live checkpoint, whatever stands there.
-    pub(crate) fn remove_live(
-        kv: &dyn Kv,
-        job: &str,
-        id: CheckpointId,
-        batch: &mut Batch,
-    ) -> Result<()> {
-        remove_all(kv, &live_key(job, id), batch)
-    }
-
-    /// Removes a commit or manifest record.
-    pub(crate) fn remove_node(kv: &dyn Kv, id: u64, batch: &mut Batch) -> Result<()> {
-        remove_all(kv, &node_key(id), batch)
-    }
-
     /// What the index knows and up to where, if it says so.
     ///
     /// # Errors
@@ -331,11 +316,6 @@ impl IndexCodec {
         }
         Ok(ledger)
     }
-}
-
-fn remove_all(kv: &dyn Kv, prefix: &[u8], batch: &mut Batch) -> Result<()> {
-    batch.extend(kv.scan_prefix(prefix)?.into_iter().map(|(key, _)| (key, None)));
-    Ok(())
 }
 
 /// Checks that `bytes` are the node record that `record` means.

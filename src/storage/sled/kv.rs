@@ -19,7 +19,7 @@ use crate::platform;
 use crate::sync::{AtomicBool, Ordering};
 
 /// How long one call may take before the handle is given up.
-const CALL_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long opening may take at least, and one second more for so many bytes: sled reads its log.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
@@ -196,6 +196,14 @@ impl SledSettings {
     };
 }
 
+impl SledSettings {
+    /// How long opening the database in `dir` may take.
+    pub(super) fn open_deadline(&self, dir: &Path) -> Duration {
+        let bytes = std::fs::metadata(dir.join("db")).map_or(0, |file| file.len());
+        self.patience + Duration::from_secs(bytes / OPEN_BYTES_PER_SECOND)
+    }
+}
+
 /// A sled database on a thread of its own.
 #[derive(Debug)]
 pub(crate) struct SledKv {
@@ -213,8 +221,7 @@ impl SledKv {
         let (calls, waiting) = bounded(WAITING_MAX);
         let (opened, result) = bounded(1);
         let dir = dir.to_owned();
-        let bytes = std::fs::metadata(dir.join("db")).map_or(0, |file| file.len());
-        let deadline = settings.patience + Duration::from_secs(bytes / OPEN_BYTES_PER_SECOND);
+        let deadline = settings.open_deadline(&dir);
         thread::Builder::new()
             .name("tidegate-index".to_owned())
             .spawn(move || serve(&dir, settings, &waiting, &opened))
@@ -289,7 +296,7 @@ impl Kv for SledKv {
     }
 }
 
-fn no_answer() -> Error {
+pub(super) fn no_answer() -> Error {
     Error::new(ErrorKind::Unavailable, "the sled index does not answer")
 }
 
@@ -417,6 +424,10 @@ fn panicked() -> Error {
 }
 
 fn open_sled(dir: &Path, settings: SledSettings) -> Result<sled::Db> {
+    open_db(dir, settings).map_err(|error| sled_error(&error))
+}
+
+pub(super) fn open_db(dir: &Path, settings: SledSettings) -> sled::Result<sled::Db> {
     let config = sled::Config::new()
         .path(dir)
         .cache_capacity(settings.cache_bytes)
@@ -432,7 +443,7 @@ fn open_sled(dir: &Path, settings: SledSettings) -> Result<sled::Db> {
         thread::sleep(LOCK_RETRY_PAUSE);
         opened = config.open();
     }
-    opened.map_err(|error| sled_error(&error))
+    opened
 }
 
 fn get_many(db: &sled::Db, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
@@ -481,7 +492,7 @@ fn sync(db: &sled::Db, dir: &Path) -> Result<()> {
     sync_tree(dir).map_err(|error| Error::io(format!("sync {}", dir.display()), error))
 }
 
-fn sync_tree(dir: &Path) -> std::io::Result<()> {
+pub(super) fn sync_tree(dir: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let path: PathBuf = entry?.path();
         if path.is_dir() {

@@ -19,7 +19,6 @@ mod placed;
 pub(in crate::storage) mod probe;
 mod records;
 mod repair;
-#[allow(dead_code, reason = "taken up by the placements next")]
 mod share;
 mod split;
 mod streams;

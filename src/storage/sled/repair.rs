@@ -11,6 +11,7 @@ use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::sled::Placement;
 use crate::storage::sled::directory::{Format, StoreDir};
 use crate::storage::sled::log::LogSettings;
+use crate::storage::sled::placed::repair_placed;
 use crate::storage::sled::split::repair_split;
 
 /// Something that a repair could not recover.
@@ -88,9 +89,7 @@ pub(crate) fn repair_with(
         Err(error) => return Err(error),
     };
     let report = match format {
-        Ok(Format { placement: Placement::Sled, .. }) => Err(Error::invalid(
-            "a store with placement sled is not repaired in this version; its files are as they were",
-        )),
+        Ok(Format { placement: Placement::Sled, store }) => repair_placed(&dir, store, broken),
         Ok(format) => repair_split((dir, Ok(format)), settings, broken, progress),
         Err(damage) => repair_split((dir, Err(damage)), settings, broken, progress),
     };

@@ -119,7 +119,7 @@ fn sync(dir: &StoreDir, path: &Path) -> Result<()> {
 }
 
 /// A free name in `lost` for a file of this name.
-fn aside(dir: &StoreDir, name: &str) -> Result<PathBuf> {
+pub(crate) fn aside(dir: &StoreDir, name: &str) -> Result<PathBuf> {
     let lost = dir.lost();
     let io = |error| Error::io(format!("make {}", lost.display()), error);
     dir.disk().create_dir_all(&lost).map_err(io)?;

@@ -13,6 +13,9 @@ mod golden;
 mod hang;
 mod incremental;
 mod life;
+mod placed_damage;
+mod placed_power;
+mod placed_sharing;
 mod power;
 mod repair;
 mod space;
@@ -22,7 +25,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use crate::catalog::Checkpoints;
+use crate::catalog::{Checkpoints, PendingCheckpoint};
 use crate::error::Result;
 use crate::ids::{CheckpointId, JobId};
 use crate::state::{SnapshotSink, SnapshotSource};

@@ -1,0 +1,383 @@
+//! sled with bodies in it: a few threads serve calls, each with a deadline, and what was written is
+//! synced early.
+//!
+//! As in `kv`, the handle is leaked after the first error and every later call is refused. Nothing here
+//! knows what keys mean.
+//!
+//! sled moves live entries together and writes over the space that they leave, once the copies are in
+//! the system's cache. A power cut could lose the copies and keep what was written over the originals.
+//! sled writes over a place only after two more of its segments were begun, so a sync each
+//! [`SYNC_BYTES`] comes before that.
+
+use std::fmt;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::sled::kv::{
+    Batch, CALL_DEADLINE, Entries, Kv, SledSettings, no_answer, open_db, sync_tree,
+};
+use crate::storage::sled::split::lock;
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+
+/// How many threads serve calls: while one waits for the disk, another fills sled's buffers.
+const THREADS: usize = 2;
+
+/// How many calls may wait.
+const WAITING_MAX: usize = 64;
+
+/// After so many bytes a sync is begun; after twice as many nothing goes on before it is done.
+const SYNC_BYTES: u64 = 8 << 20;
+
+/// What a change without a body counts: sled moves a page with each.
+const CHANGE_BYTES: u64 = 48 << 10;
+
+/// The file in which sled keeps everything that is as short as our entries are.
+pub(super) const DB: &str = "db";
+
+type Work = Box<dyn FnOnce(&Shared) + Send>;
+
+enum Message {
+    Work(Work),
+    /// The thread that takes it gives its handle back and ends.
+    Quit(Sender<()>),
+}
+
+struct Shared {
+    db: sled::Db,
+    dir: PathBuf,
+    failed: AtomicBool,
+    unsynced: AtomicU64,
+    syncing: Mutex<()>,
+}
+
+/// What will answer a call.
+pub(super) struct Answer<T>(Receiver<Result<T>>);
+
+/// A sled database on threads of its own.
+pub(super) struct Engine {
+    messages: Sender<Message>,
+    failed: AtomicBool,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("failed", &self.failed).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Opens or makes the database in `dir`.
+    ///
+    /// # Errors
+    /// `Corrupt` when sled finds damage, panics or does not come up in time, `Unavailable` when it fails
+    /// otherwise; the handle is leaked then.
+    pub(super) fn open(dir: &Path) -> Result<Self> {
+        let (messages, waiting) = bounded(WAITING_MAX);
+        let (opened, result) = bounded(1);
+        let dir = dir.to_owned();
+        let deadline = SledSettings::BODIES.open_deadline(&dir);
+        spawn(move || {
+            let made = catch_unwind(AssertUnwindSafe(|| open_db(&dir, SledSettings::BODIES)));
+            let made = made.map(|made| made.map_err(|error| fault(&error)));
+            let db = match made.unwrap_or_else(|_| Err(panicked())) {
+                Ok(db) => db,
+                Err(error) => {
+                    let _gone = opened.send(Err(error));
+                    return;
+                }
+            };
+            let (failed, unsynced) = (AtomicBool::new(false), AtomicU64::new(0));
+            let shared = Shared { db, dir, failed, unsynced, syncing: Mutex::default() };
+            let shared = Arc::new(shared);
+            let others = (1..THREADS).map(|_| {
+                let (shared, waiting) = (Arc::clone(&shared), waiting.clone());
+                spawn(move || serve(shared, &waiting))
+            });
+            let started: Result<()> = others.collect();
+            let _gone = opened.send(started);
+            serve(shared, &waiting);
+        })?;
+        match result.recv_timeout(deadline) {
+            Ok(outcome) => outcome?,
+            Err(_) => {
+                let message = "sled does not come up; `tidegate repair` saves what is whole";
+                return Err(Error::new(ErrorKind::Corrupt, message));
+            }
+        }
+        Ok(Self { messages, failed: AtomicBool::new(false) })
+    }
+
+    fn fail(&self) {
+        // ORDERING: pairs with the load in `begin`: no call follows an error.
+        self.failed.store(true, Ordering::Release);
+    }
+
+    fn begin<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+    ) -> Result<Answer<T>> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(no_answer());
+        }
+        let (reply, answer) = bounded(1);
+        let work = move |shared: &Shared| {
+            let done = catch_unwind(AssertUnwindSafe(|| act(shared)));
+            let done = done.unwrap_or_else(|_| Err(panicked()));
+            if done.is_err() {
+                // ORDERING: pairs with the load in `serve`.
+                shared.failed.store(true, Ordering::Release);
+            }
+            let _gone = reply.send(done);
+        };
+        self.messages.send_timeout(Message::Work(Box::new(work)), CALL_DEADLINE).map_err(|_| {
+            self.fail();
+            no_answer()
+        })?;
+        Ok(Answer(answer))
+    }
+
+    /// What a call that was begun answers.
+    pub(super) fn wait<T>(&self, answer: Answer<T>) -> Result<T> {
+        let answer = answer.0.recv_timeout(CALL_DEADLINE).unwrap_or_else(|_| Err(no_answer()));
+        if answer.is_err() {
+            self.fail();
+        }
+        answer
+    }
+
+    fn call<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.wait(self.begin(act)?)
+    }
+
+    /// Begins to write a long value; its buffer comes back.
+    pub(super) fn put(&self, key: Vec<u8>, value: Vec<u8>) -> Result<Answer<Vec<u8>>> {
+        self.begin(move |shared| {
+            shared.db.insert(key, value.as_slice()).map_err(|error| fault(&error))?;
+            shared.wrote(u64::try_from(value.len()).unwrap_or(u64::MAX))?;
+            Ok(value)
+        })
+    }
+
+    /// Reads a long value into a buffer.
+    pub(super) fn read(&self, key: Vec<u8>, mut buffer: Vec<u8>) -> Result<Option<Vec<u8>>> {
+        self.call(move |shared| {
+            let value = shared.db.get(key).map_err(|error| fault(&error))?;
+            Ok(value.map(|value| {
+                buffer.clear();
+                buffer.extend_from_slice(&value);
+                buffer
+            }))
+        })
+    }
+
+    /// Makes changes one after the other, in this order; a crash may leave the first of them.
+    pub(super) fn each(&self, changes: Batch) -> Result<()> {
+        self.call(move |shared| {
+            for (key, value) in changes {
+                let done = match value {
+                    Some(value) => shared.db.insert(key, value),
+                    None => shared.db.remove(key),
+                };
+                done.map_err(|error| fault(&error))?;
+                shared.wrote(CHANGE_BYTES)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Shared {
+    /// Counts what was written and syncs in time.
+    fn wrote(&self, bytes: u64) -> Result<()> {
+        let unsynced = self.unsynced.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if unsynced < SYNC_BYTES {
+            return Ok(());
+        }
+        let held = match self.syncing.try_lock() {
+            Ok(held) => held,
+            Err(_) if unsynced < 2 * SYNC_BYTES => return Ok(()),
+            Err(_) => lock(&self.syncing),
+        };
+        if self.unsynced.load(Ordering::Relaxed) >= SYNC_BYTES {
+            self.unsynced.store(0, Ordering::Relaxed);
+            self.db.flush().map_err(|error| fault(&error))?;
+            let file = File::open(self.dir.join(DB));
+            self.synced(file.and_then(|file| file.sync_data()))?;
+        }
+        drop(held);
+        Ok(())
+    }
+
+    fn synced(&self, outcome: std::io::Result<()>) -> Result<()> {
+        outcome.map_err(|error| Error::io(format!("sync {}", self.dir.display()), error))?;
+        #[cfg(test)]
+        watched(&self.dir);
+        Ok(())
+    }
+}
+
+impl Kv for Engine {
+    fn get_many(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Vec<u8>>>> {
+        self.call(move |shared| {
+            let get = |key: Vec<u8>| {
+                let value = shared.db.get(key).map_err(|error| fault(&error))?;
+                Ok(value.map(|value| value.to_vec()))
+            };
+            keys.into_iter().map(get).collect()
+        })
+    }
+
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Entries> {
+        let prefix = prefix.to_vec();
+        self.call(move |shared| {
+            let own = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
+                let (key, value) = entry.map_err(|error| fault(&error))?;
+                Ok((key.to_vec(), value.to_vec()))
+            };
+            shared.db.scan_prefix(prefix).map(own).collect()
+        })
+    }
+
+    fn last_key(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>> {
+        let prefix = prefix.to_vec();
+        self.call(move |shared| {
+            let last = shared.db.scan_prefix(prefix).next_back().transpose();
+            Ok(last.map_err(|error| fault(&error))?.map(|(key, _)| key.to_vec()))
+        })
+    }
+
+    fn apply(&self, batch: Batch) -> Result<()> {
+        self.call(move |shared| {
+            let mut changes = sled::Batch::default();
+            for (key, value) in batch {
+                match value {
+                    Some(value) => changes.insert(key, value),
+                    None => changes.remove(key),
+                }
+            }
+            shared.db.apply_batch(changes).map_err(|error| fault(&error))
+        })
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.call(|shared| {
+            shared.unsynced.store(0, Ordering::Relaxed);
+            // sled's own flush does not sync: its files, and the directories that name them, are
+            // synced here.
+            shared.db.flush().map_err(|error| fault(&error))?;
+            shared.synced(sync_tree(&shared.dir))
+        })
+    }
+
+    fn is_durable(&self) -> bool {
+        !self.failed.load(Ordering::Acquire)
+    }
+
+    fn is_in_files(&self) -> bool {
+        true
+    }
+
+    fn close(&self) -> Result<()> {
+        self.sync()?;
+        self.fail();
+        let (quit, ended) = bounded(THREADS);
+        for _ in 0..THREADS {
+            let message = Message::Quit(quit.clone());
+            self.messages.send_timeout(message, CALL_DEADLINE).map_err(|_| no_answer())?;
+        }
+        for _ in 0..THREADS {
+            ended.recv_timeout(CALL_DEADLINE).map_err(|_| no_answer())?;
+        }
+        Ok(())
+    }
+}
+
+fn fault(error: &sled::Error) -> Error {
+    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    let is_damage = match error {
+        sled::Error::Corruption { .. } | sled::Error::ReportableBug(_) => true,
+        sled::Error::Io(error) => matches!(error.kind(), InvalidData | NotFound | UnexpectedEof),
+        _ => false,
+    };
+    let (kind, message) = if is_damage {
+        (ErrorKind::Corrupt, "sled finds damage in its file; `tidegate repair` saves the rest")
+    } else {
+        (ErrorKind::Unavailable, "sled failed")
+    };
+    Error::new(kind, message).with_source(error.to_string())
+}
+
+fn panicked() -> Error {
+    let message = "sled panicked; `tidegate repair` saves what is whole in its file";
+    Error::new(ErrorKind::Corrupt, message)
+}
+
+fn spawn(act: impl FnOnce() + Send + 'static) -> Result<()> {
+    let thread = thread::Builder::new().name("tidegate-index".to_owned()).spawn(act);
+    thread.map(drop).map_err(|error| Error::io("start the index thread", error))
+}
+
+/// Serves until it is told to quit, nobody can call any more, or a call failed: then sled may wait for
+/// ever when it is let go.
+fn serve(shared: Arc<Shared>, waiting: &Receiver<Message>) {
+    while let Ok(message) = waiting.recv() {
+        match message {
+            Message::Work(work) => work(&shared),
+            Message::Quit(reply) => {
+                drop(shared);
+                let _gone = reply.send(());
+                return;
+            }
+        }
+        if shared.failed.load(Ordering::Acquire) {
+            break;
+        }
+    }
+    if shared.failed.load(Ordering::Acquire) {
+        std::mem::forget(shared);
+    }
+}
+
+/// What tests do after a sync of a directory.
+#[cfg(test)]
+type Watch = (PathBuf, Arc<dyn Fn() + Send + Sync>);
+
+#[cfg(test)]
+static WATCHES: Mutex<Vec<Watch>> = Mutex::new(Vec::new());
+
+/// Ends a watch when it is dropped.
+#[cfg(test)]
+pub(crate) struct SyncWatch(PathBuf);
+
+#[cfg(test)]
+impl Drop for SyncWatch {
+    fn drop(&mut self) {
+        lock(&WATCHES).retain(|(dir, _)| *dir != self.0);
+    }
+}
+
+/// Calls `act` after each sync of the sled in `dir`, until what is returned is dropped.
+#[cfg(test)]
+pub(crate) fn watch_syncs(dir: &Path, act: impl Fn() + Send + Sync + 'static) -> SyncWatch {
+    lock(&WATCHES).push((dir.to_path_buf(), Arc::new(act)));
+    SyncWatch(dir.to_path_buf())
+}
+
+#[cfg(test)]
+fn watched(dir: &Path) {
+    let acts: Vec<_> = lock(&WATCHES)
+        .iter()
+        .filter(|(own, _)| own == dir)
+        .map(|(_, act)| Arc::clone(act))
+        .collect();
+    acts.iter().for_each(|act| act());
+}

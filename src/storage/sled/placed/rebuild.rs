@@ -1,0 +1,137 @@
+//! Makes an index directory anew of what lives, from frames wherever they are found.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::StoreId;
+use crate::record::{Frame, FrameHeader, Node, RecordRef};
+use crate::storage::sled::directory::{Current, StoreDir};
+use crate::storage::sled::index::IndexCodec;
+use crate::storage::sled::kv::{Batch, Kv};
+use crate::storage::sled::ledger::JobFacts;
+use crate::storage::sled::placed::engine::Engine;
+use crate::storage::sled::placed::layout::{Layout, body_key, lay_out, node_key};
+
+/// How many slots are laid out at once.
+const SLOTS_AT_ONCE: u32 = 32;
+
+/// Where frames come from.
+pub(super) trait Frames {
+    fn node_frame(&self, record: &RecordRef) -> Result<Vec<u8>>;
+    fn chunk_frame(&self, record: &RecordRef) -> Result<Vec<u8>>;
+}
+
+/// Fills a new index directory with these jobs and makes it the live one. Older ones stay where they are.
+///
+/// # Errors
+/// What the frames, sled or the disk answer; the live index is as it was then.
+pub(super) fn rebuild(
+    dir: &StoreDir,
+    store: StoreId,
+    jobs: &BTreeMap<String, JobFacts>,
+    frames: &dyn Frames,
+    sequence: u64,
+) -> Result<u64> {
+    let number = dir.indexes()?.into_iter().max().unwrap_or(0).saturating_add(1);
+    let (path, disk) = (dir.index(number), dir.disk());
+    let filled = fill(&path, Layout { store, incarnation: number }, jobs, frames, sequence);
+    let named = filled.and_then(|()| {
+        disk.sync_dir(dir.path()).map_err(|error| Error::io("sync the store", error))
+    });
+    if let Err(error) = named {
+        let _left = disk.remove_dir_all(&path);
+        return Err(error);
+    }
+    dir.write_current(Current { index: number, synced: 0, clean: None })?;
+    Ok(number)
+}
+
+fn fill(
+    path: &Path,
+    layout: Layout,
+    jobs: &BTreeMap<String, JobFacts>,
+    frames: &dyn Frames,
+    mut sequence: u64,
+) -> Result<()> {
+    let engine = Engine::open(path)?;
+    let mut filling = Filling { layout, engine, slots: 0, placed: HashMap::new() };
+    for facts in jobs.values() {
+        for live in facts.live.values().filter(|live| !live.record.is_unreadable()) {
+            filling.checkpoint(frames, &live.record)?;
+        }
+    }
+    let engine = filling.engine;
+    engine.sync()?;
+    // CRASH: before the job records are there CURRENT names another directory, and this one is found
+    // to hold nothing.
+    let mut batch = Batch::new();
+    for (job, facts) in jobs {
+        sequence = sequence.saturating_add(1);
+        layout.job(job, facts, sequence, &mut batch)?;
+    }
+    let Layout { store, incarnation } = layout;
+    IndexCodec { store, incarnation }.applied(sequence, None, &mut batch)?;
+    engine.apply(batch)?;
+    engine.close()
+}
+
+struct Filling {
+    layout: Layout,
+    engine: Engine,
+    slots: u32,
+    /// By the ids of chunks.
+    placed: HashMap<u64, u32>,
+}
+
+impl Filling {
+    fn checkpoint(&mut self, frames: &dyn Frames, commit: &RecordRef) -> Result<()> {
+        for manifest in self.record(frames, commit)?.refs {
+            let chunks = self.record(frames, &manifest)?.refs;
+            let slots: Result<Vec<u32>> =
+                chunks.iter().map(|chunk| self.chunk(frames, chunk)).collect();
+            let mut batch = Batch::new();
+            self.layout.slots(manifest.id, &slots?, &mut batch)?;
+            self.engine.apply(batch)?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, frames: &dyn Frames, record: &RecordRef) -> Result<Node> {
+        let bytes = frames.node_frame(record)?;
+        let node = Frame::decode(&bytes).ok().and_then(|frame| Node::decode(frame.payload));
+        let value = self.own(&bytes, record)?;
+        self.engine.apply(vec![(node_key(record.id), Some(value))])?;
+        node.ok_or_else(|| Error::new(ErrorKind::Corrupt, "the references of a record end early"))
+    }
+
+    fn chunk(&mut self, frames: &dyn Frames, record: &RecordRef) -> Result<u32> {
+        if let Some(slot) = self.placed.get(&record.id) {
+            return Ok(*slot);
+        }
+        let slot = self.slots;
+        if slot % SLOTS_AT_ONCE == 0 {
+            self.engine.each(lay_out(slot..slot.saturating_add(SLOTS_AT_ONCE)))?;
+        }
+        self.slots = slot.saturating_add(1);
+        let value = self.own(&frames.chunk_frame(record)?, record)?;
+        let answer = self.engine.put(body_key(slot), value)?;
+        self.engine.wait(answer)?;
+        self.placed.insert(record.id, slot);
+        Ok(slot)
+    }
+
+    /// The same frame as one of this index.
+    fn own(&self, bytes: &[u8], record: &RecordRef) -> Result<Vec<u8>> {
+        let corrupt = |why: String| {
+            let message = format!("record {} is damaged", record.id);
+            Error::new(ErrorKind::Corrupt, message).with_source(why)
+        };
+        let frame = Frame::decode(bytes).map_err(|fault| corrupt(fault.to_string()))?;
+        if frame.header.store != self.layout.store || !record.matches(&frame.header) {
+            return Err(corrupt(format!("it is of {:?}", frame.header.origin)));
+        }
+        let incarnation = self.layout.incarnation;
+        Ok(FrameHeader { incarnation, ..frame.header }.frame(frame.payload))
+    }
+}

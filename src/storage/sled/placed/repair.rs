@@ -1,0 +1,118 @@
+//! Saves what is whole of a damaged store under `Placement::Sled`.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::ids::{CheckpointId, StoreId};
+use crate::record::RecordRef;
+use crate::storage::sled::backend::Backend;
+use crate::storage::sled::directory::StoreDir;
+use crate::storage::sled::ledger::{JobFacts, Live};
+use crate::storage::sled::placed::PlacedStore;
+use crate::storage::sled::placed::carve::Recovered;
+use crate::storage::sled::placed::open::{Damaged, State, carve, examine, is_damage, others};
+use crate::storage::sled::placed::rebuild::rebuild;
+use crate::storage::sled::placed::tail::Tail;
+use crate::storage::sled::repair::{Broken, Lost, RepairReport};
+use crate::storage::sled::split::{aside, lock};
+
+/// Makes a new index of what is whole and moves the damaged one to `lost/`; a sound store is left as it
+/// is. What is lost stays listed unless it is given up. The store's lock is held.
+///
+/// # Errors
+/// What sled or the disk answers.
+pub(crate) fn repair_placed(
+    dir: &StoreDir,
+    store: StoreId,
+    broken: Broken,
+) -> Result<RepairReport> {
+    match examine(dir, store)? {
+        State::Nothing => Ok(RepairReport::default()),
+        State::Damaged(damaged) => save(dir, store, damaged, broken),
+        State::Sound(placed) => {
+            let index = placed.layout.incarnation;
+            let tail = Tail::read(&**dir.disk(), &dir.index(index))?;
+            match placed.verify() {
+                Ok(()) => keep(&placed, broken),
+                Err(why) if is_damage(&why) => {
+                    save(dir, store, Damaged { index, tail, clean: None, why }, broken)
+                }
+                Err(why) => Err(why),
+            }
+        }
+    }
+}
+
+/// Of a store in which everything is whole but what an earlier repair found lost.
+fn keep(placed: &PlacedStore, broken: Broken) -> Result<RepairReport> {
+    let mut report = RepairReport::default();
+    let jobs = lock(&placed.ledger).jobs.clone();
+    for (job, mut facts) in jobs {
+        report.recovered.insert(job.clone(), whole(&facts));
+        for (_, live) in facts.live.clone().iter() {
+            if live.record.is_unreadable() {
+                let why = "an earlier repair found it lost".to_owned();
+                lose(&mut report, &job, (live.clone(), why), broken, &mut facts);
+            }
+        }
+        if broken == Broken::Drop && lock(&placed.ledger).jobs.get(&job) != Some(&facts) {
+            placed.set_job(&job, facts)?;
+        }
+    }
+    placed.close()?;
+    Ok(report)
+}
+
+fn save(dir: &StoreDir, store: StoreId, damaged: Damaged, broken: Broken) -> Result<RepairReport> {
+    let (carved, recovered) = carve(dir, store, damaged)?;
+    let Recovered { mut jobs, lost, live } = recovered;
+    let mut report = RepairReport { index_rebuilt: true, ..RepairReport::default() };
+    report.recovered = jobs.iter().map(|(job, facts)| (job.clone(), whole(facts))).collect();
+    report.lost = lost;
+    for (job, live, why) in live {
+        let facts = jobs.entry(job.clone()).or_default();
+        lose(&mut report, &job, (live, why), broken, facts);
+    }
+    rebuild(dir, store, &jobs, &carved, carved.sequence_max)?;
+    report.moved = move_others(dir)?;
+    Ok(report)
+}
+
+fn whole(facts: &JobFacts) -> Vec<CheckpointId> {
+    let live = facts.live.iter().filter(|(_, live)| !live.record.is_unreadable());
+    live.map(|(id, _)| *id).collect()
+}
+
+/// Notes a lost checkpoint, and lists it as one that cannot be read unless it is given up.
+fn lose(
+    report: &mut RepairReport,
+    job: &str,
+    (live, why): (Live, String),
+    broken: Broken,
+    facts: &mut JobFacts,
+) {
+    let id = live.record.checkpoint;
+    report.lost.push(Lost { job: Some(job.to_owned()), checkpoint: Some(id), why });
+    if broken == Broken::Drop && !live.pinned {
+        facts.live.remove(id);
+        report.dropped.push((job.to_owned(), id));
+    } else {
+        let record = RecordRef::unreadable(live.record.id, id);
+        facts.live.insert(id, Live { record, ..live });
+    }
+}
+
+fn move_others(dir: &StoreDir) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let (disk, mut moved) = (dir.disk(), Vec::new());
+    let io = |error| Error::io(format!("move damage to {}", dir.lost().display()), error);
+    for index in others(dir)? {
+        let (from, to) = (dir.index(index), aside(dir, &format!("index-{index}"))?);
+        // CRASH: under either name nothing needs it.
+        disk.rename(&from, &to).map_err(io)?;
+        moved.push((from, to));
+    }
+    if !moved.is_empty() {
+        disk.sync_dir(&dir.lost()).and_then(|()| disk.sync_dir(dir.path())).map_err(io)?;
+    }
+    Ok(moved)
+}
