@@ -16,8 +16,10 @@ const ORDERS: &str = "TIDEGATE_CRASH_ORDERS";
 /// Nothing that a child does takes so long: it hangs.
 const PATIENCE: Duration = Duration::from_secs(100);
 
+type Role = fn(&Orders);
+
 /// The roles.
-const ROLES: [(&str, fn(&Orders)); 9] = [
+const ROLES: [(&str, Role); 9] = [
     ("write", writer::write_for_ever),
     ("look", writer::look),
     ("hold", owners::hold),

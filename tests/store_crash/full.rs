@@ -70,17 +70,23 @@ fn starve_files(placement: Placement) {
         for life in 0..3 {
             orders.seed = seed ^ life << 8;
             let lines = limited("fill", blocks, &orders, &place);
-            lines.iter().for_each(|line| judge.hear(line));
+            for line in &lines {
+                judge.hear(line);
+            }
             failed += failures(&lines);
             let is_refused = lines.iter().any(|line| line.starts_with("store refused"));
             assert!(!is_refused || placement == Placement::Sled || judge.commits == 0, "{lines:?}");
             let lines = limited("look", blocks, &orders, &place);
-            lines.iter().for_each(|line| judge.hear(line));
+            for line in &lines {
+                judge.hear(line);
+            }
         }
         // There is space again.
         judge.look(&orders, &place.complaints());
         let lines = Player::start("fill", &orders, &place.complaints()).hear_out();
-        lines.iter().for_each(|line| judge.hear(line));
+        for line in &lines {
+            judge.hear(line);
+        }
         assert_eq!(failures(&lines), 0, "{lines:?}");
         judge.look(&orders, &place.complaints());
         println!("{placement}, {blocks} blocks: {failed} failures, {} commits", judge.commits);
@@ -116,7 +122,9 @@ pub(crate) fn starve(orders: &Orders) {
     let jobs = open_whole(orders).unwrap();
     say("store ready");
     let mut takers: Vec<_> = jobs.iter().map(|(job, at)| Job::new(job, at, orders.seed)).collect();
-    takers.iter_mut().for_each(|job| (0..4).for_each(|_| job.step().unwrap()));
+    for job in &mut takers {
+        (0..4).for_each(|_| job.step().unwrap());
+    }
     let _full = takers[0].step_around(|| stuff(orders));
     for (_, checkpoints) in &jobs {
         let kind = CheckpointType::Checkpoint;

@@ -108,7 +108,9 @@ impl Judge {
     pub(crate) fn look(&mut self, orders: &Orders, complaints: &Path) {
         let opens = self.opens;
         let lines = Player::start("look", orders, complaints).hear_out();
-        lines.iter().for_each(|line| self.hear(line));
+        for line in &lines {
+            self.hear(line);
+        }
         assert!(self.opens > opens, "the store is not opened: {lines:?}");
     }
 

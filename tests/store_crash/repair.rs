@@ -50,7 +50,7 @@ fn damage(store: &Path, seed: u64) {
         let seed = mix(seed ^ at);
         let mut bytes = fs::read(&path).unwrap();
         let len = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1) as u64;
-        if len > 0 && seed % 2 == 0 {
+        if len > 0 && seed.is_multiple_of(2) {
             let place = usize::try_from((seed >> 8) % len).unwrap();
             bytes[place] ^= 0x40;
             fs::write(&path, bytes).unwrap();

@@ -44,14 +44,14 @@ fn key(index: u32) -> SectionKey {
 fn sections(job: &str, id: CheckpointId, subtask: u32) -> Vec<Vec<u8>> {
     let job = job_number(job);
     let own = format!("{job} {id} {subtask}").into_bytes();
-    if hash(&[job, id.0]) % SMALL_ONE_IN == 0 {
+    if hash(&[job, id.0]).is_multiple_of(SMALL_ONE_IN) {
         return vec![own];
     }
     let mut blocks = Vec::new();
     for block in 0..=u64::from(subtask) * 2 {
         let seed = hash(&[job, u64::from(subtask), block]);
-        let changes = |at: &u64| hash(&[seed, *at]) % CHANGES_ONE_IN == 0;
-        let changed = (1..=id.0).rev().find(changes).unwrap_or(0);
+        let is_change = |at: &u64| hash(&[seed, *at]).is_multiple_of(CHANGES_ONE_IN);
+        let changed = (1..=id.0).rev().find(is_change).unwrap_or(0);
         let mut word = hash(&[seed, changed, 1]);
         for _ in 0..BLOCK_BYTES / 8 {
             word = mix(word);

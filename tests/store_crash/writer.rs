@@ -70,7 +70,7 @@ pub(crate) fn plan(kind: CheckpointType) -> CheckpointPlan {
 }
 
 fn list(ids: impl IntoIterator<Item = CheckpointId>) -> String {
-    ids.into_iter().map(|id| format!(" {id}")).collect()
+    ids.into_iter().fold(String::new(), |list, id| list + " " + &id.to_string())
 }
 
 fn pins(checkpoints: &Checkpoints) -> Vec<CheckpointId> {

@@ -121,7 +121,7 @@ impl OpenStore {
         check_placement(dir.path(), format.placement, placement)?;
         let backend: Arc<dyn Backend> = match format.placement {
             Placement::Split => Arc::new(SplitStore::open(dir.clone(), format.store, settings)?),
-            Placement::Sled => Arc::new(PlacedStore::open(dir.clone(), format.store)?),
+            Placement::Sled => Arc::new(PlacedStore::open(&dir, format.store)?),
         };
         for step in &backend.report().steps {
             tracing::info!(directory = %dir.path().display(), %step, "the store was opened");

@@ -220,13 +220,12 @@ impl Carved {
     pub(super) fn recover(&self) -> Recovered {
         let mut recovered = Recovered::default();
         for (job, seen) in &self.seen {
-            let mut facts = match self.jobs.get(job) {
-                Some((_, facts)) => facts.clone(),
-                None => {
-                    let why = "no record of what lives is whole".to_owned();
-                    recovered.lost.push(Lost { job: Some(job.clone()), checkpoint: None, why });
-                    JobFacts::default()
-                }
+            let mut facts = if let Some((_, facts)) = self.jobs.get(job) {
+                facts.clone()
+            } else {
+                let why = "no record of what lives is whole".to_owned();
+                recovered.lost.push(Lost { job: Some(job.clone()), checkpoint: None, why });
+                JobFacts::default()
             };
             facts.attempt_max = facts.attempt_max.max(seen.attempt);
             facts.checkpoint_max = facts.checkpoint_max.max(seen.checkpoint);

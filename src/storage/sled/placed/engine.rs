@@ -103,12 +103,11 @@ impl Engine {
             let _gone = opened.send(started);
             serve(shared, &waiting);
         })?;
-        match result.recv_timeout(deadline) {
-            Ok(outcome) => outcome?,
-            Err(_) => {
-                let message = "sled does not come up; `tidegate repair` saves what is whole";
-                return Err(Error::new(ErrorKind::Corrupt, message));
-            }
+        if let Ok(outcome) = result.recv_timeout(deadline) {
+            outcome?;
+        } else {
+            let message = "sled does not come up; `tidegate repair` saves what is whole";
+            return Err(Error::new(ErrorKind::Corrupt, message));
         }
         Ok(Self { messages, failed: AtomicBool::new(false) })
     }
@@ -144,7 +143,8 @@ impl Engine {
 
     /// What a call that was begun answers.
     pub(super) fn wait<T>(&self, answer: Answer<T>) -> Result<T> {
-        let answer = answer.0.recv_timeout(CALL_DEADLINE).unwrap_or_else(|_| Err(no_answer()));
+        let Answer(answer) = answer;
+        let answer = answer.recv_timeout(CALL_DEADLINE).unwrap_or_else(|_| Err(no_answer()));
         if answer.is_err() {
             self.fail();
         }
@@ -379,5 +379,7 @@ fn watched(dir: &Path) {
         .filter(|(own, _)| own == dir)
         .map(|(_, act)| Arc::clone(act))
         .collect();
-    acts.iter().for_each(|act| act());
+    for act in &acts {
+        act();
+    }
 }

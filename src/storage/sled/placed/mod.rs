@@ -129,7 +129,9 @@ impl PlacedStore {
         self.set_job(job, facts)?;
         self.engine.each(gone)?;
         let mut space = lock(&self.space);
-        dropped.iter().for_each(|chunks| space.remove(job, chunks));
+        for chunks in &dropped {
+            space.remove(job, chunks);
+        }
         Ok(())
     }
 

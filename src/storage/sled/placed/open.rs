@@ -59,11 +59,11 @@ impl PlacedStore {
     ///
     /// # Errors
     /// What sled or the disk answers; `Corrupt` when something that lives is lost.
-    pub(crate) fn open(dir: StoreDir, store: StoreId) -> Result<Self> {
-        let placed = match examine(&dir, store)? {
+    pub(crate) fn open(dir: &StoreDir, store: StoreId) -> Result<Self> {
+        let placed = match examine(dir, store)? {
             State::Sound(placed) => *placed,
-            State::Nothing => make(&dir, store)?,
-            State::Damaged(damaged) => heal(&dir, store, damaged)?,
+            State::Nothing => make(dir, store)?,
+            State::Damaged(damaged) => heal(dir, store, damaged)?,
         };
         placed.shrunk()
     }

@@ -111,7 +111,9 @@ impl PendingRecords for Arc<PlacedPending> {
         let done = store.set_job(job, facts);
         // Whether it came through or not: after an error nobody uses the slots before the next open.
         let mut space = lock(&store.space);
-        taken.into_iter().for_each(|chunks| space.add(job, chunks.into_iter()));
+        for chunks in taken {
+            space.add(job, chunks.into_iter());
+        }
         done
     }
 }
@@ -126,10 +128,10 @@ impl Drop for PlacedPending {
             space.end(self.start);
         }
         let gone: Batch = keys.into_iter().map(|key| (key, None)).collect();
-        if !gone.is_empty() {
-            if let Err(error) = store.engine.each(gone) {
-                tracing::warn!(error = %chain(&error), "records of a failed checkpoint stay");
-            }
+        if !gone.is_empty()
+            && let Err(error) = store.engine.each(gone)
+        {
+            tracing::warn!(error = %chain(&error), "records of a failed checkpoint stay");
         }
         store.reclaim();
     }

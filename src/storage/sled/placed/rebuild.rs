@@ -110,7 +110,7 @@ impl Filling {
             return Ok(*slot);
         }
         let slot = self.slots;
-        if slot % SLOTS_AT_ONCE == 0 {
+        if slot.is_multiple_of(SLOTS_AT_ONCE) {
             self.engine.each(lay_out(slot..slot.saturating_add(SLOTS_AT_ONCE)))?;
         }
         self.slots = slot.saturating_add(1);
