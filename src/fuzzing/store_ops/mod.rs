@@ -95,6 +95,8 @@ struct Run<'a> {
     is_poisoned: bool,
     /// The last process left an index that lacks entries and does not know it.
     has_holes: bool,
+    /// There was damage, and no start since has written down what it found.
+    is_unsettled: bool,
     unique: u64,
     /// Damage so far.
     era: u64,
@@ -126,6 +128,7 @@ fn play(data: &[u8]) -> Result<Vec<String>, Broken> {
         is_shaken: false,
         is_poisoned: false,
         has_holes: false,
+        is_unsettled: false,
         unique: 0,
         era: 0,
         written: 0,
@@ -191,6 +194,9 @@ impl Run<'_> {
 
     /// Opens the store and compares what is found.
     fn open(&mut self, is_known: bool) -> Result<(), Broken> {
+        if self.is_unsettled && !is_known {
+            self.models.iter_mut().for_each(Job::forget);
+        }
         let dir = self.dir();
         let opened = OpenStore::open_dir(dir.clone(), None, self.settings);
         if let Err(error) = &opened
@@ -212,6 +218,9 @@ impl Run<'_> {
             let checked = model.check_start(checkpoints, is_known);
             checked.map_err(|broken| format!("at a start, job {name}: {broken}"))?;
         }
+        // Each claim stands behind a base that says what was found.
+        self.models.iter_mut().for_each(Job::settle);
+        self.is_unsettled = false;
         if self.era == 0 { self.check_view(&dir) } else { Ok(()) }
     }
 
@@ -555,11 +564,9 @@ impl Run<'_> {
             let harmed = harmed.map_err(|error| said(&error))?;
             self.done.push(format!("{harmed:?}"));
             self.era += u64::from(harmed.any);
+            self.is_unsettled |= harmed.any;
             for (model, name) in self.models.iter_mut().zip(NAMES) {
                 model.harmed(name, &harmed);
-                if harmed.any && !is_known {
-                    model.forget();
-                }
             }
         }
         if byte & 0x30 == 0x30 {

@@ -142,12 +142,24 @@ impl Job {
         for (id, checkpoint) in &mut self.checkpoints {
             let key = (name.to_owned(), *id);
             checkpoint.is_hurt |= harmed.hurt.contains(&key);
-            checkpoint.may_be_lost |= harmed.commits.contains(&key);
+            // Of a commit that was lost earlier nothing is left but what a base says.
+            let is_listed_only = harmed.drops && checkpoint.is_hurt;
+            checkpoint.may_be_lost |= harmed.commits.contains(&key) || is_listed_only;
             let lives = matches!(checkpoint.standing, Standing::Committed | Standing::Committing);
             checkpoint.may_return |= harmed.drops && !lives;
             if harmed.drops {
                 checkpoint.may_be_unpinned = true;
             }
+        }
+    }
+
+    /// What the start found is written down.
+    pub(super) fn settle(&mut self) {
+        for checkpoint in self.checkpoints.values_mut() {
+            (checkpoint.may_be_lost, checkpoint.may_be_unpinned) = (false, false);
+            // What came back may lie in segments that were freed.
+            checkpoint.is_hurt |= checkpoint.may_return && checkpoint.standing != Standing::Gone;
+            checkpoint.may_return = false;
         }
     }
 
