@@ -78,6 +78,7 @@ impl Faults {
     }
 }
 
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Run<'a> {
     bytes: Bytes<'a>,
     disk: MemoryDisk,

