@@ -218,7 +218,7 @@ fn a_stored_chunk_that_is_damaged_is_not_shared() {
 /// Every checkpoint changes some blocks here and there, so that segments end up half empty.
 fn scatter(store: &mut Store, rounds: std::ops::Range<u64>) {
     for id in rounds {
-        let lot = |number: usize| (number as u64 * 7919 + id * 104_729) % 1009 % 3;
+        let lot = |number: usize| (number as u64 * 7919 + id * 104_729) % 1009 % 5;
         let changed = (0..BLOCKS).filter(|number| lot(*number) == 0);
         let mut versions = store.expected.values().last().cloned().unwrap_or_else(|| versions([]));
         changed.for_each(|number| versions[number] = id);
@@ -231,7 +231,7 @@ fn scatter(store: &mut Store, rounds: std::ops::Range<u64>) {
 fn a_log_of_which_little_is_needed_is_rewritten_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path());
-    scatter(&mut store, 1..20);
+    scatter(&mut store, 1..40);
     let freed = store.backend.reclaim().unwrap();
     assert!(freed > 0);
     store.assert_whole();
@@ -249,7 +249,7 @@ fn a_log_of_which_little_is_needed_is_rewritten_and_loses_nothing() {
     copy.assert_whole();
     let mut store = store.again(dir.path());
     store.assert_whole();
-    scatter(&mut store, 20..24);
+    scatter(&mut store, 40..46);
     store.backend.reclaim().unwrap();
     store.assert_whole();
     let store = store.again(dir.path());
@@ -260,7 +260,7 @@ fn a_log_of_which_little_is_needed_is_rewritten_and_loses_nothing() {
 fn a_dropped_checkpoint_whose_commit_was_moved_does_not_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path());
-    scatter(&mut store, 1..12);
+    scatter(&mut store, 1..40);
     store.backend.reclaim().unwrap();
     store.keep_last(1);
     let killed = tempfile::tempdir().unwrap();
@@ -274,7 +274,7 @@ fn a_dropped_checkpoint_whose_commit_was_moved_does_not_come_back() {
 fn a_reader_goes_on_while_what_it_reads_is_moved() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path());
-    scatter(&mut store, 1..12);
+    scatter(&mut store, 1..40);
     let (id, versions) = store.expected.last_key_value().unwrap();
     let mut reader = store.checkpoints.read_task(CheckpointId(*id), &task(0)).unwrap();
     reader.next_section().unwrap();
