@@ -22,12 +22,12 @@ pub(crate) trait Disk: Debug + Send + Sync {
     /// Makes a file, which must not be there.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
-    /// The names in a directory, sorted.
     /// Opens a file to be written again; a disk need not be able to.
     fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let _ = path;
         Err(io::ErrorKind::Unsupported.into())
     }
+    /// The names in a directory, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// A small file's bytes, or `None` when there is no such file.
     fn read_small(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;

@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::fuzzing::Random;
 use crate::fuzzing::memory::file::{Change, Fate, Inode, read_at};
+use crate::limits::FREE_BYTES_MIN;
 use crate::storage::probe::{Disk, DiskFile};
 
-/// What is said to be free: so little that only short segments have reserved space.
-const FREE_BYTES: u64 = 1 << 20;
+/// What is said to be free: enough for a checkpoint, and too little to reserve a long segment at once.
+const FREE_BYTES: u64 = FREE_BYTES_MIN;
 
 /// Which of the changes that are not durable survive a power cut.
 #[derive(Debug, Clone, Copy)]
@@ -331,6 +332,10 @@ impl Disk for MemoryDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let inode = self.running()?.find(path)?;
         Ok(Arc::new(OpenFile { disk: self.clone(), inode }))
+    }
+
+    fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

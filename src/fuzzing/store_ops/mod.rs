@@ -94,7 +94,7 @@ struct Run<'a> {
     is_shaken: bool,
     /// A sync may have failed, so the store may only read.
     is_poisoned: bool,
-    /// The last process left an index that lacks entries and does not know it.
+    /// The index lacks entries and does not know it.
     has_holes: bool,
     /// There was damage, and no start since has written down what it found.
     is_unsettled: bool,
@@ -215,13 +215,17 @@ impl Run<'_> {
             self.jobs.push(Checkpoints::new(claimed));
         }
         drop(store);
+        // On a full disk a start is recorded with its first write, and until then it only reads.
+        let is_recorded = !self.faults.is_full;
         for ((model, checkpoints), name) in self.models.iter_mut().zip(&self.jobs).zip(NAMES) {
-            let checked = model.check_start(checkpoints, is_known);
+            let checked = model.check_start(checkpoints, is_known, is_recorded);
             checked.map_err(|broken| format!("at a start, job {name}: {broken}"))?;
         }
-        // Each claim stands behind a base that says what was found.
-        self.models.iter_mut().for_each(Job::settle);
-        self.is_unsettled = false;
+        if is_recorded {
+            // Each claim stands behind a base that says what was found.
+            self.models.iter_mut().for_each(Job::settle);
+            self.is_unsettled = false;
+        }
         if self.era == 0 { self.check_view(&dir) } else { Ok(()) }
     }
 
@@ -265,7 +269,12 @@ impl Run<'_> {
         // What a dead process still asks of its disk fails.
         self.close();
         self.indexes = self.indexes.end(index, &disk);
-        self.has_holes = matches!(index, IndexEnd::Holes(_));
+        match index {
+            IndexEnd::Holes(_) => self.has_holes = true,
+            // The next one is made of the log.
+            IndexEnd::Missing | IndexEnd::Unreadable => self.has_holes = false,
+            _ => {}
+        }
         self.disk = disk;
         self.set_faults(self.faults);
         Ok(())

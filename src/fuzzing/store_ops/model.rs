@@ -182,12 +182,15 @@ impl Job {
         &mut self,
         checkpoints: &Checkpoints,
         is_known: bool,
+        is_recorded: bool,
     ) -> Result<(), Broken> {
         let attempt = checkpoints.attempt().0;
         if attempt <= self.attempt {
             return Err(format!("attempt {attempt} after {}", self.attempt));
         }
-        self.attempt = attempt;
+        if is_recorded {
+            self.attempt = attempt;
+        }
         self.check_listed(checkpoints, is_known)?;
         let found: BTreeSet<u64> = checkpoints.ids().iter().map(|id| id.0).collect();
         for (id, checkpoint) in &mut self.checkpoints {
