@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::storage::disk::{Disk, DiskFile};
-use crate::storage::sled::log::segment_name;
+use crate::storage::sled::log::{parse_segment_name, segment_name};
 
 /// How many are kept.
 const SPARES_MAX: usize = 2;
@@ -45,6 +45,16 @@ impl Spares {
             remove(&**disk, &surplus);
         }
         Self { log: log.to_owned(), disk: Arc::clone(disk), files: Mutex::new(files) }
+    }
+
+    /// The highest number of a segment that one of them was. No later segment may have it: what the
+    /// spare holds behind a new beginning would be that segment's own.
+    pub(crate) fn highest(&self) -> u64 {
+        let number = |path: &PathBuf| {
+            let name = path.with_extension("seg");
+            parse_segment_name(name.file_name()?.to_str()?)
+        };
+        self.files().iter().filter_map(number).max().unwrap_or(0)
     }
 
     fn files(&self) -> std::sync::MutexGuard<'_, Vec<PathBuf>> {

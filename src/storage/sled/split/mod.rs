@@ -82,10 +82,13 @@ impl SplitStore {
     /// What the disk answers; damage is in the report.
     pub(crate) fn open(dir: StoreDir, store: StoreId, settings: LogSettings) -> Result<Self> {
         let opened = Opened::open(&dir, store)?;
+        let spares = Spares::find(&dir.log(), dir.disk());
+        // A segment that never counted has left no number in the log.
+        let sequence = opened.sequence.max(spares.highest());
         let this = Self {
-            spares: Spares::find(&dir.log(), dir.disk()),
+            spares,
             reader: Reader::new(dir, opened.codec, opened.kv),
-            sequence: AtomicU64::new(opened.sequence),
+            sequence: AtomicU64::new(sequence),
             ledger: Mutex::new(opened.ledger),
             idle: Mutex::default(),
             writeback: if settings.is_synced_early {
@@ -98,7 +101,7 @@ impl SplitStore {
             delta: Mutex::default(),
             waiting: Mutex::default(),
             offers: Mutex::default(),
-            earlier: opened.sequence,
+            earlier: sequence,
             used: Mutex::new(opened.is_marked),
             log_dir_behind: Mutex::new(false),
             poisoned: AtomicBool::new(false),

@@ -60,6 +60,8 @@ pub(crate) fn repair_split(
         (walk, lost) = Walk::of(&open, progress)?;
     }
     report.index_rebuilt = open.report().rebuilt;
+    // What was the end of a segment that nobody had closed is damage now that it is sealed.
+    damaged.extend(Image::scan(&open.reader.dir, store)?.damaged());
     let lost = lost.into_iter();
     let lost: Vec<_> = lost.map(|lost| report.lose(lost)).collect();
     report.recovered.clone_from(&walk.whole);

@@ -91,6 +91,27 @@ fn space_comes_back_when_checkpoints_are_subsumed() {
     assert!(*most < 4 * (64 << 20), "{used:?}");
 }
 
+/// The process that had it died before anything that counts came behind it in the log.
+#[test]
+fn the_number_of_a_spare_is_not_given_out_again() {
+    let dir = quick_dir();
+    let killed = quick_dir();
+    {
+        let checkpoints = open(dir.path(), Placement::Split);
+        commit_small(&checkpoints, CheckpointId(1)).unwrap();
+        image(dir.path(), killed.path());
+    }
+    let spare = killed.path().join("log/0000000000000fff.spare");
+    std::fs::write(spare, vec![7; 100_000]).unwrap();
+    let before = segments(killed.path());
+    let checkpoints = open(killed.path(), Placement::Split);
+    commit_small(&checkpoints, CheckpointId(2)).unwrap();
+    let names = segments(killed.path()).into_iter().filter(|path| !before.contains(path));
+    let names: Vec<_> = names.map(|path| path.file_name().unwrap().to_owned()).collect();
+    let is_above = |name: &std::ffi::OsString| name.to_str().unwrap() > "0000000000000fff.seg";
+    assert!(!names.is_empty() && names.iter().all(is_above), "{names:?}");
+}
+
 #[test]
 fn a_segment_that_is_freed_is_written_again() {
     let dir = quick_dir();
