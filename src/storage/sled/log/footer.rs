@@ -36,6 +36,7 @@ pub(crate) struct Contents {
 
 impl Contents {
     /// The same of what a footer says; `None` when that is not as it would be written.
+    #[cfg(any(test, fuzzing, feature = "test-util"))]
     pub(super) fn of(offsets: Vec<u32>, jobs: Vec<JobSeen>) -> Option<Self> {
         let is_sorted = jobs.is_sorted_by(|one, next| one.job < next.job);
         let seen = jobs.into_iter().map(|seen| (seen.job.clone(), seen)).collect();
