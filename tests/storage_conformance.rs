@@ -212,6 +212,7 @@ fn a_crash_between_any_two_operations_loses_nothing() {
 
 #[test]
 fn a_crash_of_what_does_not_outlive_the_process_is_skipped_with_the_reason() {
+    let _alone = alone();
     let verdict = conformance::a_crash_between_any_two_operations_loses_nothing_announced(
         &JobManagerCheckpointStorage::new(),
         &mut |_, _| panic!("there is nothing to crash"),
@@ -241,6 +242,7 @@ fn what_a_crash_took_back_is_found() {
 
 #[test]
 fn a_second_process_that_does_not_do_its_operations_is_no_crash() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let verdict = conformance::a_crash_between_any_two_operations_loses_nothing_announced(
         &file(dir.path()),
@@ -252,6 +254,7 @@ fn a_second_process_that_does_not_do_its_operations_is_no_crash() {
 
 #[test]
 fn what_the_encrypted_storage_writes_does_not_hold_the_state() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let storage = encrypted(dir.path());
     let checkpoints = Checkpoints::new(storage.open(&JobId::new("job").unwrap()).unwrap());
@@ -306,6 +309,7 @@ fn add_to(storage: &dyn CheckpointStorage, expected: usize) {
 
 #[test]
 fn another_process_opens_the_text_and_one_that_does_not_know_the_name_says_what_it_knows() {
+    let _alone = alone();
     if let Ok(uri) = std::env::var(URI) {
         // The second process: it has registered another name, and then this one.
         register_storage("something-else", encrypted::open).unwrap();
@@ -339,6 +343,7 @@ fn another_process_opens_the_text_and_one_that_does_not_know_the_name_says_what_
 
 #[test]
 fn another_process_opens_the_text_of_a_file_system_storage_and_adds_to_it() {
+    let _alone = alone();
     if let Ok(uri) = std::env::var(URI) {
         add_to(&*open_uri(&uri).unwrap(), 1);
         println!("\nadded");
@@ -361,6 +366,7 @@ fn another_process_opens_the_text_of_a_file_system_storage_and_adds_to_it() {
 
 #[test]
 fn an_earlier_start_in_another_process_commits_nothing_once_there_is_a_later_one() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let storage = encrypted(dir.path());
     let earlier = Checkpoints::new(storage.open(&JobId::new("job").unwrap()).unwrap());
@@ -383,6 +389,7 @@ fn an_earlier_start_in_another_process_commits_nothing_once_there_is_a_later_one
 
 #[test]
 fn a_custom_storage_is_opened_by_its_text_and_registered_once() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let uri = encrypted(dir.path()).to_uri().unwrap().to_string();
     add_to(&*open_uri(&uri).unwrap(), 0);
@@ -396,6 +403,7 @@ fn a_custom_storage_is_opened_by_its_text_and_registered_once() {
 
 #[test]
 fn every_storage_can_be_called_from_within_tokio() {
+    let _alone = alone();
     let current = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let several = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     for runtime in [&current, &several] {

@@ -245,7 +245,7 @@ impl Checkpoints {
     /// # use tidegate::catalog::{CheckpointPlan, Checkpoints};
     /// # use tidegate::storage::{CheckpointStorage, JobManagerCheckpointStorage};
     /// # let storage = JobManagerCheckpointStorage::new();
-    /// # let job = tidegate::ids::JobId::new("count")?;
+    /// # let job = tidegate::JobId::new("count")?;
     /// # let checkpoints = Checkpoints::new(storage.open(&job)?);
     /// # let commit = |id| checkpoints.begin(id, CheckpointPlan::new(Vec::new()))?.commit(&[]);
     /// let first = commit(checkpoints.next_id())?.id;

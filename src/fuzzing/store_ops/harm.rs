@@ -4,12 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fuzzing::Bytes;
 use crate::fuzzing::memory::{MemoryDisk, MemoryFile};
 use crate::ids::StoreId;
 use crate::record::{FrameKind, Node};
 use crate::storage::probe::{parse_segment_name, scan_segment};
+
+/// What went wrong, with all that is known of it.
+pub(super) fn said(error: &Error) -> String {
+    format!("{error:?}")
+}
 
 /// What the log has lost; checkpoints by job and number.
 #[derive(Debug, Default)]

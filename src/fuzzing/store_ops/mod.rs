@@ -14,7 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::content::Content;
-use self::model::{Job, Standing, is_fault};
+use self::harm::said;
+use self::model::{End, Job, Standing, is_fault};
 use crate::catalog::{Checkpoints, PendingCheckpoint};
 use crate::chunk::TaskSnapshot;
 use crate::error::{Error, ErrorKind, Result};
@@ -53,14 +54,6 @@ struct Written {
     id: CheckpointId,
     pending: PendingCheckpoint,
     snapshots: Vec<(TaskId, TaskSnapshot)>,
-}
-
-/// How a process ends.
-#[derive(Debug, Clone, Copy)]
-enum End {
-    InOrder,
-    Kill(IndexEnd),
-    Power(Cut, IndexEnd),
 }
 
 /// What is wrong with disk and index for a while.
@@ -140,10 +133,6 @@ fn play(data: &[u8]) -> Result<Vec<String>, Broken> {
         format!("{broken}\nafter {:#?}\nin {log:#?}", run.done)
     })?;
     Ok(run.done)
-}
-
-fn said(error: &Error) -> Broken {
-    format!("{error:?}")
 }
 
 impl Run<'_> {

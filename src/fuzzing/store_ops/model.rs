@@ -6,9 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::catalog::Checkpoints;
 use crate::error::{ErrorKind, Result};
 use crate::fuzzing::Broken;
+use crate::fuzzing::memory::{Cut, IndexEnd};
 use crate::fuzzing::store_ops::content::Content;
 use crate::fuzzing::store_ops::harm::Harmed;
 use crate::ids::CheckpointId;
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End {
+    InOrder,
+    Kill(IndexEnd),
+    Power(Cut, IndexEnd),
+}
 
 /// How a checkpoint stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
