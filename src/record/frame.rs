@@ -7,6 +7,7 @@
 
 use crc32fast::Hasher;
 
+use crate::error::{Error, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId, TaskId};
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, NAME_BYTES_MAX};
 use crate::record::FORMAT_VERSION;
@@ -180,6 +181,27 @@ pub(crate) struct Frame<'a> {
 }
 
 impl<'a> FrameHeader<'a> {
+    /// The header of a record over `payload`, written for the first time: `id` is its sequence number.
+    ///
+    /// # Errors
+    /// `Invalid` when the payload is longer than any reader takes.
+    pub(crate) fn first(
+        kind: FrameKind,
+        (store, incarnation): (StoreId, u64),
+        id: u64,
+        origin: Origin<'a>,
+        payload: &[u8],
+    ) -> Result<Self> {
+        let fits = payload.len() <= FRAME_PAYLOAD_BYTES_MAX;
+        let payload_len = u32::try_from(payload.len()).ok().filter(|_| fits).ok_or_else(|| {
+            let (len, most) = (payload.len(), FRAME_PAYLOAD_BYTES_MAX);
+            Error::invalid(format!("a record of {len} bytes, the most is {most}"))
+        })?;
+        let payload_crc = crc32fast::hash(payload);
+        let sequence = id;
+        Ok(Self { kind, store, incarnation, sequence, id, origin, payload_len, payload_crc })
+    }
+
     /// Bytes of the header, names included.
     pub(crate) fn header_len(&self) -> usize {
         let origin = &self.origin;
@@ -243,7 +265,7 @@ impl<'a> FrameHeader<'a> {
     }
 
     /// Reads and checks a header; its payload is not looked at.
-    pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, FrameFault> {
+    pub(crate) fn decode(bytes: &'a [u8]) -> std::result::Result<Self, FrameFault> {
         let Some((fixed, names)) = bytes.split_at_checked(FIXED_BYTES) else {
             return Err(if MAGIC.starts_with(bytes.get(..8).unwrap_or(bytes)) {
                 FrameFault::Short(bytes.len())
@@ -308,7 +330,7 @@ impl<'a> FrameHeader<'a> {
     }
 
     /// Checks a payload against this header.
-    pub(crate) fn check_payload(&self, payload: &[u8]) -> Result<(), FrameFault> {
+    pub(crate) fn check_payload(&self, payload: &[u8]) -> std::result::Result<(), FrameFault> {
         let found = crc32fast::hash(payload);
         if found == self.payload_crc && u32::try_from(payload.len()) == Ok(self.payload_len) {
             return Ok(());
@@ -319,7 +341,7 @@ impl<'a> FrameHeader<'a> {
 
 impl<'a> Frame<'a> {
     /// Reads and checks a frame that is exactly `bytes`.
-    pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, FrameFault> {
+    pub(crate) fn decode(bytes: &'a [u8]) -> std::result::Result<Self, FrameFault> {
         let header = FrameHeader::decode(bytes)?;
         let payload = bytes.get(header.header_len()..).unwrap_or_default();
         if u32::try_from(payload.len()) != Ok(header.payload_len) {
@@ -435,6 +457,24 @@ mod tests {
         assert_eq!(differing, [15, 84, 85, 86, 87]);
         assert_eq!((alone[15], grouped[15]), (0, 1));
         assert!(FrameHeader::is_in_group(&grouped) && !FrameHeader::is_in_group(&alone));
+    }
+
+    #[test]
+    fn no_frame_is_made_that_no_reader_would_take() {
+        let first = |payload: &[u8]| {
+            FrameHeader::first(
+                FrameKind::Chunk,
+                (StoreId([7; 16]), 3),
+                9,
+                Origin::default(),
+                payload,
+            )
+        };
+        let header = first(b"body").unwrap();
+        assert_eq!((header.sequence, header.id, header.incarnation), (9, 9, 3));
+        assert!(Frame::decode(&header.frame(b"body")).is_ok());
+        let error = first(&vec![0; FRAME_PAYLOAD_BYTES_MAX + 1]).unwrap_err();
+        assert_eq!(error.kind(), crate::error::ErrorKind::Invalid);
     }
 
     #[test]

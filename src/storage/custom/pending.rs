@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, TaskId};
-use crate::limits::{CHUNK_BYTES, FRAME_PAYLOAD_BYTES_MAX};
+use crate::limits::CHUNK_BYTES;
 use crate::record::{FrameHeader, FrameKind, Node, Origin, RecordRef};
 use crate::storage::access::{PendingRecords, RecordWriter};
 use crate::storage::custom::BlobWriter;
@@ -133,25 +133,11 @@ impl Blob {
         origin: Origin<'_>,
         payload: &[u8],
     ) -> Result<RecordRef> {
-        let too_long = || {
-            let (len, most) = (payload.len(), FRAME_PAYLOAD_BYTES_MAX);
-            Error::invalid(format!("a record of {len} bytes, the most is {most}"))
-        };
-        let fits = payload.len() <= FRAME_PAYLOAD_BYTES_MAX;
-        let payload_len = u32::try_from(payload.len()).ok().filter(|_| fits);
         let id = record_id(self.writer, self.offset).ok_or_else(|| {
             Error::new(ErrorKind::Full, "a task writes more than the storage can number")
         })?;
-        let header = FrameHeader {
-            kind,
-            store: pending.actor.roots.store(),
-            incarnation: u64::from(pending.actor.attempt.0),
-            sequence: id,
-            id,
-            origin,
-            payload_len: payload_len.ok_or_else(too_long)?,
-            payload_crc: crc32fast::hash(payload),
-        };
+        let place = (pending.actor.roots.store(), u64::from(pending.actor.attempt.0));
+        let header = FrameHeader::first(kind, place, id, origin, payload)?;
         self.header.clear();
         header.encode(&mut self.header);
         self.out.write_all(&self.header)?;

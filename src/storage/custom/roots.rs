@@ -189,17 +189,9 @@ fn read(blobs: &dyn CustomAccess, name: &str) -> Result<Vec<u8>> {
 fn encode(known: &Known, job: &JobId) -> Result<Vec<u8>> {
     let mut payload = Vec::new();
     codec::encode_into(&known.root, &mut payload)?;
-    let header = FrameHeader {
-        kind: FrameKind::Base,
-        store: known.store,
-        incarnation: u64::from(known.root.attempt_max.0),
-        sequence: known.number,
-        id: known.number,
-        origin: Origin { job: job.as_str(), ..Origin::default() },
-        payload_len: u32::try_from(payload.len())
-            .map_err(|_| Error::invalid("the facts of the job are too long"))?,
-        payload_crc: crc32fast::hash(&payload),
-    };
+    let place = (known.store, u64::from(known.root.attempt_max.0));
+    let origin = Origin { job: job.as_str(), ..Origin::default() };
+    let header = FrameHeader::first(FrameKind::Base, place, known.number, origin, &payload)?;
     Ok(header.frame(&payload))
 }
 

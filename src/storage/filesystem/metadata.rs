@@ -9,7 +9,6 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, JobId, StoreId};
-use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::record::{FrameHeader, FrameKind, Origin, RecordRef};
 use crate::storage::disk::Disk;
 use crate::storage::filesystem::frames::FrameFile;
@@ -36,23 +35,7 @@ impl Place {
         origin: Origin<'a>,
         payload: &[u8],
     ) -> Result<FrameHeader<'a>> {
-        let payload_len = u32::try_from(payload.len())
-            .ok()
-            .filter(|_| payload.len() <= FRAME_PAYLOAD_BYTES_MAX)
-            .ok_or_else(|| {
-                let (len, most) = (payload.len(), FRAME_PAYLOAD_BYTES_MAX);
-                Error::invalid(format!("a record of {len} bytes, the most is {most}"))
-            })?;
-        Ok(FrameHeader {
-            kind,
-            store: self.store,
-            incarnation: self.incarnation,
-            sequence: id,
-            id,
-            origin,
-            payload_len,
-            payload_crc: crc32fast::hash(payload),
-        })
+        FrameHeader::first(kind, (self.store, self.incarnation), id, origin, payload)
     }
 }
 

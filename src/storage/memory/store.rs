@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
-use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::record::{Frame, FrameHeader, FrameKind, Node, Origin, RecordRef};
 use crate::storage::access::{StoredCheckpoint, nothing_to_pin, pinned_is_kept};
 use crate::storage::stream::StreamStateHandle;
@@ -108,25 +107,8 @@ impl MemoryStore {
         origin: Origin<'_>,
         payload: &[u8],
     ) -> Result<(RecordRef, FrameBytes)> {
-        let payload_len = u32::try_from(payload.len())
-            .ok()
-            .filter(|_| payload.len() <= FRAME_PAYLOAD_BYTES_MAX)
-            .ok_or_else(|| {
-                let len = payload.len();
-                let most = FRAME_PAYLOAD_BYTES_MAX;
-                Error::invalid(format!("a record of {len} bytes, the most is {most}"))
-            })?;
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let header = FrameHeader {
-            kind,
-            store: self.id,
-            incarnation: INCARNATION,
-            sequence,
-            id: sequence,
-            origin,
-            payload_len,
-            payload_crc: crc32fast::hash(payload),
-        };
+        let header = FrameHeader::first(kind, (self.id, INCARNATION), sequence, origin, payload)?;
         Ok((RecordRef::to_record(&header), Arc::new(header.frame(payload))))
     }
 

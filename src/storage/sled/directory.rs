@@ -330,17 +330,7 @@ pub(super) fn current_text(current: Current) -> String {
 pub(super) fn finished_bytes(store: StoreId, finished: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut payload = Vec::new();
     codec::encode_list(finished, &mut payload)?;
-    let header = FrameHeader {
-        kind: FrameKind::Finish,
-        store,
-        incarnation: 0,
-        sequence: 0,
-        id: 0,
-        origin: Origin::default(),
-        payload_len: u32::try_from(payload.len())
-            .map_err(|_| Error::invalid("the finish records are too long"))?,
-        payload_crc: crc32fast::hash(&payload),
-    };
+    let header = FrameHeader::first(FrameKind::Finish, (store, 0), 0, Origin::default(), &payload)?;
     Ok(header.frame(&payload))
 }
 

@@ -95,18 +95,9 @@ pub(crate) fn chunk_key(id: u64) -> Vec<u8> {
 
 impl IndexCodec {
     fn frame(&self, kind: FrameKind, id: u64, part: u32, payload: &[u8]) -> Result<Vec<u8>> {
-        let payload_len = u32::try_from(payload.len())
-            .map_err(|_| Error::invalid("an index entry is too long"))?;
-        let header = FrameHeader {
-            kind,
-            store: self.store,
-            incarnation: self.incarnation,
-            sequence: id,
-            id,
-            origin: Origin { index: part, ..Origin::default() },
-            payload_len,
-            payload_crc: crc32fast::hash(payload),
-        };
+        let origin = Origin { index: part, ..Origin::default() };
+        let place = (self.store, self.incarnation);
+        let header = FrameHeader::first(kind, place, id, origin, payload)?;
         Ok(header.frame(payload))
     }
 

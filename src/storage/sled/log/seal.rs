@@ -24,17 +24,8 @@ pub(crate) fn seal_segment(
         return Ok(false);
     };
     let payload = contents.encode(scan.end)?;
-    let header = FrameHeader {
-        kind: FrameKind::Footer,
-        store,
-        incarnation: number,
-        sequence,
-        id: sequence,
-        origin: Origin::default(),
-        payload_len: u32::try_from(payload.len())
-            .map_err(|_| Error::invalid("a segment of too many frames"))?,
-        payload_crc: crc32fast::hash(&payload),
-    };
+    let (kind, place) = (FrameKind::Footer, (store, number));
+    let header = FrameHeader::first(kind, place, sequence, Origin::default(), &payload)?;
     // CRASH: with a part of the footer the segment is as one that was never sealed.
     let sealed =
         file.set_len(scan.end).and_then(|()| file.write_all_at(&header.frame(&payload), scan.end));

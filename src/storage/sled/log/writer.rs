@@ -142,20 +142,8 @@ impl SegmentWriter {
         sequence: u64,
         payload: &[u8],
     ) -> Result<(RecordRef, Place)> {
-        let payload_len = u32::try_from(payload.len())
-            .ok()
-            .filter(|_| payload.len() <= crate::limits::FRAME_PAYLOAD_BYTES_MAX)
-            .ok_or_else(|| Error::invalid(format!("a record of {} bytes", payload.len())))?;
-        let header = FrameHeader {
-            kind,
-            store: self.store,
-            incarnation: self.segment.number,
-            sequence,
-            id: sequence,
-            origin: *origin,
-            payload_len,
-            payload_crc: crc32fast::hash(payload),
-        };
+        let place = (self.store, self.segment.number);
+        let header = FrameHeader::first(kind, place, sequence, *origin, payload)?;
         let place = self.framed(&header, payload);
         Ok((RecordRef::to_record(&header), place))
     }

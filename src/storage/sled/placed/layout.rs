@@ -117,20 +117,7 @@ impl Layout {
         origin: Origin<'a>,
         payload: &[u8],
     ) -> Result<FrameHeader<'a>> {
-        let payload_len = u32::try_from(payload.len())
-            .map_err(|_| Error::invalid(format!("a record of {} bytes", payload.len())))?;
-        let payload_crc = crc32fast::hash(payload);
-        let (store, incarnation) = (self.store, self.incarnation);
-        Ok(FrameHeader {
-            kind,
-            store,
-            incarnation,
-            sequence,
-            id: sequence,
-            origin,
-            payload_len,
-            payload_crc,
-        })
+        FrameHeader::first(kind, (self.store, self.incarnation), sequence, origin, payload)
     }
 
     fn check<'a>(&self, kind: FrameKind, bytes: &'a [u8], what: &str) -> Result<Frame<'a>> {

@@ -124,18 +124,8 @@ impl SplitStore {
         origin: Origin<'a>,
         payload: &[u8],
     ) -> Result<FrameHeader<'a>> {
-        let payload_len = u32::try_from(payload.len())
-            .map_err(|_| Error::invalid(format!("a record of {} bytes", payload.len())))?;
-        Ok(FrameHeader {
-            kind,
-            store: self.reader.codec.store,
-            incarnation: writer.segment().number,
-            sequence: id,
-            id,
-            origin,
-            payload_len,
-            payload_crc: crc32fast::hash(payload),
-        })
+        let place = (self.reader.codec.store, writer.segment().number);
+        FrameHeader::first(kind, place, id, origin, payload)
     }
 }
 

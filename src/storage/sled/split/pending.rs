@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ids::{CheckpointId, TaskId};
 use crate::limits::CHUNK_BYTES;
 use crate::record::frame::FIXED_BYTES;
@@ -151,18 +151,9 @@ impl SplitWriter {
     ) -> Result<RecordRef> {
         let id = self.pending.store.next_sequence();
         let origin = self.pending.origin().within(&self.task, state, index);
-        let payload_len = u32::try_from(payload.len())
-            .map_err(|_| Error::invalid(format!("a record of {} bytes", payload.len())))?;
-        let header = FrameHeader {
-            kind,
-            store: self.pending.store.reader.codec.store,
-            incarnation: 0,
-            sequence: id,
-            id,
-            origin,
-            payload_len,
-            payload_crc: crc32fast::hash(payload),
-        };
+        // Its segment is not known yet.
+        let place = (self.pending.store.reader.codec.store, 0);
+        let header = FrameHeader::first(kind, place, id, origin, payload)?;
         let record = RecordRef::to_record(&header);
         let (state, body) = (state.to_owned(), payload.to_vec());
         self.small.push(SmallRecord { kind, state, record, body });
