@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::StoreId;
 use crate::limits::FREE_BYTES_MIN;
-use crate::record::{FORMAT_VERSION, Frame, FrameHeader, FrameKind, Origin, codec};
+use crate::record::{FORMAT_VERSION, Frame, FrameHeader, FrameKind, Origin, Payload, codec};
 use crate::storage::disk::Disk;
 use crate::storage::sled::Placement;
 use crate::storage::sled::kv::{Kv, KvFiles, SledFiles};
@@ -330,7 +330,13 @@ pub(super) fn current_text(current: Current) -> String {
 pub(super) fn finished_bytes(store: StoreId, finished: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut payload = Vec::new();
     codec::encode_list(finished, &mut payload)?;
-    let header = FrameHeader::first(FrameKind::Finish, (store, 0), 0, Origin::default(), &payload)?;
+    let header = FrameHeader::first(
+        FrameKind::Finish,
+        (store, 0),
+        0,
+        Origin::default(),
+        Payload::of(&payload),
+    )?;
     Ok(header.frame(&payload))
 }
 

@@ -29,7 +29,7 @@ use crate::storage::sled::kv::Batch;
 use crate::storage::sled::ledger::Ledger;
 use crate::storage::sled::log::{LogSettings, SegmentWriter, Spares, Writeback};
 pub(crate) use crate::storage::sled::split::bodies::Trail;
-use crate::storage::sled::split::delta::{Ticket, Wish};
+use crate::storage::sled::split::delta::{Queue, Wish};
 use crate::storage::sled::split::offers::{Held, Offered};
 use crate::storage::sled::split::open::Opened;
 use crate::storage::sled::split::pending::SplitPending;
@@ -57,8 +57,7 @@ pub(crate) struct SplitStore {
     reclaimer: Reclaimer,
     /// Commits and other deltas one after the other: their order in the log is their order in time.
     delta: Mutex<()>,
-    /// Changes that the next holder of `delta` writes.
-    waiting: Mutex<Vec<Arc<Ticket>>>,
+    changes: Queue,
     /// What the newest checkpoint of each job offers, as far as somebody asked.
     offers: Mutex<BTreeMap<JobId, Arc<Offered>>>,
     /// Segments with numbers up to this one were made by earlier processes.
@@ -99,7 +98,7 @@ impl SplitStore {
             settings,
             reclaimer: Reclaimer::default(),
             delta: Mutex::default(),
-            waiting: Mutex::default(),
+            changes: Queue::default(),
             offers: Mutex::default(),
             earlier: sequence,
             used: Mutex::new(opened.is_marked),

@@ -299,19 +299,13 @@ impl<'a> Copier<'a> {
 
     pub(super) fn copy(&mut self, frame: &Frame<'_>) -> Result<()> {
         let store = self.store;
-        let mut writer = match self.writer.take() {
-            Some(writer) if !writer.is_full() => writer,
-            full => {
-                if let Some(full) = full {
-                    store.close_segment(full)?;
-                }
-                // Its base holds all changes so far, so that no frame of the old segment is needed
-                // for those.
-                let writer = store.new_segment()?;
-                self.written.add(writer.segment());
-                writer
-            }
-        };
+        let mut writer = store.with_room(self.writer.take(), || {
+            // Its base holds all changes so far, so that no frame of the old segment is needed for
+            // those.
+            let writer = store.new_segment()?;
+            self.written.add(writer.segment());
+            Ok(writer)
+        })?;
         let header = &frame.header;
         let sequence = store.next_sequence();
         match writer.append_copy(header, sequence, frame.payload, &store.writeback) {

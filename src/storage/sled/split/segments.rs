@@ -21,6 +21,21 @@ impl SplitStore {
         self.new_segment()
     }
 
+    /// The same writer while its segment has room, else one of the next segment.
+    pub(super) fn with_room(
+        &self,
+        writer: Option<SegmentWriter>,
+        next: impl FnOnce() -> Result<SegmentWriter>,
+    ) -> Result<SegmentWriter> {
+        match writer {
+            Some(writer) if !writer.is_full() => Ok(writer),
+            full => {
+                full.map_or(Ok(()), |full| self.close_segment(full))?;
+                next()
+            }
+        }
+    }
+
     pub(super) fn new_segment(&self) -> Result<SegmentWriter> {
         let number = self.next_sequence();
         let path = self.reader.dir.log().join(segment_name(number));
