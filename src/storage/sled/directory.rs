@@ -272,6 +272,11 @@ impl StoreDir {
         made.is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists)
     }
 
+    /// Whether an index was being opened by somebody who never came to an end.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.has_note(OPENING)
+    }
+
     pub(crate) fn end_opening(&self) {
         self.remove_note(OPENING);
     }
@@ -287,12 +292,16 @@ impl StoreDir {
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {
-        let names = self.disk.list(&self.path).unwrap_or_default();
-        names.iter().any(|name| name == POISONED)
+        self.has_note(POISONED)
     }
 
     pub(crate) fn end_poisoned(&self) {
         self.remove_note(POISONED);
+    }
+
+    fn has_note(&self, note: &str) -> bool {
+        let names = self.disk.list(&self.path).unwrap_or_default();
+        names.iter().any(|name| name == note)
     }
 
     fn remove_note(&self, name: &str) {

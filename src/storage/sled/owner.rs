@@ -23,7 +23,7 @@ use crate::storage::sled::directory::{Format, StoreDir, StoreLock};
 use crate::storage::sled::image::chain;
 use crate::storage::sled::log::LogSettings;
 use crate::storage::sled::placed::PlacedStore;
-use crate::storage::sled::split::{SplitStore, lock};
+use crate::storage::sled::split::{Purpose, SplitStore, lock};
 use crate::storage::sled::streams;
 use crate::storage::stream::StreamStore;
 
@@ -120,7 +120,9 @@ impl OpenStore {
         };
         check_placement(dir.path(), format.placement, placement)?;
         let backend: Arc<dyn Backend> = match format.placement {
-            Placement::Split => Arc::new(SplitStore::open(dir.clone(), format.store, settings)?),
+            Placement::Split => {
+                Arc::new(SplitStore::open(dir.clone(), format.store, settings, Purpose::Use)?)
+            }
             Placement::Sled => Arc::new(PlacedStore::open(&dir, format.store)?),
         };
         for step in &backend.report().steps {

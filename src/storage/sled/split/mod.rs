@@ -32,6 +32,7 @@ pub(crate) use crate::storage::sled::split::bodies::Trail;
 use crate::storage::sled::split::delta::{Queue, Wish};
 use crate::storage::sled::split::offers::{Held, Offered};
 use crate::storage::sled::split::open::Opened;
+pub(crate) use crate::storage::sled::split::open::Purpose;
 use crate::storage::sled::split::pending::SplitPending;
 pub(crate) use crate::storage::sled::split::read::Reader;
 use crate::storage::sled::split::reclaim::Reclaimer;
@@ -79,8 +80,13 @@ impl SplitStore {
     ///
     /// # Errors
     /// What the disk answers; damage is in the report.
-    pub(crate) fn open(dir: StoreDir, store: StoreId, settings: LogSettings) -> Result<Self> {
-        let opened = Opened::open(&dir, store)?;
+    pub(crate) fn open(
+        dir: StoreDir,
+        store: StoreId,
+        settings: LogSettings,
+        purpose: Purpose,
+    ) -> Result<Self> {
+        let opened = Opened::open(&dir, store, purpose)?;
         let spares = Spares::find(&dir.log(), dir.disk());
         // A segment that never counted has left no number in the log.
         let sequence = opened.sequence.max(spares.highest());

@@ -21,7 +21,7 @@ use crate::storage::sled::kv::MemoryKv;
 use crate::storage::sled::log::{LogSettings, Place, scan_segment, segment_name};
 use crate::storage::sled::repair::{Broken, Lost, RepairReport};
 use crate::storage::sled::split::reclaim::Copier;
-use crate::storage::sled::split::{SplitStore, lock};
+use crate::storage::sled::split::{Purpose, SplitStore, lock};
 
 /// Repairs the store, of which the caller has the lock, with its FORMAT or the damage of it.
 ///
@@ -48,15 +48,22 @@ pub(crate) fn repair_split(
     let mut damaged: BTreeSet<u64> = image.damaged().collect();
     let log = LogIndex { codec: IndexCodec { store, incarnation: 0 }, kv: MemoryKv::default() };
     let said = image.load(log.codec, &log.kv)?.ledger.checksum();
-    let mut open = SplitStore::open(dir.clone(), store, settings)?;
+    let reopen = || SplitStore::open(dir.clone(), store, settings, Purpose::Repair);
+    let mut open = reopen()?;
     let (mut walk, mut lost) = Walk::of(&open, progress)?;
+    // The index may be lost to what comes next, by a crash or on purpose: the log must know first.
+    let missing: Vec<u64> = walk.sound().filter(|id| log.lacks_node(&open, *id)).collect();
+    if !missing.is_empty() || lock(&open.ledger).checksum() != said {
+        open.complete_log(&missing)?;
+        report.log_completed = true;
+    }
     if walk.bad().any(|id| log.knows_better(&open, id)) {
         open.close()?;
         // CRASH: without CURRENT the next open makes the index anew, as this one does.
         let current = dir.path().join("CURRENT");
         let removed = dir.disk().remove_file(&current);
         removed.map_err(|error| Error::io(format!("remove {}", current.display()), error))?;
-        open = SplitStore::open(dir, store, settings)?;
+        open = reopen()?;
         (walk, lost) = Walk::of(&open, progress)?;
     }
     report.index_rebuilt = open.report().rebuilt;
@@ -66,11 +73,6 @@ pub(crate) fn repair_split(
     let lost: Vec<_> = lost.map(|lost| report.lose(lost)).collect();
     report.recovered.clone_from(&walk.whole);
     damaged.extend(open.segments_of(walk.bad()));
-    let missing: Vec<u64> = walk.sound().filter(|id| log.lacks_node(&open, *id)).collect();
-    if !missing.is_empty() || lock(&open.ledger).checksum() != said {
-        open.complete_log(&missing)?;
-        report.log_completed = true;
-    }
     for number in damaged {
         open.set_aside(number, &mut report)?;
     }
