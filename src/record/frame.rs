@@ -171,6 +171,8 @@ pub(crate) enum FrameFault {
     Grouped,
     #[error("payload checksum {found:08x} instead of {expected:08x}")]
     PayloadChecksum { expected: u32, found: u32 },
+    #[error("a payload that is none of its kind")]
+    Payload,
 }
 
 /// A header and its payload, both checked.

@@ -204,8 +204,10 @@ impl SplitWriter {
     fn stored(&mut self, payload: Payload<'_>) -> Option<RecordRef> {
         let offered = self.pending.offered.as_ref()?;
         let body = payload.bytes();
-        let candidates = offered.chunks.candidates(payload.crc(), u32::try_from(body.len()).ok()?);
+        let len = u32::try_from(body.len()).ok()?;
+        let mut candidates = offered.chunks.candidates(payload.crc(), len);
         let (reader, compared) = (&self.pending.store.reader, &mut self.compared);
+        candidates.retain(|record| !reader.is_damaged(record));
         let decision = Decision::of(body, &candidates, |record| {
             let read = reader.chunk(record, compared);
             read.is_ok_and(|at| compared.get(at..) == Some(body))

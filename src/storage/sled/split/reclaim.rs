@@ -345,3 +345,82 @@ impl<'a> Copier<'a> {
         Ok((self.copied, self.written))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! Goal: copies are kept before anybody reads them. Method: a rewrite whose steps are taken one by
+    //! one, over segments of two chunks, and space is given back in between. `Placement::Split`.
+
+    use super::*;
+    use crate::ids::{Attempt, CheckpointId, JobId, OperatorUid, StoreId, TaskId};
+    use crate::limits::CHUNK_BYTES;
+    use crate::message::CheckpointType;
+    use crate::record::{Node, RecordRef};
+    use crate::storage::disk::RealDisk;
+    use crate::storage::sled::backend::{Actor, Backend, Change};
+    use crate::storage::sled::directory::StoreDir;
+    use crate::storage::sled::log::LogSettings;
+    use crate::storage::sled::split::Purpose;
+
+    const SETTINGS: LogSettings = LogSettings {
+        segment_bytes: 2 * CHUNK_BYTES as u64,
+        is_synced_early: false,
+        small_commit_bytes: 0,
+        is_rewritten: false,
+    };
+
+    /// A checkpoint of one task, and its chunks.
+    fn commit(store: &Arc<SplitStore>) -> Vec<RecordRef> {
+        let actor = Actor { job: JobId::new("job").unwrap(), attempt: Attempt(1) };
+        store.change(&actor, Change::Attempt).unwrap();
+        let id = CheckpointId(1);
+        let pending = Arc::clone(store).begin(&actor, id, CheckpointType::Checkpoint).unwrap();
+        let task = TaskId { operator: OperatorUid::new("operator").unwrap(), subtask: 0 };
+        let mut writer = pending.writer(&task).unwrap();
+        let chunk = |index: u8| vec![index; CHUNK_BYTES];
+        let chunks =
+            (0..8).map(|index| writer.chunk("state", index.into(), &chunk(index)).unwrap());
+        let refs: Vec<_> = chunks.collect();
+        let manifest = Node { refs: refs.clone(), body: Vec::new() };
+        let manifest = writer.finish(&manifest).unwrap();
+        pending.commit(&Node { refs: vec![manifest], body: Vec::new() }).unwrap();
+        refs
+    }
+
+    #[test]
+    fn what_was_copied_is_kept_when_space_is_given_back_before_it_is_read() {
+        let keep = tempfile::tempdir().unwrap();
+        let dir = StoreDir::new(keep.path(), Arc::new(RealDisk));
+        std::fs::create_dir_all(dir.log()).unwrap();
+        let store = SplitStore::open(dir, StoreId([7; 16]), SETTINGS, Purpose::Use).unwrap();
+        let store = Arc::new(store);
+        let chunks = commit(&store);
+        let place = |chunk: &RecordRef| {
+            let ledger = lock(&store.ledger);
+            ledger.records.as_ref().unwrap().place(chunk.id).unwrap().segment
+        };
+        let mut victims: Vec<u64> = chunks.iter().map(place).collect();
+        victims.dedup();
+        assert!(victims.len() > 2, "{victims:?}");
+        let mut rewrites = Vec::new();
+        for number in &victims {
+            let mut copier = Copier::new(&store, *number, false);
+            let outcome = copier.copy_all(Victim { number: *number });
+            let (moved, written) = copier.finish(&outcome).unwrap();
+            store.sync_segments(written.iter()).unwrap();
+            rewrites.push((moved, written));
+            store.free_segments();
+        }
+        for (moved, written) in rewrites {
+            store.move_to(moved).unwrap();
+            drop(written);
+            store.free_segments();
+        }
+        let mut buffer = Vec::new();
+        for (index, chunk) in (0..).zip(&chunks) {
+            assert!(!victims.contains(&place(chunk)));
+            store.chunk(chunk, &mut buffer).unwrap();
+            assert!(buffer.len() == CHUNK_BYTES && buffer.iter().all(|byte| *byte == index));
+        }
+    }
+}
