@@ -57,7 +57,7 @@ pub(crate) struct Current {
 pub(crate) struct Clean {
     /// The sequence number up to which the store was used.
     pub(crate) sequence: u64,
-    /// The checksum of what was known; earlier releases wrote none.
+    /// The checksum of what was known; without it all is read.
     pub(crate) facts: Option<u32>,
 }
 
@@ -383,15 +383,13 @@ pub(super) fn parse_format(path: &Path, bytes: &[u8]) -> Result<Format> {
     Ok(Format { store, placement })
 }
 
-/// Under a wrong store id a whole log would be another store's. Earlier releases wrote no checksum.
+/// Under a wrong store id a whole log would be another store's.
 fn check_format(path: &Path, text: &str) -> Result<()> {
     let body: String = text.split_inclusive('\n').take(4).collect();
     let expected = format!("crc {:08x}", crc32fast::hash(body.as_bytes()));
-    match text.lines().nth(4) {
-        Some(found) if found != expected => {
-            Err(Error::corrupt(path, body.len() as u64, "FORMAT", expected, found))
-        }
-        _ => Ok(()),
+    match text.lines().nth(4).unwrap_or("nothing") {
+        found if found == expected => Ok(()),
+        found => Err(Error::corrupt(path, body.len() as u64, "FORMAT", expected, found)),
     }
 }
 
@@ -406,7 +404,7 @@ pub(super) fn parse_current(text: &str) -> Option<Current> {
         line.and_then(|line| line.split_once(' ')).map(|(_, value)| value)
     };
     let index = field("index")?.parse().ok()?;
-    // Earlier releases did not say it: all of the log is synced then.
+    // All of the log is synced when it is not said.
     let synced = field("synced").and_then(|synced| synced.parse().ok()).unwrap_or(0);
     let clean = field("clean").and_then(|clean| clean.parse().ok());
     let facts = field("facts").and_then(|facts| u32::from_str_radix(facts, 16).ok());

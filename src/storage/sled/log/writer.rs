@@ -110,7 +110,7 @@ impl SegmentWriter {
     ///
     /// # Errors
     /// As [`append`](Self::append).
-    pub(crate) fn append_copy(
+    pub(crate) fn append_as(
         &mut self,
         header: &FrameHeader<'_>,
         sequence: u64,

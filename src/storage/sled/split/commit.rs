@@ -109,10 +109,10 @@ impl SplitStore {
         }
         let small_count = inner.len();
         inner.push((sequence, kind, add(&header, payload.bytes())));
-        let outer = self.next_sequence();
-        let kind = FrameKind::Group;
-        let (_, outer) =
-            writer.append(kind, origin, outer, Payload::of(&group), &self.writeback)?;
+        let lowest = inner.iter().map(|(id, ..)| *id).fold(sequence, u64::min);
+        let (kind, outer) = (FrameKind::Group, Payload::of(&group));
+        let outer = FrameHeader::first(kind, place, lowest, origin, outer)?;
+        let outer = writer.append_as(&outer, self.next_sequence(), &group, &self.writeback)?;
         let mut placed = inner.into_iter().map(|(id, kind, range)| PlacedRecord {
             id,
             place: within(outer, group.len(), &range),

@@ -20,6 +20,7 @@ use crate::storage::sled::ledger::{Delta, Ledger, Live};
 use crate::storage::sled::log::SegmentWriter;
 use crate::storage::sled::records::Unneeded;
 use crate::storage::sled::split::commit::{CommitRequest, CommitWritten};
+use crate::storage::sled::split::offers::Offered;
 use crate::storage::sled::split::{SplitStore, lock};
 
 /// The longest payload of a change. A group adds the small records of a checkpoint and their headers.
@@ -314,6 +315,15 @@ impl SplitStore {
     fn learn(&self, written: &[Written]) -> Result<Batch> {
         let codec = &self.reader.codec;
         let mut batch = Batch::new();
+        let offers = written.iter().filter_map(|Written { ticket, detail, .. }| {
+            match (&ticket.wish, detail) {
+                (Wish::Commit(commit), Detail::Commit(done)) => {
+                    Some((ticket.job().clone(), Arc::new(Offered::by(commit, done))))
+                }
+                _ => None,
+            }
+        });
+        let offers: Vec<_> = offers.collect();
         let mut ledger = lock(&self.ledger);
         ledger.delta_in_progress = None;
         let mut sequence = 0;
@@ -346,13 +356,14 @@ impl SplitStore {
                     ledger.add_live(job, commit.id, live.clone());
                     commit.index(done, codec, &mut batch)?;
                     codec.live(job, &live, &mut batch)?;
-                    self.offer(ticket.job(), commit, done);
                 }
                 (Wish::Drop(_) | Wish::Commit(_), _) => {}
             }
             codec.job(job, ledger.job(job), &mut batch)?;
         }
         codec.applied(sequence, Some(ledger.checksum()), &mut batch)?;
+        // Whoever finds a checkpoint in the ledger finds what it offers, too: the index may not have it.
+        lock(&self.offers).extend(offers);
         Ok(batch)
     }
 
@@ -396,6 +407,7 @@ impl SplitStore {
         let mut batch = Batch::new();
         index_forgets(&records.take_unneeded(), &mut batch);
         lock(&self.ledger).records = Some(records);
+        self.measure_segments();
         if !batch.is_empty() {
             self.tell_index(Ok(batch));
         }

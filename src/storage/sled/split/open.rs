@@ -257,7 +257,7 @@ fn old_index(
         tracing::warn!(error = %chain(&error), "the old index is not compared with the log");
         None
     })?;
-    // An earlier release wrote nothing to tell an index that lost entries by.
+    // Without it nobody can tell an index that lost entries.
     applied.facts?;
     Some(Base { as_of: applied.sequence, jobs: ledger.base(applied.sequence).jobs })
 }

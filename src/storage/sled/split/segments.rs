@@ -139,10 +139,15 @@ impl SplitStore {
         numbers.into_iter().map(|number| len(number).unwrap_or(0)).fold(0, u64::saturating_add)
     }
 
-    /// Looks how long the segments are that an earlier process wrote.
+    /// Looks how long the segments are that an earlier process wrote, once it is known what is needed
+    /// in them.
     pub(super) fn measure_segments(&self) {
         let log = self.reader.dir.log();
-        for (number, facts) in &mut lock(&self.ledger).segments {
+        let mut ledger = lock(&self.ledger);
+        if ledger.records.is_none() {
+            return;
+        }
+        for (number, facts) in ledger.segments.range_mut(..=self.earlier) {
             let file = self.reader.dir.disk().open(&log.join(segment_name(*number)));
             // One that cannot be measured is not rewritten; whoever reads it will say why.
             facts.len = file.and_then(|file| file.len()).unwrap_or(0);
@@ -217,11 +222,13 @@ impl SplitStore {
             }
             (frees, ledger.spares_allowed(segment_bytes))
         };
-        self.spares.trim(spares);
+        if let Some(spares) = spares {
+            self.spares.trim(spares);
+        }
         // CRASH: what is not removed any more is found without live records by the next open.
         for number in frees {
             self.reader.forget(number);
-            self.spares.retire(number, segment_bytes, spares);
+            self.spares.retire(number, segment_bytes, spares.unwrap_or(0));
         }
         self.reclaimer.wake();
     }
