@@ -41,6 +41,9 @@ pub const INLINE_BYTES_MAX: usize = 2 * 1024;
 /// in memory for the commit and lie in one frame with it. In bytes.
 pub const SMALL_COMMIT_BYTES: u64 = 128 * 1024;
 
+/// The longest word that a job leaves at its end, in bytes.
+pub const FINISH_BYTES_MAX: usize = 8 * 1024;
+
 /// The largest payload of any frame; a longer claim is damage.
 pub const FRAME_PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 

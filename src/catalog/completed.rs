@@ -12,6 +12,7 @@ use crate::chunk::SnapshotReader;
 use crate::config::ExternalizedCheckpointCleanup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, TaskId};
+use crate::limits::FINISH_BYTES_MAX;
 use crate::message::CheckpointType;
 use crate::storage::{JobStorage, RecordSource, StoredCheckpoint};
 
@@ -278,8 +279,13 @@ impl Checkpoints {
     /// checkpoints.
     ///
     /// # Errors
-    /// What the storage answers.
+    /// `Invalid` when the word has more than [`FINISH_BYTES_MAX`] bytes; what the storage answers.
     pub fn record_finish(&self, word: &str) -> Result<()> {
+        if word.len() > FINISH_BYTES_MAX {
+            let len = word.len();
+            let message = format!("a word of {len} bytes, the most is {FINISH_BYTES_MAX}");
+            return Err(Error::invalid(message));
+        }
         self.storage.access().record_finish(word.as_bytes())
     }
 

@@ -347,7 +347,7 @@ impl Ledger {
                 Delta::Commit(record) => {
                     facts.live.insert(record.id, record.checkpoint);
                 }
-                Delta::Drop(ids) => facts.live.retain(|record, _| !ids.contains(record)),
+                Delta::Drop(ids) => ids.iter().for_each(|record| _ = facts.live.remove(record)),
                 Delta::Pin(record, true) => _ = facts.pinned.insert(record),
                 Delta::Pin(record, false) => _ = facts.pinned.remove(&record),
                 Delta::Finish(body) => facts.finish = body,
@@ -508,7 +508,7 @@ mod tests {
             (4, facts(true)),
         ]);
         let mut ledger = Ledger { segments, records: Some(records), ..Ledger::default() };
-        let victim = |ledger: &Ledger| ledger.plan_rewrite().map(|victim| victim.number);
+        let victim = |ledger: &Ledger| ledger.plan_rewrite();
         assert_eq!(victim(&ledger), Some(2), "300 bytes for 180");
         ledger.segments.get_mut(&2).unwrap().pins = 1;
         assert_eq!(victim(&ledger), Some(3));

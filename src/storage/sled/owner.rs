@@ -7,12 +7,15 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 
+use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
+
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
+use crate::ids::{Attempt, CheckpointId, JobId, StoreId, TaskId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
 use crate::storage::access::{
-    ChunkStream, Hold, JobAccess, JobStorage, PendingRecords, RecordSource, StoredCheckpoint,
+    ChunkStream, Hold, JobAccess, JobStorage, PendingRecords, RecordSource, RecordWriter,
+    StoredCheckpoint,
 };
 use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::filesystem::Savepoints;
@@ -28,7 +31,15 @@ use crate::storage::sled::streams;
 use crate::storage::stream::StreamStore;
 
 /// The stores that this process has open, by canonical path.
-static OPEN: Mutex<BTreeMap<PathBuf, Weak<OpenStore>>> = Mutex::new(BTreeMap::new());
+static OPEN: Mutex<BTreeMap<PathBuf, Shared>> = Mutex::new(BTreeMap::new());
+
+/// A store that is open, or is being closed.
+#[derive(Debug)]
+struct Shared {
+    store: Weak<OpenStore>,
+    /// Hung up when the lock was given back.
+    closed: Receiver<()>,
+}
 
 /// An open store with its lock.
 #[derive(Debug)]
@@ -37,8 +48,10 @@ pub(crate) struct OpenStore {
     backend: Arc<dyn Backend>,
     placement: Placement,
     jobs: Mutex<BTreeSet<JobId>>,
-    /// Given back last.
+    /// Given back after the store was closed.
     _lock: StoreLock,
+    /// Hangs up last; whoever opens the store meanwhile waits for it.
+    hangs_up: Option<Sender<()>>,
 }
 
 impl Drop for OpenStore {
@@ -61,17 +74,32 @@ pub(crate) fn open_job(
 
 fn open_shared(directory: &Path, placement: Option<Placement>) -> Result<Arc<OpenStore>> {
     let mut open = lock(&OPEN);
-    let shared = directory.canonicalize().ok().and_then(|path| open.get(&path)?.upgrade());
-    if let Some(store) = shared {
-        check_placement(directory, store.placement, placement)?;
-        return Ok(store);
+    if let Ok(path) = directory.canonicalize() {
+        while let Some(shared) = open.get(&path) {
+            if let Some(store) = shared.store.upgrade() {
+                check_placement(directory, store.placement, placement)?;
+                return Ok(store);
+            }
+            let closed = shared.closed.clone();
+            if closed.try_recv() == Err(TryRecvError::Disconnected) {
+                break;
+            }
+            // Its last user closes it on another thread.
+            drop(open);
+            let _hung_up = closed.recv();
+            open = lock(&OPEN);
+        }
     }
-    let store = Arc::new(OpenStore::open(directory, placement, Arc::new(RealDisk))?);
+    let (hangs_up, closed) = bounded(0);
+    let dir = StoreDir::new(directory, Arc::new(RealDisk));
+    let mut store = OpenStore::open_dir(dir, placement, LogSettings::default())?;
+    store.hangs_up = Some(hangs_up);
+    let store = Arc::new(store);
     let path = directory
         .canonicalize()
         .map_err(|error| Error::io(format!("find {}", directory.display()), error))?;
-    open.retain(|_, store| store.strong_count() > 0);
-    open.insert(path, Arc::downgrade(&store));
+    open.retain(|_, shared| shared.closed.try_recv() != Err(TryRecvError::Disconnected));
+    open.insert(path, Shared { store: Arc::downgrade(&store), closed });
     Ok(store)
 }
 
@@ -135,7 +163,8 @@ impl OpenStore {
             tracing::warn!(job, %id, why, "a completed checkpoint cannot be read");
         }
         let placement = format.placement;
-        Ok(Self { dir, backend, placement, jobs: Mutex::default(), _lock: held })
+        let jobs = Mutex::default();
+        Ok(Self { dir, backend, placement, jobs, _lock: held, hangs_up: None })
     }
 
     pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
@@ -225,6 +254,49 @@ impl Drop for Claim {
     }
 }
 
+/// A writer of the store, which stays open and locked as long as there is one.
+struct Within<T> {
+    inner: T,
+    /// Given back after `inner`.
+    store: Arc<OpenStore>,
+}
+
+impl PendingRecords for Within<Arc<dyn PendingRecords>> {
+    fn writer(&self, task: &TaskId) -> Result<Box<dyn RecordWriter>> {
+        let inner = self.inner.writer(task)?;
+        Ok(Box::new(Within { inner, store: Arc::clone(&self.store) }))
+    }
+
+    fn commit(&self, node: &Node) -> Result<()> {
+        self.inner.commit(node)
+    }
+}
+
+impl RecordWriter for Within<Box<dyn RecordWriter>> {
+    fn chunk_bytes(&self) -> usize {
+        self.inner.chunk_bytes()
+    }
+
+    fn begin_section(&mut self) {
+        self.inner.begin_section();
+    }
+
+    fn chunk(&mut self, state: &str, index: u32, body: &[u8]) -> Result<RecordRef> {
+        self.inner.chunk(state, index, body)
+    }
+
+    fn reused_bytes(&self) -> u64 {
+        self.inner.reused_bytes()
+    }
+
+    fn finish(self: Box<Self>, manifest: &Node) -> Result<RecordRef> {
+        let Self { inner, store } = *self;
+        let finished = inner.finish(manifest);
+        drop(store);
+        finished
+    }
+}
+
 impl RecordSource for SledJob {
     fn node(&self, record: &RecordRef) -> Result<Node> {
         self.backend().node(record)
@@ -273,7 +345,8 @@ impl JobAccess for SledJob {
 
     fn begin(&self, id: CheckpointId, kind: CheckpointType) -> Result<Arc<dyn PendingRecords>> {
         self.claim.record()?;
-        Arc::clone(self.backend()).begin(&self.claim.actor, id, kind)
+        let inner = Arc::clone(self.backend()).begin(&self.claim.actor, id, kind)?;
+        Ok(Arc::new(Within { inner, store: Arc::clone(&self.claim.store) }))
     }
 
     fn drop_checkpoints(&self, ids: &[CheckpointId]) -> Result<()> {

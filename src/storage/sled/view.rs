@@ -50,7 +50,7 @@ pub(crate) struct StoreView {
 
 #[derive(Debug)]
 enum Source {
-    Log { dir: StoreDir, store: StoreId, reader: Reader },
+    Log { dir: StoreDir, store: StoreId, reader: Box<Reader> },
     Store(OpenStore),
 }
 
@@ -82,7 +82,7 @@ impl StoreView {
             Error::corrupt(file, *offset, "a frame", "a valid frame", fault)
         };
         let damage = loaded.damage.iter().map(frame).chain(lost).collect();
-        let reader = Reader::new(dir.clone(), codec, Arc::new(kv));
+        let reader = Box::new(Reader::new(dir.clone(), codec, Arc::new(kv)));
         Ok(Self { source: Source::Log { dir, store, reader }, jobs, damage })
     }
 

@@ -18,7 +18,7 @@ pub(in crate::storage) enum Fault {
     Full,
     /// The device fails: nothing is done but reading.
     Broken,
-    /// The device fails at syncs of files alone.
+    /// The device fails at syncs alone.
     NoSync,
 }
 
@@ -180,7 +180,7 @@ impl Disk for FailDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.need(Need::Nothing)?;
+        self.need(Need::Sync)?;
         RealDisk.sync_dir(dir)
     }
 

@@ -1,7 +1,7 @@
 //! A segment: one file of the log, how far it is written and how far it is durable.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,8 @@ pub(crate) struct Segment {
     /// The first failure of a background sync. The kernel reports it once, to whoever asks first:
     /// it is kept here, so that a later sync that finds nothing to report is not believed.
     failure: OnceLock<String>,
+    /// One sync after the other: whoever finds nothing to report must find what was reported before.
+    syncing: Mutex<()>,
 }
 
 impl Segment {
@@ -61,6 +63,7 @@ impl Segment {
             written: AtomicU64::new(0),
             synced: AtomicU64::new(0),
             failure: OnceLock::new(),
+            syncing: Mutex::default(),
         }
     }
 
@@ -94,6 +97,7 @@ impl Segment {
     /// `Poisoned` when this or any earlier sync of the segment failed: nobody can tell which bytes
     /// the kernel gave up.
     pub(crate) fn sync(&self) -> Result<()> {
+        let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         let written = self.written();
         if self.synced() < written
             && let Err(error) = self.file.sync_data()
@@ -106,5 +110,76 @@ impl Segment {
         }
         self.synced.fetch_max(written, Ordering::AcqRel);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: an error of a sync reaches everybody who relies on it. Method: a file whose first sync fails
+    //! when it is told to.
+
+    use std::io;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct FirstSyncFails {
+        syncs: AtomicU64,
+        begun: Sender<()>,
+        go_on: Mutex<Receiver<()>>,
+    }
+
+    impl DiskFile for FirstSyncFails {
+        fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn read_up_to_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
+            Ok(0)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            if self.syncs.fetch_add(1, Ordering::SeqCst) > 0 {
+                // As the kernel does: it has told of the error already.
+                return Ok(());
+            }
+            self.begun.send(()).unwrap();
+            self.go_on.lock().unwrap().recv().unwrap();
+            Err(io::Error::other("the disk fails"))
+        }
+
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn len(&self) -> io::Result<u64> {
+            Ok(0)
+        }
+
+        fn preallocate(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_error_that_another_thread_was_told_of_is_not_missed() {
+        let ((begun, has_begun), (go, go_on)) = (channel(), channel());
+        let file = FirstSyncFails { syncs: AtomicU64::new(0), begun, go_on: Mutex::new(go_on) };
+        let segment = Arc::new(Segment::new(1, 0, "segment".into(), Arc::new(file)));
+        segment.wrote(100);
+        let early = Arc::clone(&segment);
+        let early = std::thread::spawn(move || early.sync().map_err(|error| error.kind()));
+        has_begun.recv().unwrap();
+        let (tell, told) = channel();
+        let last = Arc::clone(&segment);
+        std::thread::spawn(move || tell.send(last.sync().map_err(|error| error.kind())));
+        // It may be told at once or only after the first one; it must be an error either way.
+        let at_once = told.recv_timeout(Duration::from_millis(100));
+        go.send(()).unwrap();
+        let answer = at_once.unwrap_or_else(|_| told.recv().unwrap());
+        assert_eq!(answer, Err(ErrorKind::Poisoned));
+        assert_eq!(early.join().unwrap(), Err(ErrorKind::Poisoned));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ids::StoreId;
 use crate::limits::{WRITE_BUFFER_BYTES, WRITEBACK_BYTES};
 use crate::record::{FrameHeader, FrameKind, Origin, Payload};
@@ -225,6 +225,21 @@ impl SegmentWriter {
         let flushed = self.flush();
         self.cut(flushed.is_err())?;
         flushed?;
+        Ok(self.segment)
+    }
+
+    /// Ends the segment at `end`, where it ended before, whatever was appended since: durably, so that
+    /// nothing of it counts later.
+    ///
+    /// # Errors
+    /// `Poisoned` when it may count.
+    pub(crate) fn take_back(self, end: u64) -> Result<Arc<Segment>> {
+        let (end, file) = (end.min(self.flushed), self.segment.file());
+        file.set_len(end).and_then(|()| file.sync_data()).map_err(|error| {
+            let message = format!("shortening {} failed", self.segment.path().display());
+            Error::new(ErrorKind::Poisoned, message).with_source(error)
+        })?;
+        self.segment.wrote(end);
         Ok(self.segment)
     }
 

@@ -223,6 +223,7 @@ impl SplitStore {
     fn write_frames(&self, tickets: &[Arc<Ticket>]) -> Result<Vec<Written>> {
         let mut writer = self.checkout()?;
         let segment = Arc::clone(writer.segment());
+        let end = writer.end();
         {
             let mut ledger = lock(&self.ledger);
             // A base that another thread takes from here on does not claim to contain these.
@@ -240,8 +241,10 @@ impl SplitStore {
                 Ok(written)
             }
             Err(error) => {
-                let error = self.give_up(writer, error);
-                lock(&self.ledger).delta_in_progress = None;
+                let error = self.take_back(writer, end, error);
+                if self.check_healthy().is_ok() {
+                    lock(&self.ledger).delta_in_progress = None;
+                }
                 Err(error)
             }
         }
@@ -393,10 +396,14 @@ impl SplitStore {
         };
         let mut records = self.reader.with_index(|kv| {
             let records = self.reader.codec.read_records(kv)?;
-            // What an index in files lacks the log may hold: it must not be taken for free.
-            if kv.is_in_files() && !live.iter().all(|id| records.is_whole(*id)) {
-                let message = "the index lacks records of live checkpoints";
-                return Err(Error::new(ErrorKind::Corrupt, message));
+            let mut lacking = live.iter().filter(|id| !records.is_whole(**id)).peekable();
+            if kv.is_in_files() && lacking.peek().is_some() {
+                // What an index in files lacks the log may hold: it must not be taken for free.
+                let log = self.reader.codec.read_records(self.reader.log()?)?;
+                if lacking.any(|id| log.is_whole(*id)) {
+                    let message = "the index lacks records of live checkpoints";
+                    return Err(Error::new(ErrorKind::Corrupt, message));
+                }
             }
             Ok(records)
         })?;

@@ -145,7 +145,7 @@ impl SplitStore {
     fn mark_used(&self) -> Result<()> {
         let mut used = lock(&self.used);
         if !*used {
-            let index = self.reader.codec.incarnation;
+            let index = self.reader.named();
             // No segment of this process is there yet.
             let synced = self.sequence.load(Ordering::Acquire);
             self.reader.dir.write_current(Current { index, synced, clean: None })?;

@@ -1,7 +1,7 @@
 //! Opening a log: with the index that was closed in order, with one that is rolled forward, or with a
 //! new one made of a scan.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -28,7 +28,7 @@ pub(crate) struct Opened {
     pub(crate) ledger: Ledger,
     /// The highest sequence number in use.
     pub(crate) sequence: u64,
-    /// CURRENT says already that the index may be behind.
+    /// CURRENT names this index and says that it may be behind.
     pub(crate) is_marked: bool,
     pub(crate) report: OpenReport,
 }
@@ -72,7 +72,11 @@ impl Opened {
             }
             Some(current) => Self::forward(dir, codec(current.index), current, is_poisoned),
         };
-        found.or_else(|error| Self::scan(dir, store, current, (is_suspect, is_poisoned), &error))
+        found.or_else(|error| match error.kind() {
+            // The log itself could not be synced.
+            ErrorKind::Poisoned => Err(error),
+            _ => Self::scan(dir, store, current, (is_suspect, is_poisoned), &error),
+        })
     }
 
     fn index(dir: &StoreDir, number: u64) -> Result<Arc<dyn Kv>> {
@@ -120,14 +124,17 @@ impl Opened {
         match forward() {
             Ok(Forward { ledger, sequence_max, changes }) => {
                 let synced = sequence_max;
-                name_index(dir, Current { index: codec.incarnation, synced, clean: None });
-                let mut others = dir.indexes().unwrap_or_default();
-                others.retain(|number| *number != codec.incarnation);
-                remove_old_indexes(dir, &others);
+                let named = Current { index: codec.incarnation, synced, clean: None };
+                let is_marked = name_index(dir, named);
+                if is_marked {
+                    let mut others = dir.indexes().unwrap_or_default();
+                    others.retain(|number| *number != codec.incarnation);
+                    remove_old_indexes(dir, &others);
+                }
                 let steps = vec![format!("the index was rolled forward by {changes} changes")];
                 let report = OpenReport { steps, ..OpenReport::default() };
                 let sequence = sequence_max;
-                Ok(Self { codec, kv, ledger, sequence, is_marked: true, report })
+                Ok(Self { codec, kv, ledger, sequence, is_marked, report })
             }
             Err(error) => {
                 let _failed = kv.close();
@@ -201,15 +208,17 @@ impl Opened {
             loaded => loaded?,
         };
         let sequence = loaded.sequence_max;
-        name_index(dir, Current { index: number, synced: sequence, clean: None });
-        remove_old_indexes(dir, &old);
+        let is_marked = name_index(dir, Current { index: number, synced: sequence, clean: None });
+        if is_marked {
+            remove_old_indexes(dir, &old);
+        }
         let report = OpenReport {
             rebuilt: true,
             steps,
             damage: loaded.damage.iter().map(ToString::to_string).collect(),
             broken: loaded.broken,
         };
-        Ok(Self { codec, kv, ledger: loaded.ledger, sequence, is_marked: true, report })
+        Ok(Self { codec, kv, ledger: loaded.ledger, sequence, is_marked, report })
     }
 }
 
@@ -219,22 +228,29 @@ fn unusable(why: String) -> Error {
 
 /// A killed process leaves frames in the page cache only: what is believed now must not vanish with the
 /// power later. Segments of earlier processes are durable. After a failed sync the page cache may say
-/// what the disk does not hold; it is read from the disk then.
+/// what the disk does not hold; it is read from the disk then, and a sync that fails here is an error
+/// that no second try takes back.
 fn sync_tail(
     dir: &StoreDir,
     segments: &[(u64, PathBuf)],
     current: Option<Current>,
     is_poisoned: bool,
 ) -> Result<()> {
+    let failed = |path: &Path, error| {
+        dir.note_poisoned();
+        let message = format!("syncing {} failed", path.display());
+        Error::new(ErrorKind::Poisoned, message).with_source(error)
+    };
     let durable = current.map_or(0, |current| current.synced);
     for (_, path) in segments.iter().filter(|(number, _)| *number > durable) {
-        let synced = dir.disk().open(path).and_then(|file| {
-            file.sync_data()?;
-            if is_poisoned { file.discard_cache() } else { Ok(()) }
-        });
-        synced.map_err(|error| Error::io(format!("sync {}", path.display()), error))?;
+        let io = |error| Error::io(format!("read {}", path.display()), error);
+        let file = dir.disk().open(path).map_err(io)?;
+        file.sync_data().map_err(|error| failed(path, error))?;
+        if is_poisoned {
+            file.discard_cache().map_err(io)?;
+        }
     }
-    dir.disk().sync_dir(&dir.log()).map_err(|error| Error::io("sync the log directory", error))
+    dir.disk().sync_dir(&dir.log()).map_err(|error| failed(&dir.log(), error))
 }
 
 /// What the index that the last process used knew, if it still says.
@@ -278,11 +294,13 @@ fn in_memory(error: &Error, steps: &mut Vec<String>) -> Arc<dyn Kv> {
 }
 
 /// CRASH: before CURRENT is written it names an older index, which is rolled forward or rebuilt by the
-/// next open, or none.
-fn name_index(dir: &StoreDir, current: Current) {
-    if let Err(error) = dir.write_current(current) {
-        tracing::warn!(error = %chain(&error), "CURRENT stays as it was");
+/// next open, or none. False when it could not be written: the first write to the store tries again.
+fn name_index(dir: &StoreDir, current: Current) -> bool {
+    let written = dir.write_current(current);
+    if let Err(error) = &written {
+        tracing::warn!(error = %chain(error), "CURRENT stays as it was");
     }
+    written.is_ok()
 }
 
 /// CRASH: whatever directories are left are removed by the next rebuild.

@@ -8,12 +8,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{OperatorUid, TaskId};
 use crate::record::{FrameHeader, Node, RecordRef};
 use crate::storage::disk::DiskFile;
-use crate::storage::sled::directory::StoreDir;
+use crate::storage::sled::directory::{Current, StoreDir};
 use crate::storage::sled::gaps::Gaps;
 use crate::storage::sled::image::{Image, chain};
 use crate::storage::sled::index::{IndexCodec, check_record};
 use crate::storage::sled::kv::{Batch, Kv, MemoryKv};
 use crate::storage::sled::split::lock;
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// How many segments stay open for readers.
 const OPEN_MAX: usize = 16;
@@ -47,7 +48,13 @@ pub(crate) struct Reader {
     pub(super) dir: StoreDir,
     pub(super) codec: IndexCodec,
     index: RwLock<Arc<dyn Kv>>,
+    /// The number of the index that CURRENT is to name: none that is there once this one was given up.
+    named: AtomicU64,
+    /// CURRENT names an index that was given up and knows nothing of what is done since.
+    is_stale: AtomicBool,
     files: OpenFiles,
+    /// What the log said when the index was first found to lack something.
+    log: OnceLock<MemoryKv>,
     /// Where frames were missing when one was first missed.
     gaps: OnceLock<Gaps>,
     /// Chunks that could not be read.
@@ -56,8 +63,34 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn new(dir: StoreDir, codec: IndexCodec, index: Arc<dyn Kv>) -> Self {
-        let (index, files) = (RwLock::new(index), OpenFiles::default());
-        Self { dir, codec, index, files, gaps: OnceLock::new(), damaged: Mutex::default() }
+        Self {
+            named: AtomicU64::new(codec.incarnation),
+            is_stale: AtomicBool::new(false),
+            dir,
+            codec,
+            index: RwLock::new(index),
+            files: OpenFiles::default(),
+            log: OnceLock::new(),
+            gaps: OnceLock::new(),
+            damaged: Mutex::default(),
+        }
+    }
+
+    /// The number of the index that CURRENT is to name.
+    pub(super) fn named(&self) -> u64 {
+        self.named.load(Ordering::Acquire)
+    }
+
+    /// Whether records may be moved: not while the next open would look for them where they were.
+    ///
+    /// # Errors
+    /// `Unavailable` while CURRENT names an index that was given up.
+    pub(super) fn check_movable(&self) -> Result<()> {
+        if self.is_stale.load(Ordering::Acquire) {
+            let message = "CURRENT names an index that was given up";
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        Ok(())
     }
 
     /// Remembers a chunk that is damaged.
@@ -77,31 +110,59 @@ impl Reader {
         Arc::clone(&self.index.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Runs `act` on the index; when sled fails or holds something else than it should, on one that
-    /// is rebuilt in memory from the log.
+    /// What the log says, in memory: as it was when this was first asked for.
+    pub(super) fn log(&self) -> Result<&MemoryKv> {
+        if let Some(log) = self.log.get() {
+            return Ok(log);
+        }
+        let log = self.scan()?;
+        Ok(self.log.get_or_init(|| log))
+    }
+
+    fn scan(&self) -> Result<MemoryKv> {
+        let kv = MemoryKv::default();
+        Image::scan(&self.dir, self.codec.store)?.load(self.codec, &kv)?;
+        Ok(kv)
+    }
+
+    /// Runs `act` on the index; when sled fails, or holds something else than it should and the log
+    /// knows better, on one that is rebuilt in memory from the log.
     pub(super) fn with_index<R>(&self, act: impl Fn(&dyn Kv) -> Result<R>) -> Result<R> {
         let kv = self.index();
         match act(&*kv) {
             Err(error) if kv.is_in_files() && is_index_failure(&error) => {
-                tracing::warn!(
-                    error = %chain(&error),
-                    "the index failed; the store goes on with one in memory"
-                );
-                self.rebuild_in_memory(&kv)?;
+                if error.kind() == ErrorKind::Corrupt
+                    && act(self.log()?).is_err_and(|error| is_index_failure(&error))
+                {
+                    return Err(error);
+                }
+                self.rebuild_in_memory(&kv, &error)?;
                 act(&*self.index())
             }
             other => other,
         }
     }
 
-    fn rebuild_in_memory(&self, failed: &Arc<dyn Kv>) -> Result<()> {
+    fn rebuild_in_memory(&self, failed: &Arc<dyn Kv>, error: &Error) -> Result<()> {
+        tracing::warn!(error = %chain(error), "the index failed; the store goes on with one in memory");
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&index, failed) {
-            let kv = MemoryKv::default();
-            Image::scan(&self.dir, self.codec.store)?.load(self.codec, &kv)?;
-            *index = Arc::new(kv);
+            *index = Arc::new(self.scan()?);
+            self.give_up_named();
         }
         Ok(())
+    }
+
+    /// The next open must not bring up the index that failed: it cannot tell what was moved since.
+    fn give_up_named(&self) {
+        let index = self.codec.incarnation.saturating_add(1);
+        let synced = self.dir.read_current().map_or(0, |current| current.synced);
+        self.named.store(index, Ordering::Release);
+        // CRASH: without an index of that number the next open makes one of the log.
+        if let Err(error) = self.dir.write_current(Current { index, synced, clean: None }) {
+            tracing::warn!(error = %chain(&error), "CURRENT names an index that failed");
+            self.is_stale.store(true, Ordering::Release);
+        }
     }
 
     pub(super) fn forget(&self, segment: u64) {
@@ -138,11 +199,7 @@ impl Reader {
         let kv = self.index();
         match kv.apply_later(batch) {
             Err(error) if kv.is_in_files() && is_index_failure(&error) => {
-                tracing::warn!(
-                    error = %chain(&error),
-                    "the index failed; the store goes on with one in memory"
-                );
-                self.rebuild_in_memory(&kv)
+                self.rebuild_in_memory(&kv, &error)
             }
             other => other,
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::clock::{Clock, SystemClock};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Frame, FrameHeader, FrameKind};
 use crate::storage::sled::image::chain;
 use crate::storage::sled::kv::Batch;
@@ -182,9 +182,14 @@ impl SplitStore {
         {
             let mut ledger = lock(&self.ledger);
             if let Some(facts) = ledger.segments.get_mut(&victim) {
-                facts.pins = facts.pins.saturating_sub(1);
+                if self.reader.check_movable().is_ok() {
+                    facts.pins = facts.pins.saturating_sub(1);
+                }
                 // What cannot be copied whole is not tried again, nor what is only to be freed.
-                facts.is_kept |= is_empty || !matches!(rewritten, Ok(true));
+                facts.is_kept |= match &rewritten {
+                    Ok(is_copied) => is_empty || !is_copied,
+                    Err(error) => error.kind() == ErrorKind::Corrupt,
+                };
             }
         }
         self.free_segments();
@@ -192,7 +197,7 @@ impl SplitStore {
     }
 
     fn choose_victim(&self) -> Option<u64> {
-        if self.reclaimer.is_stopped() {
+        if self.reclaimer.is_stopped() || self.reader.check_movable().is_err() {
             return None;
         }
         let mut ledger = lock(&self.ledger);
@@ -218,7 +223,18 @@ impl SplitStore {
     }
 
     /// From here on the copies are what is read, also by whoever opens the index on disk.
+    ///
+    /// # Errors
+    /// `Unavailable` when whoever opens the index on disk would not find the copies: what they were made
+    /// of has to stay.
     pub(super) fn move_to(&self, copied: Vec<Copied>) -> Result<()> {
+        self.reader.check_movable()?;
+        self.name_copies(copied)?;
+        self.reader.with_index(|kv| kv.sync())?;
+        self.reader.check_movable()
+    }
+
+    fn name_copies(&self, copied: Vec<Copied>) -> Result<()> {
         // No change comes in between: the index then holds all up to the number that it gets.
         let _order = lock(&self.delta);
         let codec = &self.reader.codec;
@@ -237,10 +253,7 @@ impl SplitStore {
             let sequence = self.sequence.load(Ordering::Acquire);
             codec.applied(sequence, Some(ledger.checksum()), &mut batch)?;
         }
-        self.reader.with_index(|kv| {
-            kv.apply(batch.clone())?;
-            kv.sync()
-        })
+        self.reader.with_index(|kv| kv.apply(batch.clone()))
     }
 }
 
@@ -360,6 +373,8 @@ mod tests {
     //! Goal: copies are kept before anybody reads them. Method: a rewrite whose steps are taken one by
     //! one, over segments of two chunks, and space is given back in between. `Placement::Split`.
 
+    use std::path::Path;
+
     use super::*;
     use crate::ids::{Attempt, CheckpointId, JobId, OperatorUid, StoreId, TaskId};
     use crate::limits::CHUNK_BYTES;
@@ -368,8 +383,11 @@ mod tests {
     use crate::storage::disk::RealDisk;
     use crate::storage::sled::backend::{Actor, Backend, Change};
     use crate::storage::sled::directory::StoreDir;
+    use crate::storage::sled::kv::{Entries, Kv, KvFiles, SledFiles};
     use crate::storage::sled::log::LogSettings;
     use crate::storage::sled::split::Purpose;
+    use crate::storage::sled::tests::image;
+    use crate::storage::tests::{FailDisk, Fault};
 
     const SETTINGS: LogSettings = LogSettings {
         segment_bytes: 2 * CHUNK_BYTES as u64,
@@ -378,37 +396,55 @@ mod tests {
         is_rewritten: false,
     };
 
-    /// A checkpoint of one task, and its chunks.
-    fn commit(store: &Arc<SplitStore>) -> Vec<RecordRef> {
-        let actor = Actor { job: JobId::new("job").unwrap(), attempt: Attempt(1) };
-        store.change(&actor, Change::Attempt).unwrap();
-        let id = CheckpointId(1);
-        let pending = Arc::clone(store).begin(&actor, id, CheckpointType::Checkpoint).unwrap();
+    fn open(dir: StoreDir) -> Arc<SplitStore> {
+        std::fs::create_dir_all(dir.log()).unwrap();
+        let store = SplitStore::open(dir, StoreId([7; 16]), SETTINGS, Purpose::Use).unwrap();
+        Arc::new(store)
+    }
+
+    fn actor() -> Actor {
+        Actor { job: JobId::new("job").unwrap(), attempt: Attempt(1) }
+    }
+
+    /// A checkpoint of one task over chunks that each repeat a byte; the chunks.
+    fn commit(store: &Arc<SplitStore>, id: u64, chunks: &[u8]) -> Vec<RecordRef> {
+        if store.job("job").attempt_max < Attempt(1) {
+            store.change(&actor(), Change::Attempt).unwrap();
+        }
+        let (id, kind) = (CheckpointId(id), CheckpointType::Checkpoint);
+        let pending = Arc::clone(store).begin(&actor(), id, kind).unwrap();
         let task = TaskId { operator: OperatorUid::new("operator").unwrap(), subtask: 0 };
         let mut writer = pending.writer(&task).unwrap();
-        let chunk = |index: u8| vec![index; CHUNK_BYTES];
-        let chunks =
-            (0..8).map(|index| writer.chunk("state", index.into(), &chunk(index)).unwrap());
-        let refs: Vec<_> = chunks.collect();
+        let chunk = |(index, byte): (u32, &u8)| {
+            writer.chunk("state", index, &vec![*byte; CHUNK_BYTES]).unwrap()
+        };
+        let refs: Vec<_> = (0..).zip(chunks).map(chunk).collect();
         let manifest = Node { refs: refs.clone(), body: Vec::new() };
         let manifest = writer.finish(&manifest).unwrap();
         pending.commit(&Node { refs: vec![manifest], body: Vec::new() }).unwrap();
         refs
     }
 
+    fn assert_read(store: &SplitStore, chunks: &[RecordRef], bytes: &[u8]) {
+        let mut buffer = Vec::new();
+        for (chunk, expected) in chunks.iter().zip(bytes) {
+            store.chunk(chunk, &mut buffer).unwrap();
+            assert!(buffer.len() == CHUNK_BYTES && buffer.iter().all(|byte| byte == expected));
+        }
+    }
+
+    fn segment_of(store: &SplitStore, chunk: &RecordRef) -> u64 {
+        lock(&store.ledger).records.as_ref().unwrap().place(chunk.id).unwrap().segment
+    }
+
+    const CHUNKS: [u8; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+
     #[test]
     fn what_was_copied_is_kept_when_space_is_given_back_before_it_is_read() {
         let keep = tempfile::tempdir().unwrap();
-        let dir = StoreDir::new(keep.path(), Arc::new(RealDisk));
-        std::fs::create_dir_all(dir.log()).unwrap();
-        let store = SplitStore::open(dir, StoreId([7; 16]), SETTINGS, Purpose::Use).unwrap();
-        let store = Arc::new(store);
-        let chunks = commit(&store);
-        let place = |chunk: &RecordRef| {
-            let ledger = lock(&store.ledger);
-            ledger.records.as_ref().unwrap().place(chunk.id).unwrap().segment
-        };
-        let mut victims: Vec<u64> = chunks.iter().map(place).collect();
+        let store = open(StoreDir::new(keep.path(), Arc::new(RealDisk)));
+        let chunks = commit(&store, 1, &CHUNKS);
+        let mut victims: Vec<u64> = chunks.iter().map(|chunk| segment_of(&store, chunk)).collect();
         victims.dedup();
         assert!(victims.len() > 2, "{victims:?}");
         let mut rewrites = Vec::new();
@@ -425,11 +461,105 @@ mod tests {
             drop(written);
             store.free_segments();
         }
-        let mut buffer = Vec::new();
-        for (index, chunk) in (0..).zip(&chunks) {
-            assert!(!victims.contains(&place(chunk)));
-            store.chunk(chunk, &mut buffer).unwrap();
-            assert!(buffer.len() == CHUNK_BYTES && buffer.iter().all(|byte| *byte == index));
+        assert!(chunks.iter().all(|chunk| !victims.contains(&segment_of(&store, chunk))));
+        assert_read(&store, &chunks, &CHUNKS);
+    }
+
+    #[test]
+    fn a_segment_is_tried_again_after_the_disk_was_full() {
+        let keep = tempfile::tempdir().unwrap();
+        let disk = FailDisk::new(Fault::Full, 0, true);
+        disk.mend();
+        let store = open(StoreDir::new(keep.path(), Arc::new(disk.clone())));
+        commit(&store, 1, &CHUNKS);
+        let mixed = [0, 11, 2, 13, 4, 15, 6, 17];
+        let chunks = commit(&store, 2, &mixed);
+        store.change(&actor(), Change::Drop(&[CheckpointId(1)])).unwrap();
+        disk.fill();
+        for _ in 0..5 {
+            assert_eq!(store.rewrite_one(false).unwrap_err().kind(), ErrorKind::Full);
         }
+        disk.mend();
+        assert!(store.rewrite_one(false).unwrap());
+        assert_read(&store, &chunks, &mixed);
+    }
+
+    /// An index that fails when it is told to.
+    #[derive(Debug)]
+    struct Failing {
+        kv: Arc<dyn Kv>,
+        fails: Arc<AtomicBool>,
+    }
+
+    impl Failing {
+        fn asked(&self) -> Result<&dyn Kv> {
+            if self.fails.load(Ordering::SeqCst) {
+                return Err(Error::new(ErrorKind::Unavailable, "the index fails"));
+            }
+            Ok(&*self.kv)
+        }
+    }
+
+    impl Kv for Failing {
+        fn get_many(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Vec<u8>>>> {
+            self.asked()?.get_many(keys)
+        }
+
+        fn scan_prefix(&self, prefix: &[u8]) -> Result<Entries> {
+            self.asked()?.scan_prefix(prefix)
+        }
+
+        fn last_key(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>> {
+            self.asked()?.last_key(prefix)
+        }
+
+        fn apply(&self, batch: Batch) -> Result<()> {
+            self.asked()?.apply(batch)
+        }
+
+        fn sync(&self) -> Result<()> {
+            self.asked()?.sync()
+        }
+
+        fn is_durable(&self) -> bool {
+            self.asked().is_ok()
+        }
+
+        fn is_in_files(&self) -> bool {
+            true
+        }
+
+        fn close(&self) -> Result<()> {
+            self.kv.close()
+        }
+    }
+
+    #[derive(Debug)]
+    struct FailingFiles(Arc<AtomicBool>);
+
+    impl KvFiles for FailingFiles {
+        fn open(&self, dir: &Path) -> Result<Arc<dyn Kv>> {
+            let kv = SledFiles.open(dir)?;
+            Ok(Arc::new(Failing { kv, fails: Arc::clone(&self.0) }))
+        }
+    }
+
+    #[test]
+    fn what_was_moved_after_the_index_failed_is_found_by_the_next_open() {
+        let (keep, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let fails = Arc::new(AtomicBool::new(false));
+        let dir = StoreDir::new(keep.path(), Arc::new(RealDisk));
+        let store = open(dir.with_index_files(Arc::new(FailingFiles(Arc::clone(&fails)))));
+        let chunks = commit(&store, 1, &CHUNKS);
+        store.reader.index().sync().unwrap();
+        fails.store(true, Ordering::SeqCst);
+        let victim = segment_of(&store, &chunks[0]);
+        assert!(store.rewrite(victim, false).unwrap());
+        store.free_segments();
+        assert!(!keep.path().join("log").join(segment_name(victim)).exists());
+        assert_read(&store, &chunks, &CHUNKS);
+        image(keep.path(), killed.path());
+        let again = open(StoreDir::new(killed.path(), Arc::new(RealDisk)));
+        assert_read(&again, &chunks, &CHUNKS);
     }
 }

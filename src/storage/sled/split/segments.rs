@@ -39,7 +39,7 @@ impl SplitStore {
     pub(super) fn new_segment(&self) -> Result<SegmentWriter> {
         let number = self.next_sequence();
         let path = self.reader.dir.log().join(segment_name(number));
-        let spare = self.spares.take();
+        let spare = self.poison_on_sync_error(self.spares.take())?;
         let file = match &spare {
             Some(spare) => Arc::clone(&spare.file),
             None => self.made(&path)?,
@@ -163,6 +163,14 @@ impl SplitStore {
         error
     }
 
+    /// Takes back what a change that failed has written behind `end`, which ends the segment.
+    pub(super) fn take_back(&self, writer: SegmentWriter, end: u64, error: Error) -> Error {
+        let number = writer.segment().number;
+        // What cannot be taken back may count later, as after a failed sync.
+        let taken = self.poison_on_sync_error(self.closed(number, writer.take_back(end)));
+        taken.err().unwrap_or(error)
+    }
+
     /// Makes segments durable, and the directory if it has new ones.
     pub(super) fn sync_segments<'a>(
         &self,
@@ -212,7 +220,12 @@ impl SplitStore {
     }
 
     /// Takes segments out of the log that nothing needs.
+    ///
+    /// Nothing after a failed sync: a commit that it met may count when the store is opened again.
     pub(super) fn free_segments(&self) {
+        if self.check_healthy().is_err() {
+            return;
+        }
         let segment_bytes = self.settings.segment_bytes;
         let (frees, spares) = {
             let mut ledger = lock(&self.ledger);

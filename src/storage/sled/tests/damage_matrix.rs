@@ -174,7 +174,7 @@ pub(super) fn harm(
             return Some((0, u64::MAX));
         }
         Harm::Swap => {
-            let next = next.filter(|next| next.file == frame.file)?;
+            let next = next.filter(|next| next.file == frame.file && next.offset == to)?;
             bytes[usize_of(from)..usize_of(next.offset + next.len)]
                 .rotate_left(usize_of(frame.len));
             (from, next.offset + next.len)
@@ -197,6 +197,20 @@ pub(super) fn harm(
     };
     fs::write(&path, bytes).unwrap();
     Some(range)
+}
+
+/// The frames that are changed when these bytes are: of a group all.
+pub(super) fn hit<'a>(frames: &'a [Found], file: &Path, from: u64, to: u64) -> Vec<&'a Found> {
+    let meet = |found: &Found, from: u64, to: u64| {
+        found.file == file && found.offset < to && found.offset + found.len > from
+    };
+    let groups = frames.iter().filter(|group| group.kind == FrameKind::Group);
+    let groups: Vec<_> = groups.filter(|group| meet(group, from, to)).collect();
+    let is_hit = |found: &&Found| {
+        let in_group = |group: &&Found| meet(found, group.offset, group.offset + group.len);
+        meet(found, from, to) || groups.iter().any(in_group)
+    };
+    frames.iter().filter(is_hit).collect()
 }
 
 /// Opens what is left and compares. `lost` are the frames that are not what and where they were.
@@ -265,10 +279,7 @@ fn matrix(ending: Ending) {
                 let (frame, next) = (&frames[target], frames.get(target + 1));
                 let harmed = harm(kind, frame, next, copy.path(), store.older.path());
                 let Some((from, to)) = harmed else { continue };
-                let is_hit = |found: &&Found| {
-                    found.file == frame.file && found.offset < to && found.offset + found.len > from
-                };
-                let lost: Vec<_> = frames.iter().filter(is_hit).collect();
+                let lost = hit(&frames, &frame.file, from, to);
                 let case = format!("{ending:?} {kind:?} {frame:?} of {settings:?}");
                 let judged = std::panic::catch_unwind(|| judge(copy.path(), ending, kind, &lost));
                 assert!(judged.is_ok(), "{case}");

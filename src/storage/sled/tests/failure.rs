@@ -200,3 +200,79 @@ fn on_a_full_disk_no_checkpoint_starts() {
     commit_small(&checkpoints, CheckpointId(2)).unwrap();
     assert_eq!(ids(&checkpoints), [1, 2]);
 }
+
+/// What a killed process left is only in the cache of the system.
+#[test]
+fn a_sync_that_fails_while_opening_is_not_taken_back_by_a_second_try() {
+    let left = quick_dir();
+    {
+        let checkpoints = open_job(left.path(), &FailDisk::new(Fault::NoSync, 1000, false), false);
+        let checkpoints = checkpoints.unwrap();
+        (1..=3).for_each(|id| commit_small(&checkpoints, CheckpointId(id)).unwrap());
+        let killed = quick_dir();
+        image(left.path(), killed.path());
+        drop(checkpoints);
+        std::fs::remove_dir_all(left.path()).unwrap();
+        image(killed.path(), left.path());
+    }
+    for has_index in [true, false] {
+        for first in 0.. {
+            let dir = quick_dir();
+            image(left.path(), dir.path());
+            if !has_index {
+                std::fs::remove_file(dir.path().join("CURRENT")).unwrap();
+            }
+            let disk = FailDisk::new(Fault::NoSync, first, false);
+            let opened = OpenStore::open_with(dir.path(), None, Arc::new(disk.clone()), SETTINGS);
+            if !disk.was_met() {
+                assert!(first > 3, "{first} syncs");
+                break;
+            }
+            assert_eq!(opened.unwrap_err().kind(), ErrorKind::Poisoned, "{first}");
+            assert!(dir.path().join("POISONED").exists(), "{first}");
+            let checkpoints = open(dir.path(), Placement::Split);
+            assert_eq!(ids(&checkpoints), [1, 2, 3]);
+            assert!(!dir.path().join("POISONED").exists());
+        }
+    }
+}
+
+/// The commit may turn out to count: then it must be whole.
+#[test]
+fn a_commit_whose_sync_failed_is_whole_or_not_there_when_the_store_is_opened_again() {
+    for first in 0.. {
+        let dir = quick_dir();
+        let disk = FailDisk::new(Fault::NoSync, first, false);
+        let opened = open_job(dir.path(), &disk, false);
+        if let Ok(checkpoints) = opened {
+            let failed = (1..=3).any(|id| commit(&checkpoints, CheckpointId(id)).is_err());
+            assert_eq!(failed, disk.was_met());
+        }
+        let checkpoints = open(dir.path(), Placement::Split);
+        for id in checkpoints.ids() {
+            assert_whole(&checkpoints, id);
+        }
+        if !disk.was_met() {
+            assert_eq!(ids(&checkpoints), [1, 2, 3]);
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_store_that_was_opened_on_a_full_disk_is_not_clean_once_it_was_written_to() {
+    let dir = quick_dir();
+    {
+        let checkpoints = open(dir.path(), Placement::Split);
+        commit_small(&checkpoints, CheckpointId(1)).unwrap();
+    }
+    let current = || std::fs::read_to_string(dir.path().join("CURRENT")).unwrap();
+    assert!(current().contains("clean"));
+    std::fs::write(dir.path().join("index-1/db"), "garbage").unwrap();
+    let disk = FailDisk::new(Fault::Full, 0, true);
+    let checkpoints = open_job(dir.path(), &disk, false).unwrap();
+    disk.mend();
+    commit_small(&checkpoints, CheckpointId(2)).unwrap();
+    assert!(!current().contains("clean"), "{}", current());
+    assert_eq!(ids(&checkpoints), [1, 2]);
+}

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::ids::StoreId;
+use crate::record::{FrameHeader, FrameKind, Origin, Payload};
 use crate::state::SnapshotSink;
+use crate::storage::sled::owner::open_job;
 
 #[test]
 fn a_clean_close_leaves_nothing_to_do_and_an_open_image_is_rolled_forward() {
@@ -102,7 +105,10 @@ fn the_number_of_a_spare_is_not_given_out_again() {
         image(dir.path(), killed.path());
     }
     let spare = killed.path().join("log/0000000000000fff.spare");
-    std::fs::write(spare, vec![7; 100_000]).unwrap();
+    let (place, payload) = ((StoreId([7; 16]), 0xfff), Payload::of(&[]));
+    let kind = FrameKind::Segment;
+    let header = FrameHeader::first(kind, place, 0xfff, Origin::default(), payload).unwrap();
+    std::fs::write(spare, [header.frame(&[]), vec![7; 100_000]].concat()).unwrap();
     let before = segments(killed.path());
     let checkpoints = open(killed.path(), Placement::Split);
     commit_small(&checkpoints, CheckpointId(2)).unwrap();
@@ -177,4 +183,52 @@ fn the_space_that_a_killed_process_reserved_is_given_back() {
     assert!(longest(copy.path()) < 1 << 16);
     drop(store);
     assert!(read_small(&open(copy.path(), Placement::Split), CheckpointId(1)).unwrap());
+}
+
+#[test]
+fn a_store_is_open_as_long_as_a_checkpoint_is_in_progress() {
+    for placement in BOTH {
+        let dir = quick_dir();
+        let name = JobId::new("job").unwrap();
+        let open = || Checkpoints::new(open_job(dir.path(), Some(placement), &name).unwrap());
+        let checkpoints = open();
+        commit_small(&checkpoints, CheckpointId(1)).unwrap();
+        let pending = begin(&checkpoints, CheckpointId(2), 1).unwrap();
+        let mut writer = pending.writer(&task(0)).unwrap();
+        drop(checkpoints);
+        let write = &mut |out: &mut dyn std::io::Write| Ok(out.write_all(&vec![5; 100_000])?);
+        writer.section(&key(0), write).unwrap();
+        let snapshot = writer.finish().unwrap();
+        pending.commit(&[(task(0), snapshot)]).unwrap();
+        drop(pending);
+        let checkpoints = open();
+        assert_eq!(ids(&checkpoints), [1, 2], "{placement}");
+        checkpoints.verify(CheckpointId(2), &mut |_| ()).unwrap();
+    }
+}
+
+#[test]
+fn whoever_opens_a_store_waits_for_the_one_who_closes_it() {
+    let dir = quick_dir();
+    let name = JobId::new("job").unwrap();
+    for _ in 0..50 {
+        let first = open_job(dir.path(), None, &name).unwrap();
+        let closing = std::thread::spawn(move || drop(first));
+        let other = JobId::new("other").unwrap();
+        drop(open_job(dir.path(), None, &other).unwrap());
+        closing.join().unwrap();
+    }
+}
+
+#[test]
+fn a_word_that_is_too_long_is_refused_and_nothing_is_lost() {
+    let dir = quick_dir();
+    let checkpoints = open(dir.path(), Placement::Split);
+    commit_small(&checkpoints, CheckpointId(1)).unwrap();
+    let refused = checkpoints.record_finish(&"x".repeat(17 << 20)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    checkpoints.record_finish(&"x".repeat(8 << 10)).unwrap();
+    commit_small(&checkpoints, CheckpointId(2)).unwrap();
+    drop(checkpoints);
+    assert_eq!(ids(&open(dir.path(), Placement::Split)), [1, 2]);
 }

@@ -50,7 +50,7 @@ fn open(dir: &Path, placement: Placement) -> Checkpoints {
 }
 
 /// Copies what lies in the files: what a killed process leaves behind.
-fn image(from: &Path, to: &Path) {
+pub(super) fn image(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

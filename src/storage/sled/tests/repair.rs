@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use super::damage_matrix::{Ending, Found, HARMS, Harm, LIVE, SIZES, Store, harm};
+use super::damage_matrix::{Ending, Found, HARMS, Harm, LIVE, SIZES, Store, harm, hit};
 use super::*;
 use crate::error::ErrorKind;
 use crate::inspect::Inspector;
@@ -92,12 +92,7 @@ fn a_repair_recovers_all_that_is_intact_and_the_next_one_does_nothing() {
                     let Some((from, to)) = harm(harmed, frame, next, dir.path(), older) else {
                         continue;
                     };
-                    let hit: Vec<_> = frames
-                        .iter()
-                        .filter(|f| {
-                            f.file == frame.file && f.offset < to && f.offset + f.len > from
-                        })
-                        .collect();
+                    let hit = hit(&frames, &frame.file, from, to);
                     let report = repair(dir.path(), Broken::Keep);
                     judge(dir.path(), &report, ending, &hit);
                 }
