@@ -1,8 +1,8 @@
 //! sled with bodies in it: a few threads serve calls, each with a deadline, and what was written is
 //! synced early.
 //!
-//! As in `kv`, the handle is leaked after the first error and every later call is refused. Nothing here
-//! knows what keys mean.
+//! As in `kv`, the handle is leaked after the first error and every later call is refused, unless a read
+//! met damage: what else there is can still be read. Nothing here knows what keys mean.
 //!
 //! sled moves live entries together and writes over the space that they leave, once the copies are in
 //! the system's cache. A power cut could lose the copies and keep what was written over the originals.
@@ -51,9 +51,15 @@ enum Message {
 struct Shared {
     db: sled::Db,
     dir: PathBuf,
-    failed: AtomicBool,
+    failed: Arc<AtomicBool>,
     unsynced: AtomicU64,
     syncing: Mutex<()>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Look,
+    Change,
 }
 
 /// What will answer a call.
@@ -62,7 +68,8 @@ pub(super) struct Answer<T>(Receiver<Result<T>>);
 /// A sled database on threads of its own.
 pub(super) struct Engine {
     messages: Sender<Message>,
-    failed: AtomicBool,
+    failed: Arc<AtomicBool>,
+    closed: AtomicBool,
 }
 
 impl fmt::Debug for Engine {
@@ -82,6 +89,8 @@ impl Engine {
         let (opened, result) = bounded(1);
         let dir = dir.to_owned();
         let deadline = SledSettings::BODIES.open_deadline(&dir);
+        let failed = Arc::new(AtomicBool::new(false));
+        let known = Arc::clone(&failed);
         spawn(move || {
             let made = catch_unwind(AssertUnwindSafe(|| open_db(&dir, SledSettings::BODIES)));
             let made = made.map(|made| made.map_err(|error| fault(&error)));
@@ -92,8 +101,8 @@ impl Engine {
                     return;
                 }
             };
-            let (failed, unsynced) = (AtomicBool::new(false), AtomicU64::new(0));
-            let shared = Shared { db, dir, failed, unsynced, syncing: Mutex::default() };
+            let unsynced = AtomicU64::new(0);
+            let shared = Shared { db, dir, failed: known, unsynced, syncing: Mutex::default() };
             let shared = Arc::new(shared);
             let others = (1..THREADS).map(|_| {
                 let (shared, waiting) = (Arc::clone(&shared), waiting.clone());
@@ -103,36 +112,39 @@ impl Engine {
             let _gone = opened.send(started);
             serve(shared, &waiting);
         })?;
-        if let Ok(outcome) = result.recv_timeout(deadline) {
-            outcome?;
-        } else {
+        result.recv_timeout(deadline).unwrap_or_else(|_| {
             let message = "sled does not come up; `tidegate repair` saves what is whole";
-            return Err(Error::new(ErrorKind::Corrupt, message));
-        }
-        Ok(Self { messages, failed: AtomicBool::new(false) })
+            Err(Error::new(ErrorKind::Corrupt, message))
+        })?;
+        Ok(Self { messages, failed, closed: AtomicBool::new(false) })
     }
 
     fn fail(&self) {
-        // ORDERING: pairs with the load in `begin`: no call follows an error.
+        // ORDERING: pairs with the loads in `is_durable` and `serve`: no call follows an error.
         self.failed.store(true, Ordering::Release);
     }
 
     fn begin<T: Send + 'static>(
         &self,
+        kind: Kind,
         act: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
     ) -> Result<Answer<T>> {
-        if self.failed.load(Ordering::Acquire) {
+        if !self.is_durable() {
             return Err(no_answer());
         }
         let (reply, answer) = bounded(1);
         let work = move |shared: &Shared| {
             let done = catch_unwind(AssertUnwindSafe(|| act(shared)));
-            let done = done.unwrap_or_else(|_| Err(panicked()));
-            if done.is_err() {
-                // ORDERING: pairs with the load in `serve`.
+            let is_fatal = match &done {
+                Ok(Ok(_)) => false,
+                Ok(Err(error)) => kind == Kind::Change || error.kind() != ErrorKind::Corrupt,
+                Err(_) => true,
+            };
+            if is_fatal {
+                // ORDERING: pairs with the loads in `is_durable` and `serve`: no call follows an error.
                 shared.failed.store(true, Ordering::Release);
             }
-            let _gone = reply.send(done);
+            let _gone = reply.send(done.unwrap_or_else(|_| Err(panicked())));
         };
         self.messages.send_timeout(Message::Work(Box::new(work)), CALL_DEADLINE).map_err(|_| {
             self.fail();
@@ -142,25 +154,30 @@ impl Engine {
     }
 
     /// What a call that was begun answers.
-    pub(super) fn wait<T>(&self, answer: Answer<T>) -> Result<T> {
-        let Answer(answer) = answer;
-        let answer = answer.recv_timeout(CALL_DEADLINE).unwrap_or_else(|_| Err(no_answer()));
-        if answer.is_err() {
+    pub(super) fn wait<T>(&self, answer: &Answer<T>) -> Result<T> {
+        answer.0.recv_timeout(CALL_DEADLINE).unwrap_or_else(|_| {
             self.fail();
-        }
-        answer
+            Err(no_answer())
+        })
     }
 
-    fn call<T: Send + 'static>(
+    fn look<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.wait(self.begin(act)?)
+        self.wait(&self.begin(Kind::Look, act)?)
+    }
+
+    fn change<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.wait(&self.begin(Kind::Change, act)?)
     }
 
     /// Begins to write a long value; its buffer comes back.
     pub(super) fn put(&self, key: Vec<u8>, value: Vec<u8>) -> Result<Answer<Vec<u8>>> {
-        self.begin(move |shared| {
+        self.begin(Kind::Change, move |shared| {
             shared.db.insert(key, value.as_slice()).map_err(|error| fault(&error))?;
             shared.wrote(u64::try_from(value.len()).unwrap_or(u64::MAX))?;
             Ok(value)
@@ -169,7 +186,7 @@ impl Engine {
 
     /// Reads a long value into a buffer.
     pub(super) fn read(&self, key: Vec<u8>, mut buffer: Vec<u8>) -> Result<Option<Vec<u8>>> {
-        self.call(move |shared| {
+        self.look(move |shared| {
             let value = shared.db.get(key).map_err(|error| fault(&error))?;
             Ok(value.map(|value| {
                 buffer.clear();
@@ -181,7 +198,7 @@ impl Engine {
 
     /// Makes changes one after the other, in this order; a crash may leave the first of them.
     pub(super) fn each(&self, changes: Batch) -> Result<()> {
-        self.call(move |shared| {
+        self.change(move |shared| {
             for (key, value) in changes {
                 let done = match value {
                     Some(value) => shared.db.insert(key, value),
@@ -227,7 +244,7 @@ impl Shared {
 
 impl Kv for Engine {
     fn get_many(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Vec<u8>>>> {
-        self.call(move |shared| {
+        self.look(move |shared| {
             let get = |key: Vec<u8>| {
                 let value = shared.db.get(key).map_err(|error| fault(&error))?;
                 Ok(value.map(|value| value.to_vec()))
@@ -238,7 +255,7 @@ impl Kv for Engine {
 
     fn scan_prefix(&self, prefix: &[u8]) -> Result<Entries> {
         let prefix = prefix.to_vec();
-        self.call(move |shared| {
+        self.look(move |shared| {
             let own = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
                 let (key, value) = entry.map_err(|error| fault(&error))?;
                 Ok((key.to_vec(), value.to_vec()))
@@ -249,14 +266,14 @@ impl Kv for Engine {
 
     fn last_key(&self, prefix: &[u8]) -> Result<Option<Vec<u8>>> {
         let prefix = prefix.to_vec();
-        self.call(move |shared| {
+        self.look(move |shared| {
             let last = shared.db.scan_prefix(prefix).next_back().transpose();
             Ok(last.map_err(|error| fault(&error))?.map(|(key, _)| key.to_vec()))
         })
     }
 
     fn apply(&self, batch: Batch) -> Result<()> {
-        self.call(move |shared| {
+        self.change(move |shared| {
             let mut changes = sled::Batch::default();
             for (key, value) in batch {
                 match value {
@@ -269,7 +286,7 @@ impl Kv for Engine {
     }
 
     fn sync(&self) -> Result<()> {
-        self.call(|shared| {
+        self.change(|shared| {
             shared.unsynced.store(0, Ordering::Relaxed);
             // sled's own flush does not sync: its files, and the directories that name them, are
             // synced here.
@@ -279,7 +296,7 @@ impl Kv for Engine {
     }
 
     fn is_durable(&self) -> bool {
-        !self.failed.load(Ordering::Acquire)
+        !self.failed.load(Ordering::Acquire) && !self.closed.load(Ordering::Acquire)
     }
 
     fn is_in_files(&self) -> bool {
@@ -288,7 +305,8 @@ impl Kv for Engine {
 
     fn close(&self) -> Result<()> {
         self.sync()?;
-        self.fail();
+        // ORDERING: pairs with the load in `is_durable`: no call follows.
+        self.closed.store(true, Ordering::Release);
         let (quit, ended) = bounded(THREADS);
         for _ in 0..THREADS {
             let message = Message::Quit(quit.clone());

@@ -32,10 +32,11 @@ use crate::sync::AtomicU64;
 /// The index directory of a new store.
 const FIRST_INDEX: u64 = 1;
 
-/// An index whose file is longer than so many times what lives, and than [`FREE_BYTES`] more, is made
-/// anew.
+/// An index whose file is longer than so many times what lives, and [`FREE_BYTES`] more, is made anew.
 const TIMES_LIVE: u64 = 12;
-const FREE_BYTES: u64 = 64 << 20;
+
+/// sled gives a segment back only when others were begun after it: so much is never too long.
+const FREE_BYTES: u64 = 128 << 20;
 
 /// What was found at an open.
 pub(super) enum State {
@@ -92,7 +93,7 @@ impl PlacedStore {
         let path = self.dir.index(self.layout.incarnation).join(DB);
         let file = self.dir.disk().open(&path).and_then(|file| file.len());
         let file = file.map_err(|error| Error::io(format!("look at {}", path.display()), error))?;
-        if file <= self.live_bytes.saturating_mul(TIMES_LIVE).saturating_add(FREE_BYTES) {
+        if !is_outgrown(file, self.live_bytes) {
             return Ok(self);
         }
         let jobs = lock(&self.ledger).jobs.clone();
@@ -114,6 +115,10 @@ impl PlacedStore {
             State::Nothing => Err(Error::internal("the new index holds nothing")),
         }
     }
+}
+
+fn is_outgrown(file: u64, live: u64) -> bool {
+    file > live.saturating_mul(TIMES_LIVE).saturating_add(FREE_BYTES)
 }
 
 impl Frames for PlacedStore {
@@ -450,4 +455,16 @@ fn read_refs(layout: Layout, engine: &Engine, record: &RecordRef) -> Result<Vec<
 
 fn read_slots(layout: Layout, engine: &Engine, manifest: u64) -> Result<Vec<u32>> {
     layout.read_slots(&read_one(engine, slots_key(manifest))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sled_has_in_its_hands_is_no_reason_to_make_an_index_anew() {
+        assert!(!is_outgrown(6 * (16 << 20), 0) && !is_outgrown(128 << 20, 1));
+        assert!(is_outgrown((128 << 20) + 1, 0));
+        assert!(is_outgrown((128 << 20) + 13 * 1000, 1000));
+    }
 }

@@ -116,7 +116,7 @@ impl Filling {
         self.slots = slot.saturating_add(1);
         let value = self.own(&frames.chunk_frame(record)?, record)?;
         let answer = self.engine.put(body_key(slot), value)?;
-        self.engine.wait(answer)?;
+        self.engine.wait(&answer)?;
         self.placed.insert(record.id, slot);
         Ok(slot)
     }

@@ -208,7 +208,7 @@ fn judge(dir: &Path, saved: &[u64], is_known: bool) {
                     Ok(is_right) => assert!(is_right, "{id} holds something else"),
                     Err(error) => {
                         assert!(!saved.contains(&id), "{id} does not depend on it: {error:?}");
-                        break;
+                        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
                     }
                 }
             }
@@ -245,12 +245,8 @@ fn judge(dir: &Path, saved: &[u64], is_known: bool) {
     }
     drop(checkpoints);
     let third = repaired(dir, Broken::Drop);
-    let saved = |report: &RepairReport| {
-        let mut saved = report.recovered.clone();
-        saved.retain(|_, ids| !ids.is_empty());
-        saved
-    };
-    assert_eq!((saved(&third), third.dropped.len()), (saved(&first), second.lost.len()));
+    assert_eq!(third.recovered.get("job").cloned().unwrap_or_default(), whole);
+    assert_eq!(third.dropped.len(), second.lost.len());
     let checkpoints = open(dir, Placement::Sled);
     assert_eq!(checkpoints.ids(), whole);
     let next = commit_sections(&checkpoints);
@@ -267,8 +263,12 @@ fn matrix(ending: Ending) {
     let records = frames.iter().filter(|frame| frame.kind == FrameKind::Job);
     let newest = records.map(|frame| frame.sequence).max().unwrap();
     let mut cases = 0;
-    for target in targets(&frames) {
+    for (place, target) in targets(&frames).into_iter().enumerate() {
         for kind in HARMS {
+            let is_everywhere = [Harm::Delete, Harm::GarbageTail, Harm::OlderCopy].contains(&kind);
+            if is_everywhere && place > 0 {
+                continue;
+            }
             let copy = store.copy();
             let path = copy.path().join("index-1/db");
             let mut bytes = whole.clone();
@@ -299,7 +299,7 @@ fn matrix(ending: Ending) {
             cases += 1;
         }
     }
-    assert!(cases > 60, "{cases}");
+    assert!(cases > 40, "{cases}");
 }
 
 #[test]
@@ -387,4 +387,25 @@ fn an_older_copy_of_a_closed_store_is_not_believed() {
     let report = repaired(copy.path(), Broken::Keep);
     assert_eq!(report.recovered["job"], [CheckpointId(1), CheckpointId(2)]);
     assert_eq!(report.lost.len(), 1, "{report:?}");
+}
+
+#[test]
+fn a_damaged_body_ends_no_reading_but_its_own() {
+    let store = Store::new(Ending::Closed);
+    let copy = store.copy();
+    // From here on sled believes what stands before the end of its log without reading it.
+    drop(open(copy.path(), Placement::Sled));
+    let path = copy.path().join("index-1/db");
+    let mut bytes = fs::read(&path).unwrap();
+    let is_own = |found: &&Found| found.kind == FrameKind::Chunk && found.checkpoint == LIVE[1];
+    for found in frames(&bytes).iter().filter(is_own) {
+        bytes[found.offset + found.len - 1] ^= 4;
+    }
+    fs::write(&path, bytes).unwrap();
+    let checkpoints = open(copy.path(), Placement::Sled);
+    let error = read_sections(&checkpoints, LIVE[1]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+    assert!(read_sections(&checkpoints, LIVE[0]).unwrap());
+    let next = commit_sections(&checkpoints);
+    assert!(read_sections(&checkpoints, next.0).unwrap());
 }
