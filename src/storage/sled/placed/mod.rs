@@ -51,6 +51,8 @@ pub(crate) struct PlacedStore {
     sequence: AtomicU64,
     ledger: Mutex<Ledger>,
     space: Mutex<Space>,
+    /// Slots are laid out.
+    growing: Mutex<()>,
     /// Commits and other changes one after the other.
     delta: Mutex<()>,
     /// Bytes of all chunks that lived when it was opened.
@@ -165,9 +167,14 @@ impl PlacedStore {
             if let Some(slot) = lock(&self.space).take() {
                 return Ok(slot);
             }
+            // One after the other: a slot is the last one until those behind it are there.
+            let _growing = lock(&self.growing);
+            if let Some(slot) = lock(&self.space).take() {
+                return Ok(slot);
+            }
             let slots = lock(&self.space).grow()?;
             self.engine.each(layout::lay_out(slots.clone()))?;
-            lock(&self.space).give_free(slots);
+            lock(&self.space).laid_out(slots);
         }
     }
 

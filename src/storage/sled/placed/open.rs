@@ -416,6 +416,7 @@ impl Known {
             sequence: AtomicU64::new(self.sequence.max(sequence)),
             ledger: Mutex::new(self.ledger),
             space: Mutex::new(self.space),
+            growing: Mutex::default(),
             delta: Mutex::default(),
             live_bytes: self.live_bytes,
             report: OpenReport { broken: self.broken, ..OpenReport::default() },

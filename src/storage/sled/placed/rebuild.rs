@@ -12,9 +12,7 @@ use crate::storage::sled::kv::{Batch, Kv};
 use crate::storage::sled::ledger::JobFacts;
 use crate::storage::sled::placed::engine::Engine;
 use crate::storage::sled::placed::layout::{Layout, body_key, lay_out, node_key};
-
-/// How many slots are laid out at once.
-const SLOTS_AT_ONCE: u32 = 32;
+use crate::storage::sled::placed::space::Space;
 
 /// Where frames come from.
 pub(super) trait Frames {
@@ -55,7 +53,7 @@ fn fill(
     mut sequence: u64,
 ) -> Result<()> {
     let engine = Engine::open(path)?;
-    let mut filling = Filling { layout, engine, slots: 0, placed: HashMap::new() };
+    let mut filling = Filling { layout, engine, space: Space::default(), placed: HashMap::new() };
     for facts in jobs.values() {
         for live in facts.live.values().filter(|live| !live.record.is_unreadable()) {
             filling.checkpoint(frames, &live.record)?;
@@ -79,7 +77,7 @@ fn fill(
 struct Filling {
     layout: Layout,
     engine: Engine,
-    slots: u32,
+    space: Space,
     /// By the ids of chunks.
     placed: HashMap<u64, u32>,
 }
@@ -109,11 +107,14 @@ impl Filling {
         if let Some(slot) = self.placed.get(&record.id) {
             return Ok(*slot);
         }
-        let slot = self.slots;
-        if slot.is_multiple_of(SLOTS_AT_ONCE) {
-            self.engine.each(lay_out(slot..slot.saturating_add(SLOTS_AT_ONCE)))?;
-        }
-        self.slots = slot.saturating_add(1);
+        let slot = loop {
+            if let Some(slot) = self.space.take() {
+                break slot;
+            }
+            let slots = self.space.grow()?;
+            self.engine.each(lay_out(slots.clone()))?;
+            self.space.laid_out(slots);
+        };
         let value = self.own(&frames.chunk_frame(record)?, record)?;
         let answer = self.engine.put(body_key(slot), value)?;
         self.engine.wait(&answer)?;
