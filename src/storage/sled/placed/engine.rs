@@ -4,17 +4,22 @@
 //! As in `kv`, the handle is leaked after the first error and every later call is refused, unless a read
 //! met damage: what else there is can still be read. Nothing here knows what keys mean.
 //!
-//! sled moves live entries together and writes over the space that they leave, once the copies are in
+//! sled moves live entries together and writes over the segments that they leave, once the copies are in
 //! the system's cache. A power cut could lose the copies and keep what was written over the originals.
-//! sled writes over a place only after two more of its segments were begun, so a sync each
-//! [`SYNC_BYTES`] comes before that.
+//! sled gives a segment free only when the one with the last copy is complete and another after the next
+//! one was begun, and takes a free one only to begin a segment. So a sync in each segment is enough: after
+//! each change the headers in the file are looked at, and when a segment was begun everything waits for a
+//! sync. What is counted, [`SYNC_BYTES`], only spreads the work. Flushes come one after the other, each
+//! with its sync, because a flush may be what writes over a segment. There is no thread of sled's own that
+//! flushes, and what sled writes when it opens is written over what was synced before.
 
 use std::fmt;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
+use std::time::{Duration, SystemTime};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
@@ -22,6 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::storage::sled::kv::{
     Batch, CALL_DEADLINE, Entries, Kv, SledSettings, no_answer, open_db, sync_tree,
 };
+use crate::storage::sled::placed::tail::newest_position;
 use crate::storage::sled::split::lock;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
@@ -30,6 +36,9 @@ const THREADS: usize = 2;
 
 /// How many calls may wait.
 const WAITING_MAX: usize = 64;
+
+/// A file that was changed less long ago may be changed again without a word of its time of change.
+const TICK: Duration = Duration::from_millis(20);
 
 /// After so many bytes a sync is begun; after twice as many nothing goes on before it is done.
 const SYNC_BYTES: u64 = 8 << 20;
@@ -53,7 +62,14 @@ struct Shared {
     dir: PathBuf,
     failed: Arc<AtomicBool>,
     unsynced: AtomicU64,
+    /// One flush at a time.
     syncing: Mutex<()>,
+    /// Changes share it; whoever has it alone has no change beside him.
+    changing: RwLock<()>,
+    /// The position in sled's log of the newest segment when the last sync was begun.
+    synced_to: AtomicU64,
+    /// When the file was changed last, as far as its segments were looked at.
+    looked_at: Mutex<Option<SystemTime>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -101,9 +117,16 @@ impl Engine {
                     return;
                 }
             };
-            let unsynced = AtomicU64::new(0);
-            let shared = Shared { db, dir, failed: known, unsynced, syncing: Mutex::default() };
-            let shared = Arc::new(shared);
+            let shared = Arc::new(Shared {
+                db,
+                dir,
+                failed: known,
+                unsynced: AtomicU64::new(0),
+                syncing: Mutex::default(),
+                changing: RwLock::default(),
+                synced_to: AtomicU64::new(0),
+                looked_at: Mutex::default(),
+            });
             let others = (1..THREADS).map(|_| {
                 let (shared, waiting) = (Arc::clone(&shared), waiting.clone());
                 spawn(move || serve(shared, &waiting))
@@ -178,8 +201,8 @@ impl Engine {
     /// Begins to write a long value; its buffer comes back.
     pub(super) fn put(&self, key: Vec<u8>, value: Vec<u8>) -> Result<Answer<Vec<u8>>> {
         self.begin(Kind::Change, move |shared| {
-            shared.db.insert(key, value.as_slice()).map_err(|error| fault(&error))?;
-            shared.wrote(u64::try_from(value.len()).unwrap_or(u64::MAX))?;
+            let bytes = u64::try_from(value.len()).unwrap_or(u64::MAX);
+            shared.changed(bytes, || shared.db.insert(key, value.as_slice()).map(drop))?;
             Ok(value)
         })
     }
@@ -200,12 +223,10 @@ impl Engine {
     pub(super) fn each(&self, changes: Batch) -> Result<()> {
         self.change(move |shared| {
             for (key, value) in changes {
-                let done = match value {
-                    Some(value) => shared.db.insert(key, value),
-                    None => shared.db.remove(key),
-                };
-                done.map_err(|error| fault(&error))?;
-                shared.wrote(CHANGE_BYTES)?;
+                shared.changed(CHANGE_BYTES, || match value {
+                    Some(value) => shared.db.insert(key, value).map(drop),
+                    None => shared.db.remove(key).map(drop),
+                })?;
             }
             Ok(())
         })
@@ -213,6 +234,38 @@ impl Engine {
 }
 
 impl Shared {
+    /// Makes a change, then syncs if it is time.
+    fn changed(&self, bytes: u64, act: impl FnOnce() -> sled::Result<()>) -> Result<()> {
+        {
+            let _beside_others = self.changing.read().unwrap_or_else(PoisonError::into_inner);
+            act().map_err(|error| fault(&error))?;
+        }
+        if self.has_begun_segment()? {
+            let _alone = self.changing.write().unwrap_or_else(PoisonError::into_inner);
+            // Another thread may have done it meanwhile.
+            return if self.has_begun_segment()? { self.sync() } else { Ok(()) };
+        }
+        self.wrote(bytes)
+    }
+
+    /// Whether sled began a segment since the last sync. The file is looked at when it was changed.
+    fn has_begun_segment(&self) -> Result<bool> {
+        let path = self.dir.join(DB);
+        let io = |error| Error::io(format!("look at {}", path.display()), error);
+        let mut looked_at = lock(&self.looked_at);
+        let changed_at = std::fs::metadata(&path).and_then(|file| file.modified()).map_err(io)?;
+        if *looked_at == Some(changed_at) {
+            return Ok(false);
+        }
+        let newest = newest_position(&File::open(&path).map_err(io)?).map_err(io)?;
+        if newest > self.synced_to.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let is_settled = changed_at.elapsed().is_ok_and(|age| age > TICK);
+        *looked_at = is_settled.then_some(changed_at);
+        Ok(false)
+    }
+
     /// Counts what was written and syncs in time.
     fn wrote(&self, bytes: u64) -> Result<()> {
         let unsynced = self.unsynced.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
@@ -231,6 +284,24 @@ impl Shared {
             self.synced(file.and_then(|file| file.sync_data()))?;
         }
         drop(held);
+        Ok(())
+    }
+
+    /// sled's own flush does not sync: its files, and the directories that name them, are synced here.
+    fn sync(&self) -> Result<()> {
+        let _held = lock(&self.syncing);
+        self.unsynced.store(0, Ordering::Relaxed);
+        let file = File::open(self.dir.join(DB));
+        let newest = file.and_then(|file| newest_position(&file));
+        let newest =
+            newest.map_err(|error| Error::io(format!("read {}", self.dir.display()), error))?;
+        if newest > self.synced_to.load(Ordering::Relaxed) {
+            // The flush may write over what sled gave free when that segment was begun.
+            self.synced(sync_tree(&self.dir))?;
+        }
+        self.db.flush().map_err(|error| fault(&error))?;
+        self.synced(sync_tree(&self.dir))?;
+        self.synced_to.store(newest, Ordering::Relaxed);
         Ok(())
     }
 
@@ -281,18 +352,12 @@ impl Kv for Engine {
                     None => changes.remove(key),
                 }
             }
-            shared.db.apply_batch(changes).map_err(|error| fault(&error))
+            shared.changed(CHANGE_BYTES, || shared.db.apply_batch(changes))
         })
     }
 
     fn sync(&self) -> Result<()> {
-        self.change(|shared| {
-            shared.unsynced.store(0, Ordering::Relaxed);
-            // sled's own flush does not sync: its files, and the directories that name them, are
-            // synced here.
-            shared.db.flush().map_err(|error| fault(&error))?;
-            shared.synced(sync_tree(&shared.dir))
-        })
+        self.change(Shared::sync)
     }
 
     fn is_durable(&self) -> bool {

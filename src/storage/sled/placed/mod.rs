@@ -33,6 +33,8 @@ use crate::sync::{AtomicU64, Ordering};
 #[cfg(test)]
 pub(crate) use engine::watch_syncs;
 pub(crate) use repair::repair_placed;
+#[cfg(test)]
+pub(crate) use tail::positions as segment_positions;
 
 use engine::Engine;
 use layout::{Layout, body_key, clear, node_key, slots_key};

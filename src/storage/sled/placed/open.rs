@@ -167,6 +167,12 @@ fn try_index(dir: &StoreDir, layout: Layout, current: Option<Current>) -> Result
             None => Ok(State::Nothing),
         };
     }
+    if clean.is_none() {
+        // CRASH: sled writes over what it finds free. After a kill the copies for which it is free may be
+        // in the system's cache alone.
+        let synced = dir.disk().open(&path.join(DB)).and_then(|file| file.sync_data());
+        synced.map_err(|error| Error::io(format!("sync {}", path.display()), error))?;
+    }
     let engine = match Engine::open(&path) {
         Err(why) if is_damage(&why) => {
             put_back(dir, index, None, &tail);

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use super::*;
-use crate::storage::sled::placed::watch_syncs;
+use crate::storage::disk::DiskFile;
+use crate::storage::sled::placed::{segment_positions, watch_syncs};
 
 const SECTOR: usize = 512;
 
@@ -217,4 +218,130 @@ fn a_power_cut_between_any_two_syncs_of_sled_loses_nothing_announced() {
         }
     }
     println!("{states} states");
+}
+
+/// The size of sled's segments.
+const SEGMENT: usize = 16 << 20;
+
+/// What one checkpoint holds, all of it its own.
+const LARGE: usize = 24 << 20;
+
+fn large(id: u64) -> Vec<u8> {
+    let mut random = Random(id);
+    (0..LARGE / 8).flat_map(|_| random.next().to_le_bytes()).collect()
+}
+
+/// sled's file as it was at the last sync: position and content of each segment, by offset.
+#[derive(Default)]
+struct Disk {
+    segments: BTreeMap<u64, (u64, Vec<u8>)>,
+}
+
+fn newest(positions: impl Iterator<Item = u64>) -> BTreeSet<u64> {
+    let mut positions: Vec<u64> = positions.collect();
+    positions.sort_unstable();
+    positions.into_iter().rev().take(2).collect()
+}
+
+impl Disk {
+    /// Takes over what a sync wrote. When sled wrote over a segment since the last one, also gives the
+    /// file in which this alone came to the disk.
+    fn sync(&mut self, db: &Path) -> Option<Vec<u8>> {
+        let file = std::fs::File::open(db).unwrap();
+        let now: BTreeMap<u64, u64> = segment_positions(&file)
+            .unwrap()
+            .into_iter()
+            .map(|(at, offset)| (offset, at))
+            .collect();
+        let mut open = newest(now.values().copied());
+        open.extend(newest(self.segments.values().map(|(at, _)| *at)));
+        let mut fresh = BTreeMap::new();
+        let mut overwritten = BTreeSet::new();
+        for (offset, position) in now {
+            let old = self.segments.get(&offset).map(|(at, _)| *at);
+            if old == Some(position) && !open.contains(&position) {
+                continue;
+            }
+            let mut bytes = vec![0; SEGMENT];
+            let len = file.read_up_to_at(&mut bytes, offset).unwrap();
+            bytes.truncate(len);
+            if old.is_some_and(|old| old != position) {
+                overwritten.insert(offset);
+            }
+            fresh.insert(offset, (position, bytes));
+        }
+        let torn = (!overwritten.is_empty()).then(|| {
+            let mut bytes = Vec::new();
+            for (offset, (_, old)) in &self.segments {
+                let from = if overwritten.contains(offset) { &fresh[offset].1 } else { old };
+                bytes.resize(usize::try_from(*offset).unwrap(), 0);
+                bytes.extend_from_slice(from);
+            }
+            bytes
+        });
+        self.segments.append(&mut fresh);
+        torn
+    }
+}
+
+#[test]
+fn sled_writes_over_nothing_whose_copy_could_be_lost() {
+    let dir = quick_dir();
+    let checkpoints = open(dir.path(), Placement::Sled);
+    let index = dir.path().join("index-1");
+    let kept = Arc::new(Mutex::new(BTreeSet::new()));
+    let (cuts, lost) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let shared = (index.clone(), Arc::clone(&kept), Arc::clone(&cuts), Arc::clone(&lost));
+    let disk = Mutex::new(Disk::default());
+    let watch = watch_syncs(&index, move || {
+        let (index, kept, cuts, lost) = &shared;
+        let Some(torn) = disk.lock().unwrap().sync(&index.join("db")) else { return };
+        let after = quick_dir();
+        for name in ["FORMAT", "CURRENT"] {
+            let from = index.parent().unwrap().join(name);
+            std::fs::copy(from, after.path().join(name)).unwrap();
+        }
+        std::fs::create_dir_all(after.path().join("log")).unwrap();
+        std::fs::create_dir_all(after.path().join("index-1/blobs")).unwrap();
+        std::fs::copy(index.join("conf"), after.path().join("index-1/conf")).unwrap();
+        std::fs::write(after.path().join("index-1/db"), torn).unwrap();
+        *cuts.lock().unwrap() += 1;
+        let kept: BTreeSet<u64> = kept.lock().unwrap().clone();
+        let missing = match open_on(after.path(), Placement::Sled, Arc::new(RealDisk)) {
+            Ok(checkpoints) => {
+                let is_whole = |id: &&u64| !reads_large(&checkpoints, **id);
+                format!("{:?}", kept.iter().filter(is_whole).collect::<Vec<_>>())
+            }
+            Err(error) => format!("{error:?}"),
+        };
+        if missing != "[]" {
+            lost.lock().unwrap().push(missing);
+        }
+    });
+    for _ in 0..8 {
+        let id = checkpoints.next_id();
+        let pending = begin(&checkpoints, id, 1).unwrap();
+        let mut writer = pending.writer(&task(0)).unwrap();
+        writer.section(&key(0), &mut |out| Ok(out.write_all(&large(id.0))?)).unwrap();
+        pending.commit(&[(task(0), writer.finish().unwrap())]).unwrap();
+        kept.lock().unwrap().insert(id.0);
+        for old in checkpoints.ids().into_iter().rev().skip(1) {
+            kept.lock().unwrap().remove(&old.0);
+            checkpoints.discard(&[old]).unwrap();
+        }
+    }
+    drop(watch);
+    assert!(lost.lock().unwrap().is_empty(), "{:?}", lost.lock().unwrap());
+    let cuts = *cuts.lock().unwrap();
+    assert!(cuts > 3, "{cuts}");
+    println!("{cuts} cuts");
+}
+
+fn reads_large(checkpoints: &Checkpoints, id: u64) -> bool {
+    let Ok(mut reader) = checkpoints.read_task(CheckpointId(id), &task(0)) else { return false };
+    let mut found = Vec::new();
+    let section = reader.next_section();
+    matches!(section, Ok(Some(_)))
+        && reader.body().read_to_end(&mut found).is_ok()
+        && found == large(id)
 }
