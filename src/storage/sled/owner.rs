@@ -22,7 +22,7 @@ use crate::storage::sled::backend::{Actor, Backend, Change};
 use crate::storage::sled::directory::{Format, StoreDir, StoreLock};
 use crate::storage::sled::image::chain;
 use crate::storage::sled::log::LogSettings;
-use crate::storage::sled::placed::PlacedStore;
+use crate::storage::sled::placed::open_placed;
 use crate::storage::sled::split::{SplitStore, lock};
 use crate::storage::sled::streams;
 use crate::storage::stream::StreamStore;
@@ -121,7 +121,7 @@ impl OpenStore {
         check_placement(dir.path(), format.placement, placement)?;
         let backend: Arc<dyn Backend> = match format.placement {
             Placement::Split => Arc::new(SplitStore::open(dir.clone(), format.store, settings)?),
-            Placement::Sled => Arc::new(PlacedStore::open(&dir, format.store)?),
+            Placement::Sled => open_placed(&dir, format.store)?,
         };
         for step in &backend.report().steps {
             tracing::info!(directory = %dir.path().display(), %step, "the store was opened");
@@ -184,9 +184,7 @@ impl SledJob {
         let claim = Claim { store, actor, is_recorded: Mutex::new(false) };
         match claim.record() {
             // Reading needs no space, and nothing is written before the attempt is recorded.
-            Err(error)
-                if error.kind() == ErrorKind::Full && claim.store.placement == Placement::Split =>
-            {
+            Err(error) if error.kind() == ErrorKind::Full => {
                 tracing::warn!(error = %chain(&error), %job, "the disk is full: the job only reads");
             }
             recorded => recorded?,

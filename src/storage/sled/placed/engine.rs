@@ -46,6 +46,9 @@ const SYNC_BYTES: u64 = 8 << 20;
 /// What a change without a body counts: sled moves a page with each.
 const CHANGE_BYTES: u64 = 48 << 10;
 
+/// How sled says that its file is locked. The store's own lock is held: it is a handle that was leaked.
+const LOCKED: &str = "could not acquire lock";
+
 /// The file in which sled keeps everything that is as short as our entries are.
 pub(super) const DB: &str = "db";
 
@@ -85,6 +88,7 @@ pub(super) struct Answer<T>(Receiver<Result<T>>);
 pub(super) struct Engine {
     messages: Sender<Message>,
     failed: Arc<AtomicBool>,
+    hangs: AtomicBool,
     closed: AtomicBool,
 }
 
@@ -136,15 +140,24 @@ impl Engine {
             serve(shared, &waiting);
         })?;
         result.recv_timeout(deadline).unwrap_or_else(|_| {
-            let message = "sled does not come up; `tidegate repair` saves what is whole";
+            let message = "sled does not come up in time";
             Err(Error::new(ErrorKind::Corrupt, message))
         })?;
-        Ok(Self { messages, failed, closed: AtomicBool::new(false) })
+        let (hangs, closed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { messages, failed, hangs, closed })
     }
 
-    fn fail(&self) {
+    /// A deadline was missed.
+    fn give_up(&self) -> Error {
+        self.hangs.store(true, Ordering::Relaxed);
         // ORDERING: pairs with the loads in `is_durable` and `serve`: no call follows an error.
         self.failed.store(true, Ordering::Release);
+        no_answer()
+    }
+
+    /// True when a call was not answered in time.
+    pub(super) fn hangs(&self) -> bool {
+        self.hangs.load(Ordering::Relaxed)
     }
 
     fn begin<T: Send + 'static>(
@@ -169,19 +182,15 @@ impl Engine {
             }
             let _gone = reply.send(done.unwrap_or_else(|_| Err(panicked())));
         };
-        self.messages.send_timeout(Message::Work(Box::new(work)), CALL_DEADLINE).map_err(|_| {
-            self.fail();
-            no_answer()
-        })?;
+        self.messages
+            .send_timeout(Message::Work(Box::new(work)), CALL_DEADLINE)
+            .map_err(|_| self.give_up())?;
         Ok(Answer(answer))
     }
 
     /// What a call that was begun answers.
     pub(super) fn wait<T>(&self, answer: &Answer<T>) -> Result<T> {
-        answer.0.recv_timeout(CALL_DEADLINE).unwrap_or_else(|_| {
-            self.fail();
-            Err(no_answer())
-        })
+        answer.0.recv_timeout(CALL_DEADLINE).unwrap_or_else(|_| Err(self.give_up()))
     }
 
     fn look<T: Send + 'static>(
@@ -385,16 +394,24 @@ impl Kv for Engine {
 }
 
 fn fault(error: &sled::Error) -> Error {
-    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
-    let is_damage = match error {
-        sled::Error::Corruption { .. } | sled::Error::ReportableBug(_) => true,
-        sled::Error::Io(error) => matches!(error.kind(), InvalidData | NotFound | UnexpectedEof),
-        _ => false,
+    use std::io::ErrorKind::{
+        FileTooLarge, InvalidData, NotFound, QuotaExceeded, StorageFull, UnexpectedEof,
     };
-    let (kind, message) = if is_damage {
-        (ErrorKind::Corrupt, "sled finds damage in its file; `tidegate repair` saves the rest")
-    } else {
-        (ErrorKind::Unavailable, "sled failed")
+    let damage =
+        (ErrorKind::Corrupt, "sled finds damage in its file; `tidegate repair` saves the rest");
+    let (kind, message) = match error {
+        sled::Error::Corruption { .. } | sled::Error::ReportableBug(_) => damage,
+        sled::Error::Io(error) => match error.kind() {
+            InvalidData | NotFound | UnexpectedEof => damage,
+            StorageFull | QuotaExceeded | FileTooLarge => {
+                (ErrorKind::Full, "sled has no space for its file")
+            }
+            _ if error.to_string().starts_with(LOCKED) => {
+                (ErrorKind::Conflict, "what failed earlier in a process still holds sled's file")
+            }
+            _ => (ErrorKind::Unavailable, "sled failed"),
+        },
+        _ => (ErrorKind::Unavailable, "sled failed"),
     };
     Error::new(kind, message).with_source(error.to_string())
 }

@@ -21,6 +21,7 @@ use crate::storage::sled::ledger::{JobFacts, Ledger};
 use crate::storage::sled::placed::PlacedStore;
 use crate::storage::sled::placed::carve::{Carved, Recovered};
 use crate::storage::sled::placed::engine::{DB, Engine};
+use crate::storage::sled::placed::full::Beside;
 use crate::storage::sled::placed::layout::{Layout, node_key, slot_of, slots_key};
 use crate::storage::sled::placed::rebuild::{Frames, rebuild};
 use crate::storage::sled::placed::space::Space;
@@ -55,18 +56,28 @@ pub(super) struct Damaged {
     pub(super) why: Error,
 }
 
+/// A store that can be read.
+pub(super) enum Opened {
+    Sled(Box<PlacedStore>),
+    /// There is no space for sled.
+    Full(Box<Beside>),
+}
+
 impl PlacedStore {
     /// Opens sled and finds what lives and which slots are free.
     ///
     /// # Errors
     /// What sled or the disk answers; `Corrupt` when something that lives is lost.
-    pub(crate) fn open(dir: &StoreDir, store: StoreId) -> Result<Self> {
+    pub(super) fn open(dir: &StoreDir, store: StoreId) -> Result<Opened> {
         let placed = match examine(dir, store)? {
             State::Sound(placed) => *placed,
             State::Nothing => make(dir, store)?,
-            State::Damaged(damaged) => heal(dir, store, damaged)?,
+            State::Damaged(damaged) => match heal(dir, store, damaged)? {
+                Opened::Sled(placed) => *placed,
+                full => return Ok(full),
+            },
         };
-        placed.shrunk()
+        Ok(Opened::Sled(Box::new(placed.shrunk()?)))
     }
 
     /// Reads everything that lives.
@@ -123,7 +134,7 @@ fn is_outgrown(file: u64, live: u64) -> bool {
 
 impl Frames for PlacedStore {
     fn node_frame(&self, record: &RecordRef) -> Result<Vec<u8>> {
-        self.node_bytes(record.id)
+        self.node_bytes(record)
     }
 
     fn chunk_frame(&self, record: &RecordRef) -> Result<Vec<u8>> {
@@ -174,8 +185,11 @@ fn try_index(dir: &StoreDir, layout: Layout, current: Option<Current>) -> Result
         synced.map_err(|error| Error::io(format!("sync {}", path.display()), error))?;
     }
     let engine = match Engine::open(&path) {
-        Err(why) if is_damage(&why) => {
-            put_back(dir, index, None, &tail);
+        Err(why) if is_unusable(&why) => {
+            // Whoever holds sled's file was here first.
+            if why.kind() != ErrorKind::Conflict {
+                put_back(dir, index, None, &tail);
+            }
             return damaged(tail, why);
         }
         engine => engine?,
@@ -189,7 +203,7 @@ fn try_index(dir: &StoreDir, layout: Layout, current: Option<Current>) -> Result
         }
         failed => {
             let why = failed.err().unwrap_or_else(|| nothing_there(&path));
-            if !is_damage(&why) {
+            if !is_unusable(&why) && !engine.hangs() {
                 return Err(why);
             }
             put_back(dir, index, Some(&engine), &tail);
@@ -198,23 +212,26 @@ fn try_index(dir: &StoreDir, layout: Layout, current: Option<Current>) -> Result
     };
     let believed = known.believe(clean, &newest);
     let placed = known.into_store(dir.clone(), layout, engine, newest.sequence_max);
-    let checked = match believed {
-        Ok(true) => Ok(()),
-        Ok(false) => placed.verify(),
-        Err(why) => Err(why),
-    };
+    let checked = believed.and_then(|is_known| {
+        if !is_known {
+            placed.verify()?;
+        }
+        dir.write_current(Current { index, synced: 0, clean: None })?;
+        if clean.is_none() { placed.remove_strays() } else { Ok(()) }
+    });
     if let Err(why) = checked {
-        if !is_damage(&why) {
+        if !is_unusable(&why) && !placed.engine.hangs() {
             return Err(why);
         }
         put_back(dir, index, Some(&placed.engine), &tail);
         return damaged(tail, why);
     }
-    dir.write_current(Current { index, synced: 0, clean: None })?;
-    if clean.is_none() {
-        placed.remove_strays()?;
-    }
     Ok(State::Sound(Box::new(placed)))
+}
+
+/// Whether sled cannot be used though its file may hold everything.
+fn is_unusable(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Full | ErrorKind::Conflict)
 }
 
 pub(super) fn is_damage(error: &Error) -> bool {
@@ -283,10 +300,11 @@ pub(super) fn carve(
     Ok((carved, recovered))
 }
 
-/// Makes a new index of a damaged one that has lost nothing that lives.
-fn heal(dir: &StoreDir, store: StoreId, damaged: Damaged) -> Result<PlacedStore> {
+/// Makes a new index of one that cannot be used and has lost nothing that lives. Without space for it the
+/// file is read as it is.
+fn heal(dir: &StoreDir, store: StoreId, damaged: Damaged) -> Result<Opened> {
     let path = dir.index(damaged.index);
-    let why = chain(&damaged.why);
+    let (kind, why) = (damaged.why.kind(), chain(&damaged.why));
     let (carved, recovered) = carve(dir, store, damaged)?;
     let nameless = recovered.lost.first().map(|lost| lost.why.clone());
     let named = || {
@@ -299,14 +317,24 @@ fn heal(dir: &StoreDir, store: StoreId, damaged: Damaged) -> Result<PlacedStore>
         let message = format!("{path} is damaged ({lost}); `tidegate repair` saves what is whole");
         return Err(Error::new(ErrorKind::Corrupt, message).with_source(why));
     }
-    rebuild(dir, store, &recovered.jobs, &carved, carved.sequence_max)?;
+    let made = if kind == ErrorKind::Full {
+        Err(Error::new(kind, "sled has no space").with_source(why.clone()))
+    } else {
+        rebuild(dir, store, &recovered.jobs, &carved, carved.sequence_max)
+    };
+    match made {
+        Err(why) if why.kind() == ErrorKind::Full => {
+            return Ok(Opened::Full(Box::new(Beside { carved, recovered, why })));
+        }
+        made => made?,
+    };
     remove_others(dir)?;
     match examine(dir, store)? {
         State::Sound(mut placed) => {
             placed.report.rebuilt = true;
             let step = format!("sled was made anew of what stood in its file: {why}");
             placed.report.steps.push(step);
-            Ok(*placed)
+            Ok(Opened::Sled(placed))
         }
         State::Damaged(Damaged { why, .. }) => Err(why),
         State::Nothing => Err(nothing_there(&path)),
@@ -425,6 +453,7 @@ impl Known {
             growing: Mutex::default(),
             delta: Mutex::default(),
             live_bytes: self.live_bytes,
+            beside: Mutex::default(),
             report: OpenReport { broken: self.broken, ..OpenReport::default() },
         }
     }

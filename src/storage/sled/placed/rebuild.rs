@@ -14,6 +14,9 @@ use crate::storage::sled::placed::engine::Engine;
 use crate::storage::sled::placed::layout::{Layout, body_key, lay_out, node_key};
 use crate::storage::sled::placed::space::Space;
 
+/// A new index takes a quarter more than the bodies, and so much.
+const SPARE_BYTES: u64 = 16 << 20;
+
 /// Where frames come from.
 pub(super) trait Frames {
     fn node_frame(&self, record: &RecordRef) -> Result<Vec<u8>>;
@@ -31,6 +34,7 @@ pub(super) fn rebuild(
     frames: &dyn Frames,
     sequence: u64,
 ) -> Result<u64> {
+    check_space(dir, jobs, frames)?;
     let number = dir.indexes()?.into_iter().max().unwrap_or(0).saturating_add(1);
     let (path, disk) = (dir.index(number), dir.disk());
     let filled = fill(&path, Layout { store, incarnation: number }, jobs, frames, sequence);
@@ -43,6 +47,42 @@ pub(super) fn rebuild(
     }
     dir.write_current(Current { index: number, synced: 0, clean: None })?;
     Ok(number)
+}
+
+/// What sled leaves behind when it runs out of space takes space until the process ends.
+fn check_space(
+    dir: &StoreDir,
+    jobs: &BTreeMap<String, JobFacts>,
+    frames: &dyn Frames,
+) -> Result<()> {
+    let node = |record: &RecordRef| -> Result<Node> {
+        let bytes = frames.node_frame(record)?;
+        let node = Frame::decode(&bytes).ok().and_then(|frame| Node::decode(frame.payload));
+        node.ok_or_else(ends_early)
+    };
+    let mut chunks = HashMap::new();
+    for live in jobs.values().flat_map(|facts| facts.live.values()) {
+        if live.record.is_unreadable() {
+            continue;
+        }
+        for manifest in node(&live.record)?.refs {
+            let refs = node(&manifest)?.refs.into_iter();
+            chunks.extend(refs.map(|chunk| (chunk.id, u64::from(chunk.payload_len))));
+        }
+    }
+    let live: u64 = chunks.values().sum();
+    let needed = live.saturating_add(live / 4).saturating_add(SPARE_BYTES);
+    let free = dir.disk().free_bytes(dir.path()).unwrap_or(u64::MAX);
+    if free < needed {
+        let path = dir.path().display();
+        let message = format!("{free} bytes are free in {path}: a new index takes {needed}");
+        return Err(Error::new(ErrorKind::Full, message));
+    }
+    Ok(())
+}
+
+fn ends_early() -> Error {
+    Error::new(ErrorKind::Corrupt, "the references of a record end early")
 }
 
 fn fill(
@@ -100,7 +140,7 @@ impl Filling {
         let node = Frame::decode(&bytes).ok().and_then(|frame| Node::decode(frame.payload));
         let value = self.own(&bytes, record)?;
         self.engine.apply(vec![(node_key(record.id), Some(value))])?;
-        node.ok_or_else(|| Error::new(ErrorKind::Corrupt, "the references of a record end early"))
+        node.ok_or_else(ends_early)
     }
 
     fn chunk(&mut self, frames: &dyn Frames, record: &RecordRef) -> Result<u32> {
