@@ -208,10 +208,8 @@ impl StoreDir {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             listed => listed.map_err(io)?,
         };
-        let is_used = !segments.is_empty() || names.iter().any(|name| name.starts_with("index-"));
-        if is_used {
-            let path = self.path.display();
-            let message = format!("{path} has a store and no FORMAT; `tidegate repair` makes it");
+        if !segments.is_empty() {
+            let message = format!("{} has a log and no FORMAT", self.path.display());
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
         self.disk.create_dir_all(&log).map_err(io)?;

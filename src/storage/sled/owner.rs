@@ -22,7 +22,7 @@ use crate::storage::sled::backend::{Actor, Backend, Change};
 use crate::storage::sled::directory::{Format, StoreDir, StoreLock};
 use crate::storage::sled::image::chain;
 use crate::storage::sled::log::LogSettings;
-use crate::storage::sled::placed::open_placed;
+use crate::storage::sled::placed::{check_empty, open_placed};
 use crate::storage::sled::split::{SplitStore, lock};
 use crate::storage::sled::streams;
 use crate::storage::stream::StreamStore;
@@ -113,6 +113,7 @@ impl OpenStore {
         let format = if let Some(format) = dir.read_format()? {
             format
         } else {
+            check_empty(&dir)?;
             let placement = placement.unwrap_or_default();
             let format = Format { store: new_store_id()?, placement };
             dir.create(format)?;

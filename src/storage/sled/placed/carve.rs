@@ -89,6 +89,20 @@ pub(super) struct Recovered {
     pub(super) live: Vec<(String, Live, String)>,
 }
 
+impl Recovered {
+    /// Lists what is not whole as what cannot be read, and says what that is.
+    pub(super) fn list_lost(&mut self) -> Vec<String> {
+        let list = |(job, live, why): (String, Live, String)| {
+            let id = live.record.checkpoint;
+            let message = format!("checkpoint {id} of {job} is lost: {why}");
+            let record = RecordRef::unreadable(live.record.id, id);
+            self.jobs.entry(job).or_default().live.insert(id, Live { record, ..live });
+            message
+        };
+        std::mem::take(&mut self.live).into_iter().map(list).collect()
+    }
+}
+
 impl Carved {
     /// Searches every file below `dir`, and what stood at the end of sled's file before sled saw it.
     ///

@@ -33,7 +33,7 @@ use crate::sync::{AtomicU64, Ordering};
 
 #[cfg(test)]
 pub(crate) use engine::watch_syncs;
-pub(crate) use repair::repair_placed;
+pub(crate) use repair::{check_empty, repair_placed};
 #[cfg(test)]
 pub(crate) use tail::positions as segment_positions;
 

@@ -6,7 +6,7 @@
 //! nothing that lives is missing the index is made anew of it, else the store waits for a repair.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -27,7 +27,7 @@ use crate::storage::sled::placed::rebuild::{Frames, rebuild};
 use crate::storage::sled::placed::space::Space;
 use crate::storage::sled::placed::tail::{Newest, Tail};
 use crate::storage::sled::repair::Lost;
-use crate::storage::sled::split::lock;
+use crate::storage::sled::split::{aside, lock};
 use crate::sync::AtomicU64;
 
 /// The index directory of a new store.
@@ -74,7 +74,7 @@ impl PlacedStore {
             State::Nothing => make(dir, store)?,
             State::Damaged(damaged) => match heal(dir, store, damaged)? {
                 Opened::Sled(placed) => *placed,
-                full => return Ok(full),
+                full @ Opened::Full(_) => return Ok(full),
             },
         };
         Ok(Opened::Sled(Box::new(placed.shrunk()?)))
@@ -300,23 +300,18 @@ pub(super) fn carve(
     Ok((carved, recovered))
 }
 
-/// Makes a new index of one that cannot be used and has lost nothing that lives. Without space for it the
-/// file is read as it is.
+/// Makes a new index of one that cannot be used. Checkpoints of which it is known that they are lost stay
+/// listed, and the old index is kept then. Without space the file is read as it is.
 fn heal(dir: &StoreDir, store: StoreId, damaged: Damaged) -> Result<Opened> {
     let path = dir.index(damaged.index);
     let (kind, why) = (damaged.why.kind(), chain(&damaged.why));
-    let (carved, recovered) = carve(dir, store, damaged)?;
-    let nameless = recovered.lost.first().map(|lost| lost.why.clone());
-    let named = || {
-        recovered.live.first().map(|(job, live, why)| {
-            format!("checkpoint {} of {job}: {why}", live.record.checkpoint)
-        })
-    };
-    if let Some(lost) = nameless.or_else(named) {
+    let (carved, mut recovered) = carve(dir, store, damaged)?;
+    if let Some(Lost { why: lost, .. }) = recovered.lost.first() {
         let path = path.display();
         let message = format!("{path} is damaged ({lost}); `tidegate repair` saves what is whole");
         return Err(Error::new(ErrorKind::Corrupt, message).with_source(why));
     }
+    let lost = recovered.list_lost();
     let made = if kind == ErrorKind::Full {
         Err(Error::new(kind, "sled has no space").with_source(why.clone()))
     } else {
@@ -328,12 +323,17 @@ fn heal(dir: &StoreDir, store: StoreId, damaged: Damaged) -> Result<Opened> {
         }
         made => made?,
     };
-    remove_others(dir)?;
+    if lost.is_empty() {
+        remove_others(dir)?;
+    } else {
+        move_others(dir)?;
+    }
     match examine(dir, store)? {
         State::Sound(mut placed) => {
             placed.report.rebuilt = true;
             let step = format!("sled was made anew of what stood in its file: {why}");
             placed.report.steps.push(step);
+            placed.report.damage = lost;
             Ok(Opened::Sled(placed))
         }
         State::Damaged(Damaged { why, .. }) => Err(why),
@@ -342,9 +342,25 @@ fn heal(dir: &StoreDir, store: StoreId, damaged: Damaged) -> Result<Opened> {
 }
 
 /// The index directories that CURRENT does not name.
-pub(super) fn others(dir: &StoreDir) -> Result<Vec<u64>> {
+fn others(dir: &StoreDir) -> Result<Vec<u64>> {
     let live = dir.read_current().map(|current| current.index);
     Ok(dir.indexes()?.into_iter().filter(|index| Some(*index) != live).collect())
+}
+
+/// Moves them to `lost`.
+pub(super) fn move_others(dir: &StoreDir) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let (disk, mut moved) = (dir.disk(), Vec::new());
+    let io = |error| Error::io(format!("move damage to {}", dir.lost().display()), error);
+    for index in others(dir)? {
+        let (from, to) = (dir.index(index), aside(dir, &format!("index-{index}"))?);
+        // CRASH: under either name nothing needs it.
+        disk.rename(&from, &to).map_err(io)?;
+        moved.push((from, to));
+    }
+    if !moved.is_empty() {
+        disk.sync_dir(&dir.lost()).and_then(|()| disk.sync_dir(dir.path())).map_err(io)?;
+    }
+    Ok(moved)
 }
 
 fn remove_others(dir: &StoreDir) -> Result<()> {

@@ -1,7 +1,6 @@
 //! Saves what is whole of a damaged store under `Placement::Sled`.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, StoreId};
@@ -12,11 +11,11 @@ use crate::storage::sled::directory::{Format, StoreDir};
 use crate::storage::sled::ledger::{JobFacts, Live};
 use crate::storage::sled::placed::PlacedStore;
 use crate::storage::sled::placed::carve::{Recovered, stores_of};
-use crate::storage::sled::placed::open::{Damaged, State, carve, examine, is_damage, others};
+use crate::storage::sled::placed::open::{Damaged, State, carve, examine, is_damage, move_others};
 use crate::storage::sled::placed::rebuild::rebuild;
 use crate::storage::sled::placed::tail::Tail;
 use crate::storage::sled::repair::{Broken, Lost, RepairReport};
-use crate::storage::sled::split::{aside, lock, replace_format};
+use crate::storage::sled::split::{lock, replace_format};
 
 /// Makes a new index of what is whole and moves the damaged one to `lost/`; a sound store is left as it
 /// is. What is lost stays listed unless it is given up. The store's lock is held, and which store it is
@@ -50,6 +49,22 @@ fn remake_format(dir: &StoreDir, damage: Error, report: &mut RepairReport) -> Re
     let store = StoreId(store);
     replace_format(dir, Format { store, placement: Placement::Sled }, report)?;
     Ok(store)
+}
+
+/// Refuses to make a store where there is one that has lost its FORMAT.
+///
+/// # Errors
+/// `Corrupt` when there is; what the disk answers.
+pub(crate) fn check_empty(dir: &StoreDir) -> Result<()> {
+    for index in dir.indexes()? {
+        if !stores_of(&**dir.disk(), &dir.index(index), index)?.is_empty() {
+            let path = dir.path().display();
+            let message =
+                format!("{path} has checkpoints and no FORMAT; `tidegate repair` makes it");
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+    }
+    Ok(())
 }
 
 fn repair_known(dir: &StoreDir, store: StoreId, broken: Broken) -> Result<RepairReport> {
@@ -128,19 +143,4 @@ fn lose(
         let record = RecordRef::unreadable(live.record.id, id);
         facts.live.insert(id, Live { record, ..live });
     }
-}
-
-fn move_others(dir: &StoreDir) -> Result<Vec<(PathBuf, PathBuf)>> {
-    let (disk, mut moved) = (dir.disk(), Vec::new());
-    let io = |error| Error::io(format!("move damage to {}", dir.lost().display()), error);
-    for index in others(dir)? {
-        let (from, to) = (dir.index(index), aside(dir, &format!("index-{index}"))?);
-        // CRASH: under either name nothing needs it.
-        disk.rename(&from, &to).map_err(io)?;
-        moved.push((from, to));
-    }
-    if !moved.is_empty() {
-        disk.sync_dir(&dir.lost()).and_then(|()| disk.sync_dir(dir.path())).map_err(io)?;
-    }
-    Ok(moved)
 }

@@ -424,3 +424,28 @@ fn a_damaged_body_ends_no_reading_but_its_own() {
     commit_small(&checkpoints, CheckpointId(4)).unwrap();
     assert!(read_small(&checkpoints, CheckpointId(4)).unwrap());
 }
+
+#[test]
+fn a_store_that_lost_a_checkpoint_opens_with_the_others_and_keeps_what_is_left() {
+    for ending in [Ending::Closed, Ending::Killed] {
+        let store = Store::new(ending);
+        let copy = store.copy();
+        let path = copy.path().join("index-1/db");
+        let mut bytes = fs::read(&path).unwrap();
+        let is_own = |found: &&Found| found.kind == FrameKind::Chunk && found.checkpoint == LIVE[1];
+        for found in frames(&bytes).iter().filter(is_own) {
+            bytes[found.offset + found.len - 1] ^= 4;
+        }
+        fs::write(&path, bytes).unwrap();
+        let checkpoints = open(copy.path(), Placement::Sled);
+        assert_eq!(ids(&checkpoints), LIVE, "{ending:?}");
+        let error = read_sections(&checkpoints, LIVE[1]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+        assert!(read_sections(&checkpoints, LIVE[0]).unwrap());
+        assert!(copy.path().join("lost/index-1/db").exists());
+        let next = commit_sections(&checkpoints);
+        assert!(next.0 > LIVE[1]);
+        drop(checkpoints);
+        assert!(read_sections(&open(copy.path(), Placement::Sled), next.0).unwrap());
+    }
+}
