@@ -123,7 +123,7 @@ fn a_store_that_is_opened_on_a_full_disk_reads_and_goes_on_when_there_is_space()
         let running = (!is_closed).then(|| open(work.path(), Placement::Sled));
         image(work.path(), dir.path());
         drop(running);
-        let disk = FailDisk::new(Fault::Full, u64::MAX, true);
+        let disk = FailDisk::new(Fault::Full, 0, true);
         disk.fill();
         let on_full = || open_on(dir.path(), Placement::Sled, Arc::new(disk.clone())).unwrap();
         drop(on_full());
