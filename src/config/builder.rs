@@ -139,8 +139,8 @@ impl CheckpointConfigBuilder {
         self.try_set(|config| config.set_retained_max_bytes(bytes).map(drop))
     }
 
-    /// Whether a checkpoint may refer to what earlier ones wrote, where the storage can: in this version
-    /// the file system storage.
+    /// Whether a checkpoint may refer to what earlier ones wrote, where the storage can: the sled store
+    /// and the file system storage.
     pub fn incremental(self, enabled: bool) -> Self {
         self.set(|config| config.enable_incremental_checkpoints(enabled))
     }

@@ -478,8 +478,8 @@ impl CheckpointConfig {
         self.options.retained_max_bytes
     }
 
-    /// Sets whether a checkpoint may refer to what earlier ones wrote, where the storage can (in this
-    /// version the file system storage); on unless switched off, while Flink's default is off.
+    /// Sets whether a checkpoint may refer to what earlier ones wrote, where the storage can (the sled
+    /// store and the file system storage); on unless switched off, while Flink's default is off.
     pub fn enable_incremental_checkpoints(&mut self, enabled: bool) -> &mut Self {
         self.options.incremental = enabled;
         self

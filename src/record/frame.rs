@@ -171,6 +171,8 @@ pub(crate) enum FrameFault {
     Grouped,
     #[error("payload checksum {found:08x} instead of {expected:08x}")]
     PayloadChecksum { expected: u32, found: u32 },
+    #[error("a payload that is none of its kind")]
+    Payload,
 }
 
 /// A header and its payload, both checked.
@@ -178,6 +180,32 @@ pub(crate) enum FrameFault {
 pub(crate) struct Frame<'a> {
     pub(crate) header: FrameHeader<'a>,
     pub(crate) payload: &'a [u8],
+}
+
+/// The bytes of a record with their checksum, so that nobody takes it twice.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Payload<'a> {
+    bytes: &'a [u8],
+    crc: u32,
+}
+
+impl<'a> Payload<'a> {
+    pub(crate) fn of(bytes: &'a [u8]) -> Self {
+        Self { bytes, crc: crc32fast::hash(bytes) }
+    }
+
+    /// Bytes of which the checksum was taken before.
+    pub(crate) fn known(bytes: &'a [u8], crc: u32) -> Self {
+        Self { bytes, crc }
+    }
+
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    pub(crate) fn crc(&self) -> u32 {
+        self.crc
+    }
 }
 
 impl<'a> FrameHeader<'a> {
@@ -190,14 +218,14 @@ impl<'a> FrameHeader<'a> {
         (store, incarnation): (StoreId, u64),
         id: u64,
         origin: Origin<'a>,
-        payload: &[u8],
+        payload: Payload<'_>,
     ) -> Result<Self> {
-        let fits = payload.len() <= FRAME_PAYLOAD_BYTES_MAX;
-        let payload_len = u32::try_from(payload.len()).ok().filter(|_| fits).ok_or_else(|| {
-            let (len, most) = (payload.len(), FRAME_PAYLOAD_BYTES_MAX);
+        let Payload { bytes, crc: payload_crc } = payload;
+        let fits = bytes.len() <= FRAME_PAYLOAD_BYTES_MAX;
+        let payload_len = u32::try_from(bytes.len()).ok().filter(|_| fits).ok_or_else(|| {
+            let (len, most) = (bytes.len(), FRAME_PAYLOAD_BYTES_MAX);
             Error::invalid(format!("a record of {len} bytes, the most is {most}"))
         })?;
-        let payload_crc = crc32fast::hash(payload);
         let sequence = id;
         Ok(Self { kind, store, incarnation, sequence, id, origin, payload_len, payload_crc })
     }
@@ -467,7 +495,7 @@ mod tests {
                 (StoreId([7; 16]), 3),
                 9,
                 Origin::default(),
-                payload,
+                Payload::of(payload),
             )
         };
         let header = first(b"body").unwrap();

@@ -10,7 +10,7 @@ pub(crate) mod metadata;
 pub(crate) mod node;
 
 pub(crate) use digest::digest;
-pub(crate) use frame::{Frame, FrameFault, FrameHeader, FrameKind, Origin};
+pub(crate) use frame::{Frame, FrameFault, FrameHeader, FrameKind, Origin, Payload};
 pub(crate) use node::{Node, RecordRef};
 
 /// The format version that this release writes.

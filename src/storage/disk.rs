@@ -22,11 +22,8 @@ pub(crate) trait Disk: Debug + Send + Sync {
     /// Makes a file, which must not be there.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
-    /// Opens a file to be written again; a disk need not be able to.
-    fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let _ = path;
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    /// Opens a file to be written again.
+    fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// The names in a directory, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// A small file's bytes, or `None` when there is no such file.
@@ -39,9 +36,7 @@ pub(crate) trait Disk: Debug + Send + Sync {
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Cuts a file off behind its first `len` bytes.
-    fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
-        File::options().write(true).open(path)?.set_len(len)
-    }
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()>;
     /// Removes an empty directory.
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
@@ -112,6 +107,10 @@ impl Disk for RealDisk {
 
     fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         Ok(Arc::new(File::options().read(true).write(true).open(path)?))
+    }
+
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
+        File::options().write(true).open(path)?.set_len(len)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

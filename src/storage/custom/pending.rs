@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, TaskId};
 use crate::limits::CHUNK_BYTES;
-use crate::record::{FrameHeader, FrameKind, Node, Origin, RecordRef};
+use crate::record::{FrameHeader, FrameKind, Node, Origin, Payload, RecordRef};
 use crate::storage::access::{PendingRecords, RecordWriter};
 use crate::storage::custom::BlobWriter;
 use crate::storage::custom::job::{Actor, lock};
@@ -137,7 +137,7 @@ impl Blob {
             Error::new(ErrorKind::Full, "a task writes more than the storage can number")
         })?;
         let place = (pending.actor.roots.store(), u64::from(pending.actor.attempt.0));
-        let header = FrameHeader::first(kind, place, id, origin, payload)?;
+        let header = FrameHeader::first(kind, place, id, origin, Payload::of(payload))?;
         self.header.clear();
         header.encode(&mut self.header);
         self.out.write_all(&self.header)?;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
-use crate::record::{Frame, FrameHeader, FrameKind, Origin, RecordRef, codec};
+use crate::record::{Frame, FrameHeader, FrameKind, Origin, Payload, RecordRef, codec};
 use crate::storage::custom::CustomAccess;
 use crate::storage::custom::names::Names;
 use crate::storage::stream::Stored;
@@ -191,7 +191,8 @@ fn encode(known: &Known, job: &JobId) -> Result<Vec<u8>> {
     codec::encode_into(&known.root, &mut payload)?;
     let place = (known.store, u64::from(known.root.attempt_max.0));
     let origin = Origin { job: job.as_str(), ..Origin::default() };
-    let header = FrameHeader::first(FrameKind::Base, place, known.number, origin, &payload)?;
+    let header =
+        FrameHeader::first(FrameKind::Base, place, known.number, origin, Payload::of(&payload))?;
     Ok(header.frame(&payload))
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, JobId, StoreId};
-use crate::record::{FrameHeader, FrameKind, Origin, RecordRef};
+use crate::record::{FrameHeader, FrameKind, Origin, Payload, RecordRef};
 use crate::storage::disk::Disk;
 use crate::storage::filesystem::frames::FrameFile;
 use crate::storage::filesystem::layout::ChunkFile;
@@ -35,7 +35,7 @@ impl Place {
         origin: Origin<'a>,
         payload: &[u8],
     ) -> Result<FrameHeader<'a>> {
-        FrameHeader::first(kind, (self.store, self.incarnation), id, origin, payload)
+        FrameHeader::first(kind, (self.store, self.incarnation), id, origin, Payload::of(payload))
     }
 }
 

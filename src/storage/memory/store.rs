@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
-use crate::record::{Frame, FrameHeader, FrameKind, Node, Origin, RecordRef};
+use crate::record::{Frame, FrameHeader, FrameKind, Node, Origin, Payload, RecordRef};
 use crate::storage::access::{StoredCheckpoint, nothing_to_pin, pinned_is_kept};
 use crate::storage::stream::StreamStateHandle;
 use crate::sync::{AtomicU64, Ordering};
@@ -108,7 +108,13 @@ impl MemoryStore {
         payload: &[u8],
     ) -> Result<(RecordRef, FrameBytes)> {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let header = FrameHeader::first(kind, (self.id, INCARNATION), sequence, origin, payload)?;
+        let header = FrameHeader::first(
+            kind,
+            (self.id, INCARNATION),
+            sequence,
+            origin,
+            Payload::of(payload),
+        )?;
         Ok((RecordRef::to_record(&header), Arc::new(header.frame(payload))))
     }
 

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::StoreId;
 use crate::limits::FREE_BYTES_MIN;
-use crate::record::{FORMAT_VERSION, Frame, FrameHeader, FrameKind, Origin, codec};
+use crate::record::{FORMAT_VERSION, Frame, FrameHeader, FrameKind, Origin, Payload, codec};
 use crate::storage::disk::Disk;
 use crate::storage::sled::Placement;
 use crate::storage::sled::kv::{Kv, KvFiles, SledFiles};
@@ -57,7 +57,7 @@ pub(crate) struct Current {
 pub(crate) struct Clean {
     /// The sequence number up to which the store was used.
     pub(crate) sequence: u64,
-    /// The checksum of what was known; earlier releases wrote none.
+    /// The checksum of what was known; without it all is read.
     pub(crate) facts: Option<u32>,
 }
 
@@ -272,6 +272,11 @@ impl StoreDir {
         made.is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists)
     }
 
+    /// Whether an index was being opened by somebody who never came to an end.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.has_note(OPENING)
+    }
+
     pub(crate) fn end_opening(&self) {
         self.remove_note(OPENING);
     }
@@ -287,12 +292,16 @@ impl StoreDir {
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {
-        let names = self.disk.list(&self.path).unwrap_or_default();
-        names.iter().any(|name| name == POISONED)
+        self.has_note(POISONED)
     }
 
     pub(crate) fn end_poisoned(&self) {
         self.remove_note(POISONED);
+    }
+
+    fn has_note(&self, note: &str) -> bool {
+        let names = self.disk.list(&self.path).unwrap_or_default();
+        names.iter().any(|name| name == note)
     }
 
     fn remove_note(&self, name: &str) {
@@ -330,7 +339,13 @@ pub(super) fn current_text(current: Current) -> String {
 pub(super) fn finished_bytes(store: StoreId, finished: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut payload = Vec::new();
     codec::encode_list(finished, &mut payload)?;
-    let header = FrameHeader::first(FrameKind::Finish, (store, 0), 0, Origin::default(), &payload)?;
+    let header = FrameHeader::first(
+        FrameKind::Finish,
+        (store, 0),
+        0,
+        Origin::default(),
+        Payload::of(&payload),
+    )?;
     Ok(header.frame(&payload))
 }
 
@@ -368,15 +383,13 @@ pub(super) fn parse_format(path: &Path, bytes: &[u8]) -> Result<Format> {
     Ok(Format { store, placement })
 }
 
-/// Under a wrong store id a whole log would be another store's. Earlier releases wrote no checksum.
+/// Under a wrong store id a whole log would be another store's.
 fn check_format(path: &Path, text: &str) -> Result<()> {
     let body: String = text.split_inclusive('\n').take(4).collect();
     let expected = format!("crc {:08x}", crc32fast::hash(body.as_bytes()));
-    match text.lines().nth(4) {
-        Some(found) if found != expected => {
-            Err(Error::corrupt(path, body.len() as u64, "FORMAT", expected, found))
-        }
-        _ => Ok(()),
+    match text.lines().nth(4).unwrap_or("nothing") {
+        found if found == expected => Ok(()),
+        found => Err(Error::corrupt(path, body.len() as u64, "FORMAT", expected, found)),
     }
 }
 
@@ -391,7 +404,7 @@ pub(super) fn parse_current(text: &str) -> Option<Current> {
         line.and_then(|line| line.split_once(' ')).map(|(_, value)| value)
     };
     let index = field("index")?.parse().ok()?;
-    // Earlier releases did not say it: all of the log is synced then.
+    // All of the log is synced when it is not said.
     let synced = field("synced").and_then(|synced| synced.parse().ok()).unwrap_or(0);
     let clean = field("clean").and_then(|clean| clean.parse().ok());
     let facts = field("facts").and_then(|facts| u32::from_str_radix(facts, 16).ok());

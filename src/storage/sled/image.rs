@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, StoreId};
-use crate::record::{Frame, FrameHeader, FrameKind, Node, RecordRef, codec};
+use crate::record::{Frame, FrameFault, FrameHeader, FrameKind, Node, RecordRef, codec};
 use crate::storage::sled::directory::StoreDir;
 use crate::storage::sled::gaps::{Gap, Gaps};
 use crate::storage::sled::index::IndexCodec;
@@ -122,10 +122,24 @@ impl Image {
         };
         self.segments.entry(number).or_default();
         self.sequence_max = self.sequence_max.max(number);
-        let mut visit = |header: &FrameHeader<'_>, place, payload: Option<&[u8]>| {
-            self.frame(header, place, payload)
+        let mut malformed = Vec::new();
+        let mut visit = |header: &FrameHeader<'_>, place: Place, payload: Option<&[u8]>| {
+            match self.frame(header, place, payload) {
+                // It is damage like any other: what does not depend on it can be read.
+                Err(error) if error.kind() == ErrorKind::Corrupt => malformed.push(Damage {
+                    file: path.clone(),
+                    offset: place.offset,
+                    len: place.len,
+                    fault: FrameFault::Payload,
+                    after: header.sequence.saturating_sub(1),
+                    before: header.sequence.saturating_add(1),
+                }),
+                read => read?,
+            }
+            Ok(())
         };
         let mut scan = scan_segment(&*file, &path, number, store, known, &mut visit)?;
+        scan.damage.append(&mut malformed);
         if scan.is_foreign || !scan.damage.is_empty() {
             self.damaged.push(number);
         }

@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, StoreId};
 use crate::limits::SLED_VALUE_BYTES_MAX;
 use crate::record::frame::FIXED_BYTES;
-use crate::record::{Frame, FrameHeader, FrameKind, Node, Origin, RecordRef, codec};
+use crate::record::{Frame, FrameHeader, FrameKind, Node, Origin, Payload, RecordRef, codec};
 use crate::storage::sled::kv::{Batch, Kv};
 use crate::storage::sled::ledger::{JobFacts, Ledger, Live};
 use crate::storage::sled::log::Place;
@@ -97,7 +97,7 @@ impl IndexCodec {
     fn frame(&self, kind: FrameKind, id: u64, part: u32, payload: &[u8]) -> Result<Vec<u8>> {
         let origin = Origin { index: part, ..Origin::default() };
         let place = (self.store, self.incarnation);
-        let header = FrameHeader::first(kind, place, id, origin, payload)?;
+        let header = FrameHeader::first(kind, place, id, origin, Payload::of(payload))?;
         Ok(header.frame(payload))
     }
 

@@ -293,19 +293,20 @@ impl Ledger {
     }
 
     /// How many spares of `segment_bytes` fit: the whole log stays below 1.1 times what is needed and four
-    /// segments.
-    pub(crate) fn spares_allowed(&self, segment_bytes: u64) -> usize {
-        let Some(records) = &self.records else { return 0 };
+    /// segments. Nobody can say before it is known what is needed.
+    pub(crate) fn spares_allowed(&self, segment_bytes: u64) -> Option<usize> {
+        let records = self.records.as_ref()?;
         let needed = records.bytes();
         let most =
             needed.saturating_add(needed / 10).saturating_add(segment_bytes.saturating_mul(4));
         let log = self.segments.values().map(|facts| facts.len).fold(0, u64::saturating_add);
-        usize::try_from(most.saturating_sub(log) / segment_bytes.max(1)).unwrap_or(usize::MAX)
+        let room = most.saturating_sub(log) / segment_bytes.max(1);
+        Some(usize::try_from(room).unwrap_or(usize::MAX))
     }
 
     /// The segment to rewrite next: while closed segments are longer than 1.4 times all that is needed,
     /// the one of which the least part is.
-    pub(crate) fn plan_rewrite(&self) -> Option<Victim> {
+    pub(crate) fn plan_rewrite(&self) -> Option<u64> {
         let records = self.records.as_ref()?;
         let closed = || self.segments.iter().filter(|(_, facts)| !facts.open);
         let log = closed().map(|(_, facts)| facts.len).fold(0, u64::saturating_add);
@@ -319,7 +320,7 @@ impl Ledger {
             (needed.saturating_mul(1000) / facts.len.max(1), *number)
         };
         let (part, number) = may_go.map(part).min()?;
-        (part < REWRITTEN_PART_MAX).then_some(Victim { number })
+        (part < REWRITTEN_PART_MAX).then_some(number)
     }
 
     /// What lives according to a log: the newest base, then the deltas after it in order. Commit
@@ -354,12 +355,6 @@ impl Ledger {
         }
         resolved
     }
-}
-
-/// A segment that is to be rewritten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Victim {
-    pub(crate) number: u64,
 }
 
 /// What a log says about one job, records still unread.

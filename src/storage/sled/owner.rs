@@ -23,7 +23,7 @@ use crate::storage::sled::directory::{Format, StoreDir, StoreLock};
 use crate::storage::sled::image::chain;
 use crate::storage::sled::log::LogSettings;
 use crate::storage::sled::placed::{check_empty, open_placed};
-use crate::storage::sled::split::{SplitStore, lock};
+use crate::storage::sled::split::{Purpose, SplitStore, lock};
 use crate::storage::sled::streams;
 use crate::storage::stream::StreamStore;
 
@@ -121,7 +121,9 @@ impl OpenStore {
         };
         check_placement(dir.path(), format.placement, placement)?;
         let backend: Arc<dyn Backend> = match format.placement {
-            Placement::Split => Arc::new(SplitStore::open(dir.clone(), format.store, settings)?),
+            Placement::Split => {
+                Arc::new(SplitStore::open(dir.clone(), format.store, settings, Purpose::Use)?)
+            }
             Placement::Sled => open_placed(&dir, format.store)?,
         };
         for step in &backend.report().steps {

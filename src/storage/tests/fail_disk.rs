@@ -129,6 +129,10 @@ impl Disk for FailDisk {
         Ok(self.file(RealDisk.open(path)?))
     }
 
+    fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(RealDisk.open_to_write(path)?))
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         RealDisk.list(dir)
     }

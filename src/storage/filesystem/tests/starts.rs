@@ -66,6 +66,14 @@ impl Overtaken {
 }
 
 impl Disk for Overtaken {
+    fn open_to_write(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        RealDisk.open_to_write(path)
+    }
+
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
+        RealDisk.truncate(path, len)
+    }
+
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         self.real.create_dir_all(dir)
     }

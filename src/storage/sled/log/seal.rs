@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
-use crate::record::{FrameHeader, FrameKind, Origin};
+use crate::record::{FrameHeader, FrameKind, Origin, Payload};
 use crate::storage::disk::DiskFile;
 use crate::storage::sled::log::SegmentScan;
 
@@ -25,7 +25,8 @@ pub(crate) fn seal_segment(
     };
     let payload = contents.encode(scan.end)?;
     let (kind, place) = (FrameKind::Footer, (store, number));
-    let header = FrameHeader::first(kind, place, sequence, Origin::default(), &payload)?;
+    let header =
+        FrameHeader::first(kind, place, sequence, Origin::default(), Payload::of(&payload))?;
     // CRASH: with a part of the footer the segment is as one that was never sealed.
     let sealed =
         file.set_len(scan.end).and_then(|()| file.write_all_at(&header.frame(&payload), scan.end));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::error::Result;
 use crate::ids::{CheckpointId, StoreId};
-use crate::record::{FrameFault, FrameHeader, FrameKind, Origin};
+use crate::record::{FrameFault, FrameHeader, FrameKind, Origin, Payload};
 use crate::storage::disk::DiskFile;
 
 const STORE: StoreId = StoreId([7; 16]);
@@ -320,8 +320,8 @@ fn a_writer_seals_a_segment_with_a_footer_that_a_scan_follows() {
     };
     let mut writer = SegmentWriter::new(Arc::new(segment), head).unwrap();
     let append = |writer: &mut SegmentWriter, kind, sequence, payload: &[u8]| {
-        let origin = Origin::default();
-        writer.append(kind, &origin, sequence, payload, &Writeback::off()).unwrap();
+        let (origin, payload) = (Origin::default(), Payload::of(payload));
+        writer.append(kind, origin, sequence, payload, &Writeback::off()).unwrap();
     };
     append(&mut writer, FrameKind::Chunk, 5, &[1; 3000]);
     writer.flush().unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::ids::StoreId;
 use crate::limits::{WRITE_BUFFER_BYTES, WRITEBACK_BYTES};
-use crate::record::{FrameHeader, FrameKind, Origin, RecordRef};
+use crate::record::{FrameHeader, FrameKind, Origin, Payload};
 use crate::storage::sled::log::footer::Contents;
 use crate::storage::sled::log::{Place, Segment, Writeback};
 
@@ -63,8 +63,8 @@ impl SegmentWriter {
         };
         let number = writer.segment.number;
         let origin = Origin::default();
-        writer.buffered(FrameKind::Segment, &origin, number, &[])?;
-        writer.buffered(FrameKind::Base, &origin, head.base_sequence, head.base)?;
+        writer.buffered(FrameKind::Segment, origin, number, Payload::of(&[]))?;
+        writer.buffered(FrameKind::Base, origin, head.base_sequence, Payload::of(head.base))?;
         Ok(writer)
     }
 
@@ -92,14 +92,14 @@ impl SegmentWriter {
     /// # Errors
     /// `Invalid` when the payload is too long; what the disk answers otherwise. After an error the
     /// writer must be given up with [`close`](Self::close).
-    pub(crate) fn append(
+    pub(crate) fn append<'a>(
         &mut self,
         kind: FrameKind,
-        origin: &Origin<'_>,
+        origin: Origin<'a>,
         sequence: u64,
-        payload: &[u8],
+        payload: Payload<'_>,
         writeback: &Writeback,
-    ) -> Result<(RecordRef, Place)> {
+    ) -> Result<(FrameHeader<'a>, Place)> {
         let appended = self.buffered(kind, origin, sequence, payload)?;
         self.pass_on(writeback)?;
         Ok(appended)
@@ -110,7 +110,7 @@ impl SegmentWriter {
     ///
     /// # Errors
     /// As [`append`](Self::append).
-    pub(crate) fn append_copy(
+    pub(crate) fn append_as(
         &mut self,
         header: &FrameHeader<'_>,
         sequence: u64,
@@ -135,17 +135,17 @@ impl SegmentWriter {
         Ok(())
     }
 
-    fn buffered(
+    fn buffered<'a>(
         &mut self,
         kind: FrameKind,
-        origin: &Origin<'_>,
+        origin: Origin<'a>,
         sequence: u64,
-        payload: &[u8],
-    ) -> Result<(RecordRef, Place)> {
+        payload: Payload<'_>,
+    ) -> Result<(FrameHeader<'a>, Place)> {
         let place = (self.store, self.segment.number);
-        let header = FrameHeader::first(kind, place, sequence, *origin, payload)?;
-        let place = self.framed(&header, payload);
-        Ok((RecordRef::to_record(&header), place))
+        let header = FrameHeader::first(kind, place, sequence, origin, payload)?;
+        let place = self.framed(&header, payload.bytes());
+        Ok((header, place))
     }
 
     fn framed(&mut self, header: &FrameHeader<'_>, payload: &[u8]) -> Place {
@@ -208,7 +208,7 @@ impl SegmentWriter {
         let mut is_torn = flushed.is_err();
         if let (Ok(()), Some(contents)) = (&flushed, self.contents.take()) {
             let payload = contents.encode(self.end())?;
-            self.buffered(FrameKind::Footer, &Origin::default(), sequence, &payload)?;
+            self.buffered(FrameKind::Footer, Origin::default(), sequence, Payload::of(&payload))?;
             // CRASH: with a part of its footer the segment is as one that was never sealed.
             is_torn = self.flush().is_err();
         }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, StoreId};
-use crate::record::{Frame, FrameHeader, FrameKind, Origin, RecordRef, codec};
+use crate::record::{Frame, FrameHeader, FrameKind, Origin, Payload, RecordRef, codec};
 use crate::storage::sled::kv::Batch;
 use crate::storage::sled::ledger::{JobFacts, Live};
 
@@ -117,7 +117,13 @@ impl Layout {
         origin: Origin<'a>,
         payload: &[u8],
     ) -> Result<FrameHeader<'a>> {
-        FrameHeader::first(kind, (self.store, self.incarnation), sequence, origin, payload)
+        FrameHeader::first(
+            kind,
+            (self.store, self.incarnation),
+            sequence,
+            origin,
+            Payload::of(payload),
+        )
     }
 
     fn check<'a>(&self, kind: FrameKind, bytes: &'a [u8], what: &str) -> Result<Frame<'a>> {

@@ -60,10 +60,14 @@ impl Trail {
 impl Reader {
     /// Reads and checks one chunk; see [`RecordSource::chunk`](crate::storage::RecordSource::chunk).
     pub(crate) fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
+        self.noted(record, self.lone_chunk(record, buffer))?;
+        Ok(0)
+    }
+
+    fn lone_chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<Found> {
         let place = self.place(record)?;
         buffer.resize(self.body_len(record, place)?, 0);
-        self.read_wherever(record, place, buffer)?;
-        Ok(0)
+        self.read_wherever(record, place, buffer)
     }
 
     /// Reads and checks the next chunk of a stream; see
@@ -75,6 +79,16 @@ impl Reader {
         stream: &mut ChunkStream,
     ) -> Result<usize> {
         let Some(record) = upcoming.first() else { return Ok(0) };
+        self.noted(record, self.chunk_of(record, upcoming, out, stream))
+    }
+
+    fn chunk_of(
+        &self,
+        record: &RecordRef,
+        upcoming: &[RecordRef],
+        out: &mut [u8],
+        stream: &mut ChunkStream,
+    ) -> Result<usize> {
         let place = self.next_place(record, upcoming, &mut stream.trail)?;
         let len = self.body_len(record, place)?;
         if stream.trail.is_cold {

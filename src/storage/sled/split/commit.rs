@@ -3,11 +3,12 @@
 //! Records that were written to segments were synced before. Small ones are still in memory: they go
 //! into one Group frame with the commit frame, whose one checksum makes all of them count or none.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, TaskId};
-use crate::record::{FrameHeader, FrameKind, Node, Origin, RecordRef};
+use crate::record::{FrameHeader, FrameKind, Node, Origin, Payload, RecordRef};
 use crate::storage::sled::backend::Actor;
 use crate::storage::sled::index::IndexCodec;
 use crate::storage::sled::kv::Batch;
@@ -22,6 +23,12 @@ pub(super) struct SmallRecord {
     pub(super) state: String,
     pub(super) record: RecordRef,
     pub(super) body: Vec<u8>,
+}
+
+impl SmallRecord {
+    pub(super) fn payload(&self) -> Payload<'_> {
+        Payload::known(&self.body, self.record.payload_crc)
+    }
 }
 
 /// A record at its place.
@@ -72,16 +79,18 @@ impl SplitStore {
         sequence: u64,
     ) -> Result<CommitWritten> {
         let origin = Origin::of(&actor.job, commit.id, actor.attempt);
-        let header = self.header(writer, FrameKind::Commit, sequence, origin, &commit.payload)?;
-        let record = RecordRef::to_record(&header);
+        let (kind, payload) = (FrameKind::Commit, Payload::of(&commit.payload));
         if commit.tasks.iter().all(|task| task.small.is_empty()) {
-            let kind = FrameKind::Commit;
-            let appended =
-                writer.append(kind, &origin, sequence, &commit.payload, &self.writeback)?;
-            let frame = Some(header.frame(&commit.payload));
-            let commit = PlacedRecord { id: sequence, place: appended.1, frame };
+            let (header, place) =
+                writer.append(kind, origin, sequence, payload, &self.writeback)?;
+            let frame = Some(header.frame(payload.bytes()));
+            let commit = PlacedRecord { id: sequence, place, frame };
+            let record = RecordRef::to_record(&header);
             return Ok(CommitWritten { record, commit, small: Vec::new() });
         }
+        let place = (self.reader.codec.store, writer.segment().number);
+        let header = FrameHeader::first(kind, place, sequence, origin, payload)?;
+        let record = RecordRef::to_record(&header);
         let mut group = Vec::new();
         let mut add = |header: &FrameHeader<'_>, payload: &[u8]| {
             let from = group.len();
@@ -94,15 +103,16 @@ impl SplitStore {
             for small in &task.small {
                 let origin = origin.within(&task.task, &small.state, small.record.index);
                 let id = small.record.id;
-                let header = self.header(writer, small.kind, id, origin, &small.body)?;
+                let header = FrameHeader::first(small.kind, place, id, origin, small.payload())?;
                 inner.push((id, small.kind, add(&header, &small.body)));
             }
         }
         let small_count = inner.len();
-        inner.push((sequence, FrameKind::Commit, add(&header, &commit.payload)));
-        let outer = self.next_sequence();
-        let kind = FrameKind::Group;
-        let (_, outer) = writer.append(kind, &origin, outer, &group, &self.writeback)?;
+        inner.push((sequence, kind, add(&header, payload.bytes())));
+        let lowest = inner.iter().map(|(id, ..)| *id).fold(sequence, u64::min);
+        let (kind, outer) = (FrameKind::Group, Payload::of(&group));
+        let outer = FrameHeader::first(kind, place, lowest, origin, outer)?;
+        let outer = writer.append_as(&outer, self.next_sequence(), &group, &self.writeback)?;
         let mut placed = inner.into_iter().map(|(id, kind, range)| PlacedRecord {
             id,
             place: within(outer, group.len(), &range),
@@ -114,18 +124,6 @@ impl SplitStore {
         let small = placed.by_ref().take(small_count).collect();
         let commit = placed.next().ok_or_else(|| Error::internal("a group has no commit"))?;
         Ok(CommitWritten { record, commit, small })
-    }
-
-    fn header<'a>(
-        &self,
-        writer: &SegmentWriter,
-        kind: FrameKind,
-        id: u64,
-        origin: Origin<'a>,
-        payload: &[u8],
-    ) -> Result<FrameHeader<'a>> {
-        let place = (self.reader.codec.store, writer.segment().number);
-        FrameHeader::first(kind, place, id, origin, payload)
     }
 }
 
@@ -140,7 +138,8 @@ impl CommitRequest {
     /// # Errors
     /// `Internal` when a manifest is missing; `Invalid` when the commit is too long for a frame.
     pub(super) fn new(id: CheckpointId, node: &Node, mut tasks: Vec<TaskRecords>) -> Result<Self> {
-        tasks.retain(|task| node.refs.iter().any(|wanted| wanted.id == task.manifest.id));
+        let wanted: HashSet<u64> = node.refs.iter().map(|record| record.id).collect();
+        tasks.retain(|task| wanted.contains(&task.manifest.id));
         if tasks.len() != node.refs.len() {
             let (found, wanted) = (tasks.len(), node.refs.len());
             let message = format!("{found} of {wanted} manifests were written");

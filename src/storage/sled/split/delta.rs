@@ -1,14 +1,16 @@
 //! Changes of what lives: durable frames, in their order in time.
 //!
-//! Whoever wants a change puts it into a queue and then waits for the lock on changes. Who gets the
-//! lock writes all that is queued and syncs once, so that several jobs share a sync. The facts learn
-//! of a change after it is durable, the index after that and without anybody waiting for it.
+//! Whoever wants a change puts it into a queue. One of those who wait writes all that is queued and
+//! syncs once, so that several jobs share a sync; the others are told how that went, and none of them
+//! waits for a later one. The facts learn of a change after it is durable, the index after that and
+//! without anybody waiting for it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, JobId};
-use crate::record::{FrameKind, Origin, RecordRef, codec};
+use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
+use crate::record::{FrameKind, Origin, Payload, RecordRef, codec};
 use crate::storage::access::nothing_to_pin;
 use crate::storage::sled::backend::{Actor, check_commit};
 use crate::storage::sled::image::chain;
@@ -18,7 +20,11 @@ use crate::storage::sled::ledger::{Delta, Ledger, Live};
 use crate::storage::sled::log::SegmentWriter;
 use crate::storage::sled::records::Unneeded;
 use crate::storage::sled::split::commit::{CommitRequest, CommitWritten};
+use crate::storage::sled::split::offers::Offered;
 use crate::storage::sled::split::{SplitStore, lock};
+
+/// The longest payload of a change. A group adds the small records of a checkpoint and their headers.
+const CHANGE_BYTES_MAX: usize = FRAME_PAYLOAD_BYTES_MAX - 1024 * 1024;
 
 /// What somebody wants to be changed.
 #[derive(Debug)]
@@ -32,12 +38,65 @@ pub(super) enum Wish {
     Commit(CommitRequest),
 }
 
+impl Wish {
+    /// Beside what a commit may bring along its frame fits into a group.
+    fn check_len(&self) -> Result<()> {
+        let len = match self {
+            Self::Attempt | Self::Pin(..) => 0,
+            Self::Drop(ids) => ids.len().saturating_mul(12),
+            Self::Finish(body) => body.as_ref().map_or(0, Vec::len),
+            Self::Commit(commit) => commit.payload.len(),
+        };
+        if len > CHANGE_BYTES_MAX {
+            let message = format!("a change of {len} bytes, the most is {CHANGE_BYTES_MAX}");
+            return Err(Error::invalid(message));
+        }
+        Ok(())
+    }
+}
+
+/// Changes that wait, and whether one of those who want them writes.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    state: Mutex<Waiting>,
+    /// Somebody has written.
+    written: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    tickets: Vec<Arc<Ticket>>,
+    is_written: bool,
+}
+
+/// The turn of one of those who wait; it ends when this is dropped, whatever became of it.
+struct Turn<'a>(&'a Queue);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).is_written = false;
+        self.0.written.notify_all();
+    }
+}
+
 /// A change in the queue.
 #[derive(Debug)]
-pub(super) struct Ticket {
+struct Ticket {
     actor: Actor,
     wish: Wish,
     outcome: Mutex<Option<Result<()>>>,
+}
+
+/// Changes that are written together. None of them is left without an outcome.
+struct Chosen(Vec<Arc<Ticket>>);
+
+impl Drop for Chosen {
+    fn drop(&mut self) {
+        for ticket in &self.0 {
+            let mut outcome = lock(&ticket.outcome);
+            outcome.get_or_insert_with(|| Err(Error::internal("a change came to no end")));
+        }
+    }
 }
 
 /// A change whose frames are written.
@@ -66,42 +125,59 @@ impl Ticket {
 
 impl SplitStore {
     /// Makes a change durable; returns when it is, or never will be.
+    ///
+    /// # Errors
+    /// `Invalid` when it is too long for a frame, which concerns nobody else; what the disk answers,
+    /// which everybody is told whose change was to be written with it.
     pub(super) fn change_durably(&self, actor: &Actor, wish: Wish) -> Result<()> {
+        wish.check_len()?;
         let ticket = Ticket { actor: actor.clone(), wish, outcome: Mutex::default() };
         let ticket = Arc::new(ticket);
-        lock(&self.waiting).push(Arc::clone(&ticket));
-        let order = lock(&self.delta);
+        let mut waiting = lock(&self.changes.state);
+        waiting.tickets.push(Arc::clone(&ticket));
         loop {
             if let Some(outcome) = lock(&ticket.outcome).take() {
-                drop(order);
                 return outcome;
             }
-            // Whoever had the lock before left this for the next one.
-            self.write_waiting();
+            if waiting.is_written {
+                let woken = self.changes.written.wait(waiting);
+                waiting = woken.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            waiting.is_written = true;
+            drop(waiting);
+            let turn = Turn(&self.changes);
+            {
+                let _order = lock(&self.delta);
+                self.write_waiting();
+            }
+            drop(turn);
+            waiting = lock(&self.changes.state);
         }
     }
 
-    /// Writes what waits, at most one change of each job: its order among them is that of time.
+    /// Writes what waits, at most one change of each job: its order among them is that of time. The
+    /// caller holds `delta`.
     fn write_waiting(&self) {
-        let mut chosen: Vec<Arc<Ticket>> = Vec::new();
-        lock(&self.waiting).retain(|ticket| {
-            let is_later = chosen.iter().any(|other| other.job() == ticket.job());
+        let mut chosen = Chosen(Vec::new());
+        lock(&self.changes.state).tickets.retain(|ticket| {
+            let is_later = chosen.0.iter().any(|other| other.job() == ticket.job());
             if !is_later {
-                chosen.push(Arc::clone(ticket));
+                chosen.0.push(Arc::clone(ticket));
             }
             is_later
         });
-        chosen.retain(|ticket| match self.admit(ticket) {
+        chosen.0.retain(|ticket| match self.admit(ticket) {
             Ok(true) => true,
             other => {
                 ticket.settle(other.map(|_| ()));
                 false
             }
         });
-        if chosen.is_empty() {
+        if chosen.0.is_empty() {
             return;
         }
-        match self.write_frames(&chosen) {
+        match self.write_frames(&chosen.0) {
             Ok(written) => {
                 let batch = self.learn(&written);
                 self.tell_index(batch);
@@ -110,7 +186,7 @@ impl SplitStore {
                 }
             }
             Err(error) => {
-                for ticket in chosen {
+                for ticket in &chosen.0 {
                     let again = Error::new(error.kind(), chain(&error));
                     ticket.settle(Err(again));
                 }
@@ -177,7 +253,8 @@ impl SplitStore {
             Origin { job: actor.job.as_str(), attempt: actor.attempt, ..Origin::default() };
         let sequence = self.next_sequence();
         let mut frame = |kind, payload: &[u8]| {
-            writer.append(kind, &origin, sequence, payload, &self.writeback).map(|_| ())
+            let payload = Payload::of(payload);
+            writer.append(kind, origin, sequence, payload, &self.writeback).map(|_| ())
         };
         let detail = match &ticket.wish {
             Wish::Attempt => {
@@ -238,6 +315,15 @@ impl SplitStore {
     fn learn(&self, written: &[Written]) -> Result<Batch> {
         let codec = &self.reader.codec;
         let mut batch = Batch::new();
+        let offers = written.iter().filter_map(|Written { ticket, detail, .. }| {
+            match (&ticket.wish, detail) {
+                (Wish::Commit(commit), Detail::Commit(done)) => {
+                    Some((ticket.job().clone(), Arc::new(Offered::by(commit, done))))
+                }
+                _ => None,
+            }
+        });
+        let offers: Vec<_> = offers.collect();
         let mut ledger = lock(&self.ledger);
         ledger.delta_in_progress = None;
         let mut sequence = 0;
@@ -270,13 +356,14 @@ impl SplitStore {
                     ledger.add_live(job, commit.id, live.clone());
                     commit.index(done, codec, &mut batch)?;
                     codec.live(job, &live, &mut batch)?;
-                    self.offer(ticket.job(), commit, done);
                 }
                 (Wish::Drop(_) | Wish::Commit(_), _) => {}
             }
             codec.job(job, ledger.job(job), &mut batch)?;
         }
         codec.applied(sequence, Some(ledger.checksum()), &mut batch)?;
+        // Whoever finds a checkpoint in the ledger finds what it offers, too: the index may not have it.
+        lock(&self.offers).extend(offers);
         Ok(batch)
     }
 
@@ -320,6 +407,7 @@ impl SplitStore {
         let mut batch = Batch::new();
         index_forgets(&records.take_unneeded(), &mut batch);
         lock(&self.ledger).records = Some(records);
+        self.measure_segments();
         if !batch.is_empty() {
             self.tell_index(Ok(batch));
         }

@@ -29,9 +29,10 @@ use crate::storage::sled::kv::Batch;
 use crate::storage::sled::ledger::Ledger;
 use crate::storage::sled::log::{LogSettings, SegmentWriter, Spares, Writeback};
 pub(crate) use crate::storage::sled::split::bodies::Trail;
-use crate::storage::sled::split::delta::{Ticket, Wish};
+use crate::storage::sled::split::delta::{Queue, Wish};
 use crate::storage::sled::split::offers::{Held, Offered};
 use crate::storage::sled::split::open::Opened;
+pub(crate) use crate::storage::sled::split::open::Purpose;
 use crate::storage::sled::split::pending::SplitPending;
 pub(crate) use crate::storage::sled::split::read::Reader;
 use crate::storage::sled::split::reclaim::Reclaimer;
@@ -57,8 +58,7 @@ pub(crate) struct SplitStore {
     reclaimer: Reclaimer,
     /// Commits and other deltas one after the other: their order in the log is their order in time.
     delta: Mutex<()>,
-    /// Changes that the next holder of `delta` writes.
-    waiting: Mutex<Vec<Arc<Ticket>>>,
+    changes: Queue,
     /// What the newest checkpoint of each job offers, as far as somebody asked.
     offers: Mutex<BTreeMap<JobId, Arc<Offered>>>,
     /// Segments with numbers up to this one were made by earlier processes.
@@ -80,8 +80,13 @@ impl SplitStore {
     ///
     /// # Errors
     /// What the disk answers; damage is in the report.
-    pub(crate) fn open(dir: StoreDir, store: StoreId, settings: LogSettings) -> Result<Self> {
-        let opened = Opened::open(&dir, store)?;
+    pub(crate) fn open(
+        dir: StoreDir,
+        store: StoreId,
+        settings: LogSettings,
+        purpose: Purpose,
+    ) -> Result<Self> {
+        let opened = Opened::open(&dir, store, purpose)?;
         let spares = Spares::find(&dir.log(), dir.disk());
         // A segment that never counted has left no number in the log.
         let sequence = opened.sequence.max(spares.highest());
@@ -99,7 +104,7 @@ impl SplitStore {
             settings,
             reclaimer: Reclaimer::default(),
             delta: Mutex::default(),
-            waiting: Mutex::default(),
+            changes: Queue::default(),
             offers: Mutex::default(),
             earlier: sequence,
             used: Mutex::new(opened.is_marked),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::ids::{JobId, TaskId};
+use crate::ids::TaskId;
 use crate::record::RecordRef;
 use crate::storage::sled::backend::Actor;
 use crate::storage::sled::image::chain;
@@ -43,7 +43,9 @@ impl SplitStore {
             }
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "nothing of an older checkpoint is shared");
-                self.let_go(held.id);
+                if self.let_go(held.id) {
+                    self.free_segments();
+                }
                 None
             }
         }
@@ -79,14 +81,15 @@ impl SplitStore {
         loaded.is_ok()
     }
 
-    /// One less needs a commit record: what nothing needs any more is given back.
-    pub(super) fn let_go(&self, record: u64) {
+    /// One less needs a commit record. True when segments may have become free.
+    pub(super) fn let_go(&self, record: u64) -> bool {
         let mut batch = Batch::new();
         Self::forget_record(&mut lock(&self.ledger), record, &mut batch);
-        if !batch.is_empty() {
+        let is_free = !batch.is_empty();
+        if is_free {
             self.tell_index(Ok(batch));
-            self.free_segments();
         }
+        is_free
     }
 
     fn read_offer(&self, record: &RecordRef) -> Result<Offered> {
@@ -98,16 +101,17 @@ impl SplitStore {
         }
         Ok(Offered { record: *record, chunks, manifests })
     }
+}
 
-    /// A checkpoint is complete: the next one is offered what it refers to.
-    pub(super) fn offer(&self, job: &JobId, commit: &CommitRequest, written: &CommitWritten) {
+impl Offered {
+    /// What a checkpoint that is complete now refers to.
+    pub(super) fn by(commit: &CommitRequest, written: &CommitWritten) -> Self {
         let (mut chunks, mut manifests) = (Offer::default(), BTreeMap::new());
         for task in &commit.tasks {
             task.refs.iter().for_each(|chunk| chunks.add(chunk));
             manifests.insert(task.task.clone(), task.manifest);
         }
-        let offered = Offered { record: written.record, chunks, manifests };
-        lock(&self.offers).insert(job.clone(), Arc::new(offered));
+        Self { record: written.record, chunks, manifests }
     }
 }
 
@@ -135,6 +139,8 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.store.let_go(self.record);
+        if self.store.let_go(self.record) {
+            self.store.free_segments();
+        }
     }
 }

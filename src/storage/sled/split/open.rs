@@ -13,6 +13,13 @@ use crate::storage::sled::index::IndexCodec;
 use crate::storage::sled::kv::{Kv, MemoryKv};
 use crate::storage::sled::ledger::{Base, Ledger};
 
+/// What a store is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Use,
+    Repair,
+}
+
 /// A log whose facts are known.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -30,11 +37,16 @@ impl Opened {
     /// # Errors
     /// What the disk answers. Damage is no error here: it is in the report, and reading what
     /// depends on it fails.
-    pub(crate) fn open(dir: &StoreDir, store: StoreId) -> Result<Self> {
+    pub(crate) fn open(dir: &StoreDir, store: StoreId, purpose: Purpose) -> Result<Self> {
         let current = dir.read_current();
         let is_poisoned = dir.is_poisoned();
-        // CRASH: the note stands, and the index that brought the process down is not opened again.
-        let is_suspect = dir.begin_opening();
+        let is_suspect = match purpose {
+            // CRASH: the note stands, and the index that brought the process down is not opened again.
+            Purpose::Use => dir.begin_opening(),
+            // CRASH: without a note the next repair asks the index again, which may know what the log
+            // has lost.
+            Purpose::Repair => dir.is_opening(),
+        };
         let opened = Self::open_noted(dir, store, current, (is_suspect, is_poisoned));
         dir.end_opening();
         if opened.is_ok() && is_poisoned {
@@ -245,7 +257,7 @@ fn old_index(
         tracing::warn!(error = %chain(&error), "the old index is not compared with the log");
         None
     })?;
-    // An earlier release wrote nothing to tell an index that lost entries by.
+    // Without it nobody can tell an index that lost entries.
     applied.facts?;
     Some(Base { as_of: applied.sequence, jobs: ledger.base(applied.sequence).jobs })
 }

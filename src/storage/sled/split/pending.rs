@@ -10,10 +10,10 @@ use crate::error::Result;
 use crate::ids::{CheckpointId, TaskId};
 use crate::limits::CHUNK_BYTES;
 use crate::record::frame::FIXED_BYTES;
-use crate::record::{FrameHeader, FrameKind, Node, Origin, RecordRef};
+use crate::record::{FrameHeader, FrameKind, Node, Origin, Payload, RecordRef};
 use crate::storage::access::{PendingRecords, RecordWriter};
 use crate::storage::sled::backend::Actor;
-use crate::storage::sled::log::{Place, Segment, SegmentWriter};
+use crate::storage::sled::log::{Segment, SegmentWriter};
 use crate::storage::sled::share::Decision;
 use crate::storage::sled::split::commit::{CommitRequest, PlacedRecord, SmallRecord, TaskRecords};
 use crate::storage::sled::split::delta::Wish;
@@ -125,10 +125,10 @@ impl SplitWriter {
         kind: FrameKind,
         state: &str,
         index: u32,
-        payload: &[u8],
+        payload: Payload<'_>,
     ) -> Result<RecordRef> {
         let names = self.task.operator.as_str().len() + state.len();
-        let len = (FIXED_BYTES + names + payload.len()) as u64;
+        let len = (FIXED_BYTES + names + payload.bytes().len()) as u64;
         let most = self.pending.store.settings.small_commit_bytes;
         if self.placed.is_empty() && len <= most {
             // ORDERING: a count, no data goes with it.
@@ -139,7 +139,8 @@ impl SplitWriter {
             self.pending.small_bytes.fetch_sub(len, Ordering::Relaxed);
         }
         self.spill()?;
-        self.append(kind, state, index, payload)
+        let id = self.pending.store.next_sequence();
+        self.append(id, kind, state, index, payload)
     }
 
     fn keep(
@@ -147,65 +148,50 @@ impl SplitWriter {
         kind: FrameKind,
         state: &str,
         index: u32,
-        payload: &[u8],
+        payload: Payload<'_>,
     ) -> Result<RecordRef> {
-        let id = self.pending.store.next_sequence();
+        let store = &self.pending.store;
         let origin = self.pending.origin().within(&self.task, state, index);
         // Its segment is not known yet.
-        let place = (self.pending.store.reader.codec.store, 0);
-        let header = FrameHeader::first(kind, place, id, origin, payload)?;
+        let place = (store.reader.codec.store, 0);
+        let header = FrameHeader::first(kind, place, store.next_sequence(), origin, payload)?;
         let record = RecordRef::to_record(&header);
-        let (state, body) = (state.to_owned(), payload.to_vec());
+        let (state, body) = (state.to_owned(), payload.bytes().to_vec());
         self.small.push(SmallRecord { kind, state, record, body });
         Ok(record)
     }
 
     /// Writes what waits in memory to the task's segment, under the numbers that it has.
     fn spill(&mut self) -> Result<()> {
-        for SmallRecord { kind, state, record, body } in std::mem::take(&mut self.small) {
-            self.append_as(record.id, kind, &state, record.index, &body)?;
+        for small in std::mem::take(&mut self.small) {
+            let SmallRecord { kind, state, record, .. } = &small;
+            self.append(record.id, *kind, state, record.index, small.payload())?;
         }
         Ok(())
     }
 
+    /// Writes a record with this id to the task's segment.
     fn append(
-        &mut self,
-        kind: FrameKind,
-        state: &str,
-        index: u32,
-        payload: &[u8],
-    ) -> Result<RecordRef> {
-        let id = self.pending.store.next_sequence();
-        self.append_as(id, kind, state, index, payload)
-    }
-
-    fn append_as(
         &mut self,
         id: u64,
         kind: FrameKind,
         state: &str,
         index: u32,
-        payload: &[u8],
+        payload: Payload<'_>,
     ) -> Result<RecordRef> {
         let store = Arc::clone(&self.pending.store);
-        let mut segment = match self.segment.take() {
-            Some(segment) if !segment.is_full() => segment,
-            full => {
-                if let Some(full) = full {
-                    store.close_segment(full)?;
-                }
-                let segment = store.checkout()?;
-                self.pending.pin(segment.segment());
-                segment
-            }
-        };
+        let mut segment = store.with_room(self.segment.take(), || {
+            let segment = store.checkout()?;
+            self.pending.pin(segment.segment());
+            Ok(segment)
+        })?;
         let pending = Arc::clone(&self.pending);
         let origin = pending.origin().within(&self.task, state, index);
-        match segment.append(kind, &origin, id, payload, &store.writeback) {
-            Ok((record, place)) => {
+        match segment.append(kind, origin, id, payload, &store.writeback) {
+            Ok((header, place)) => {
+                let record = RecordRef::to_record(&header);
                 let is_node = kind == FrameKind::Manifest;
-                let frame =
-                    is_node.then(|| frame_bytes(&store, kind, &origin, &record, place, payload));
+                let frame = is_node.then(|| header.frame(payload.bytes()));
                 self.placed.push(PlacedRecord { id, place, frame });
                 self.segment = Some(segment);
                 Ok(record)
@@ -215,11 +201,13 @@ impl SplitWriter {
     }
 
     /// A stored chunk with this body that the checkpoint was offered.
-    fn stored(&mut self, body: &[u8]) -> Option<RecordRef> {
+    fn stored(&mut self, payload: Payload<'_>) -> Option<RecordRef> {
         let offered = self.pending.offered.as_ref()?;
+        let body = payload.bytes();
         let len = u32::try_from(body.len()).ok()?;
-        let candidates = offered.chunks.candidates(crc32fast::hash(body), len);
+        let mut candidates = offered.chunks.candidates(payload.crc(), len);
         let (reader, compared) = (&self.pending.store.reader, &mut self.compared);
+        candidates.retain(|record| !reader.is_damaged(record));
         let decision = Decision::of(body, &candidates, |record| {
             let read = reader.chunk(record, compared);
             read.is_ok_and(|at| compared.get(at..) == Some(body))
@@ -231,13 +219,14 @@ impl SplitWriter {
     }
 
     /// The manifest of the same task in the checkpoint that is offered, if it says the same.
-    fn stored_manifest(&self, payload: &[u8]) -> Option<RecordRef> {
+    fn stored_manifest(&self, payload: Payload<'_>) -> Option<RecordRef> {
         let known = self.pending.offered.as_ref()?.manifests.get(&self.task)?;
-        let is_alike = usize::try_from(known.payload_len) == Ok(payload.len())
-            && known.payload_crc == crc32fast::hash(payload);
+        let bytes = payload.bytes();
+        let is_alike = usize::try_from(known.payload_len) == Ok(bytes.len())
+            && known.payload_crc == payload.crc();
         let store = &self.pending.store;
         let is_equal = || store.reader.node(known).and_then(|node| node.encode());
-        (is_alike && is_equal().is_ok_and(|stored| stored == payload)).then_some(*known)
+        (is_alike && is_equal().is_ok_and(|stored| stored == bytes)).then_some(*known)
     }
 }
 
@@ -247,11 +236,12 @@ impl RecordWriter for SplitWriter {
     }
 
     fn chunk(&mut self, state: &str, index: u32, body: &[u8]) -> Result<RecordRef> {
-        if let Some(record) = self.stored(body) {
+        let payload = Payload::of(body);
+        if let Some(record) = self.stored(payload) {
             self.reused_bytes = self.reused_bytes.saturating_add(body.len() as u64);
             return Ok(record);
         }
-        self.add(FrameKind::Chunk, state, index, body)
+        self.add(FrameKind::Chunk, state, index, payload)
     }
 
     fn reused_bytes(&self) -> u64 {
@@ -259,10 +249,11 @@ impl RecordWriter for SplitWriter {
     }
 
     fn finish(mut self: Box<Self>, manifest: &Node) -> Result<RecordRef> {
-        let payload = manifest.encode()?;
-        let record = match self.stored_manifest(&payload) {
+        let bytes = manifest.encode()?;
+        let payload = Payload::of(&bytes);
+        let record = match self.stored_manifest(payload) {
             Some(record) => record,
-            None => self.add(FrameKind::Manifest, "", 0, &payload)?,
+            None => self.add(FrameKind::Manifest, "", 0, payload)?,
         };
         if let Some(mut segment) = self.segment.take() {
             match segment.flush() {
@@ -287,26 +278,4 @@ impl Drop for SplitWriter {
             self.pending.store.checkin(segment);
         }
     }
-}
-
-/// A frame's bytes as they stand in the log.
-fn frame_bytes(
-    store: &SplitStore,
-    kind: FrameKind,
-    origin: &Origin<'_>,
-    record: &RecordRef,
-    place: Place,
-    payload: &[u8],
-) -> Vec<u8> {
-    let header = FrameHeader {
-        kind,
-        store: store.reader.codec.store,
-        incarnation: place.segment,
-        sequence: record.id,
-        id: record.id,
-        origin: *origin,
-        payload_len: record.payload_len,
-        payload_crc: record.payload_crc,
-    };
-    header.frame(payload)
 }

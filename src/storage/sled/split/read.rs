@@ -1,6 +1,6 @@
 //! Reading records: nodes from the index. Chunk bodies, which lie in the log, are `bodies`.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
@@ -50,12 +50,27 @@ pub(crate) struct Reader {
     files: OpenFiles,
     /// Where frames were missing when one was first missed.
     gaps: OnceLock<Gaps>,
+    /// Chunks that could not be read.
+    damaged: Mutex<HashSet<u64>>,
 }
 
 impl Reader {
     pub(crate) fn new(dir: StoreDir, codec: IndexCodec, index: Arc<dyn Kv>) -> Self {
         let (index, files) = (RwLock::new(index), OpenFiles::default());
-        Self { dir, codec, index, files, gaps: OnceLock::new() }
+        Self { dir, codec, index, files, gaps: OnceLock::new(), damaged: Mutex::default() }
+    }
+
+    /// Remembers a chunk that is damaged.
+    pub(super) fn noted<T>(&self, record: &RecordRef, read: Result<T>) -> Result<T> {
+        if read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt) {
+            lock(&self.damaged).insert(record.id);
+        }
+        read
+    }
+
+    /// Whether somebody found the chunk damaged: no further checkpoint should depend on it.
+    pub(super) fn is_damaged(&self, record: &RecordRef) -> bool {
+        lock(&self.damaged).contains(&record.id)
     }
 
     pub(super) fn index(&self) -> Arc<dyn Kv> {

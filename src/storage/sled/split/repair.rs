@@ -4,7 +4,7 @@
 //! The index is no source but for records that the log has lost. Nothing is deleted that cannot be
 //! read, and a second repair finds nothing to do.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -18,10 +18,10 @@ use crate::storage::sled::directory::{Format, StoreDir};
 use crate::storage::sled::image::{Image, chain, list_segments};
 use crate::storage::sled::index::IndexCodec;
 use crate::storage::sled::kv::MemoryKv;
-use crate::storage::sled::log::{LogSettings, Place, scan_segment, segment_name};
+use crate::storage::sled::log::{LogSettings, Place, segment_name};
 use crate::storage::sled::repair::{Broken, Lost, RepairReport};
-use crate::storage::sled::split::reclaim::Copier;
-use crate::storage::sled::split::{SplitStore, lock};
+use crate::storage::sled::split::reclaim::{Copier, Wanted};
+use crate::storage::sled::split::{Purpose, SplitStore, lock};
 
 /// Repairs the store, of which the caller has the lock, with its FORMAT or the damage of it.
 ///
@@ -48,15 +48,22 @@ pub(crate) fn repair_split(
     let mut damaged: BTreeSet<u64> = image.damaged().collect();
     let log = LogIndex { codec: IndexCodec { store, incarnation: 0 }, kv: MemoryKv::default() };
     let said = image.load(log.codec, &log.kv)?.ledger.checksum();
-    let mut open = SplitStore::open(dir.clone(), store, settings)?;
+    let reopen = || SplitStore::open(dir.clone(), store, settings, Purpose::Repair);
+    let mut open = reopen()?;
     let (mut walk, mut lost) = Walk::of(&open, progress)?;
+    // The index may be lost to what comes next, by a crash or on purpose: the log must know first.
+    let missing: Vec<u64> = walk.sound().filter(|id| log.lacks_node(&open, *id)).collect();
+    if !missing.is_empty() || lock(&open.ledger).checksum() != said {
+        open.complete_log(&missing)?;
+        report.log_completed = true;
+    }
     if walk.bad().any(|id| log.knows_better(&open, id)) {
         open.close()?;
         // CRASH: without CURRENT the next open makes the index anew, as this one does.
         let current = dir.path().join("CURRENT");
         let removed = dir.disk().remove_file(&current);
         removed.map_err(|error| Error::io(format!("remove {}", current.display()), error))?;
-        open = SplitStore::open(dir, store, settings)?;
+        open = reopen()?;
         (walk, lost) = Walk::of(&open, progress)?;
     }
     report.index_rebuilt = open.report().rebuilt;
@@ -66,11 +73,6 @@ pub(crate) fn repair_split(
     let lost: Vec<_> = lost.map(|lost| report.lose(lost)).collect();
     report.recovered.clone_from(&walk.whole);
     damaged.extend(open.segments_of(walk.bad()));
-    let missing: Vec<u64> = walk.sound().filter(|id| log.lacks_node(&open, *id)).collect();
-    if !missing.is_empty() || lock(&open.ledger).checksum() != said {
-        open.complete_log(&missing)?;
-        report.log_completed = true;
-    }
     for number in damaged {
         open.set_aside(number, &mut report)?;
     }
@@ -320,17 +322,10 @@ impl SplitStore {
     fn set_aside(&self, number: u64, report: &mut RepairReport) -> Result<()> {
         self.mark_used()?;
         let mut copier = Copier::new(self, number, false);
-        let outcome = self.copy_intact(&mut copier, number);
-        let (moved, mut segments) = copier.finish(&outcome)?;
-        outcome?;
-        if segments.is_empty() {
-            segments.add(&self.write_base()?);
-        }
+        let outcome = copier.copy_needed(Wanted::Intact);
         // CRASH: before this is durable the copies count for nothing, and the segment is as it was.
         // From here on the bases of the new segments hold all that its changes said.
-        self.sync_segments(segments.iter())?;
-        report.copied += moved.len() as u64;
-        self.move_to(moved)?;
+        report.copied += self.adopt(copier, outcome)?;
         let (dir, name) = (&self.reader.dir, segment_name(number));
         let (from, to) = (dir.log().join(&name), aside(dir, &name)?);
         // CRASH: under either name nothing needs it.
@@ -341,35 +336,6 @@ impl SplitStore {
         report.moved.push((from, to));
         lock(&self.ledger).segments.remove(&number);
         self.reader.forget(number);
-        Ok(())
-    }
-
-    fn copy_intact(&self, copier: &mut Copier<'_>, number: u64) -> Result<()> {
-        let dir = &self.reader.dir;
-        let path = dir.log().join(segment_name(number));
-        let io = |error| Error::io(format!("read {}", path.display()), error);
-        let file = dir.disk().open(&path).map_err(io)?;
-        let store = self.reader.codec.store;
-        let mut places = Vec::new();
-        scan_segment(&*file, &path, number, store, 0, &mut |header, place, _| {
-            if matches!(header.kind, FrameKind::Chunk | FrameKind::Manifest | FrameKind::Commit) {
-                places.push((header.id, place));
-            }
-            Ok(())
-        })?;
-        let mut bytes = Vec::new();
-        let mut done = HashSet::new();
-        for (id, place) in places {
-            if !copier.is_needed(id) || done.contains(&id) {
-                continue;
-            }
-            bytes.resize(usize::try_from(place.len).unwrap_or(0), 0);
-            let read = file.read_up_to_at(&mut bytes, place.offset).map_err(io)?;
-            if let Ok(frame) = Frame::decode(bytes.get(..read).unwrap_or_default()) {
-                copier.copy(&frame)?;
-                done.insert(id);
-            }
-        }
         Ok(())
     }
 
@@ -384,14 +350,21 @@ impl SplitStore {
             copier.copy(&Frame::decode(&bytes).map_err(fault)?)
         };
         let outcome = missing.iter().try_for_each(copy);
+        // CRASH: before this is durable nothing has changed, and the index knows it still.
+        self.adopt(copier, outcome).map(drop)
+    }
+
+    /// Makes copies durable, with a base, and the records to be read. Returns how many there are.
+    fn adopt<T>(&self, copier: Copier<'_>, outcome: Result<T>) -> Result<u64> {
         let (moved, mut segments) = copier.finish(&outcome)?;
         outcome?;
         if segments.is_empty() {
             segments.add(&self.write_base()?);
         }
-        // CRASH: before this is durable nothing has changed, and the index knows it still.
         self.sync_segments(segments.iter())?;
-        self.move_to(moved)
+        let count = moved.len() as u64;
+        self.move_to(moved)?;
+        Ok(count)
     }
 
     fn drop_lost(

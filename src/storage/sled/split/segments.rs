@@ -21,6 +21,21 @@ impl SplitStore {
         self.new_segment()
     }
 
+    /// The same writer while its segment has room, else one of the next segment.
+    pub(super) fn with_room(
+        &self,
+        writer: Option<SegmentWriter>,
+        next: impl FnOnce() -> Result<SegmentWriter>,
+    ) -> Result<SegmentWriter> {
+        match writer {
+            Some(writer) if !writer.is_full() => Ok(writer),
+            full => {
+                full.map_or(Ok(()), |full| self.close_segment(full))?;
+                next()
+            }
+        }
+    }
+
     pub(super) fn new_segment(&self) -> Result<SegmentWriter> {
         let number = self.next_sequence();
         let path = self.reader.dir.log().join(segment_name(number));
@@ -124,10 +139,15 @@ impl SplitStore {
         numbers.into_iter().map(|number| len(number).unwrap_or(0)).fold(0, u64::saturating_add)
     }
 
-    /// Looks how long the segments are that an earlier process wrote.
+    /// Looks how long the segments are that an earlier process wrote, once it is known what is needed
+    /// in them.
     pub(super) fn measure_segments(&self) {
         let log = self.reader.dir.log();
-        for (number, facts) in &mut lock(&self.ledger).segments {
+        let mut ledger = lock(&self.ledger);
+        if ledger.records.is_none() {
+            return;
+        }
+        for (number, facts) in ledger.segments.range_mut(..=self.earlier) {
             let file = self.reader.dir.disk().open(&log.join(segment_name(*number)));
             // One that cannot be measured is not rewritten; whoever reads it will say why.
             facts.len = file.and_then(|file| file.len()).unwrap_or(0);
@@ -202,11 +222,13 @@ impl SplitStore {
             }
             (frees, ledger.spares_allowed(segment_bytes))
         };
-        self.spares.trim(spares);
+        if let Some(spares) = spares {
+            self.spares.trim(spares);
+        }
         // CRASH: what is not removed any more is found without live records by the next open.
         for number in frees {
             self.reader.forget(number);
-            self.spares.retire(number, segment_bytes, spares);
+            self.spares.retire(number, segment_bytes, spares.unwrap_or(0));
         }
         self.reclaimer.wake();
     }

@@ -4,6 +4,10 @@ use std::fs;
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::inspect::Inspector;
+use crate::record::{FrameHeader, FrameKind, Origin, Payload};
+use crate::storage::sled::directory::StoreDir;
+use crate::storage::sled::log::segment_name;
 
 fn store_of_three(dir: &Path, placement: Placement) {
     let checkpoints = open(dir, placement);
@@ -137,4 +141,32 @@ fn a_segment_of_another_store_is_not_read() {
         .filter(|path| !one.path().join("log").join(path.file_name().unwrap()).exists());
     log.for_each(|path| fs::remove_file(path).unwrap());
     assert!(ids(&open(two.path(), Placement::Split)).is_empty());
+}
+
+/// A checksum can be right by chance, or by a writer that was wrong.
+#[test]
+fn a_change_whose_payload_means_nothing_is_damage_and_the_rest_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    store_of_three(dir.path(), Placement::Split);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let store = StoreDir::new(dir.path(), disk).require_format().unwrap().store;
+    for (number, kind) in (900..).zip([FrameKind::Base, FrameKind::Drop, FrameKind::Pin]) {
+        let frame = |kind, id, payload| {
+            let origin = Origin { job: "job", ..Origin::default() };
+            let payload = Payload::of(payload);
+            let header = FrameHeader::first(kind, (store, number), id, origin, payload).unwrap();
+            header.frame(payload.bytes())
+        };
+        let bytes = [frame(FrameKind::Segment, number, &[]), frame(kind, number + 50, &[9; 5])];
+        fs::write(dir.path().join("log").join(segment_name(number)), bytes.concat()).unwrap();
+    }
+    fs::remove_file(dir.path().join("CURRENT")).unwrap();
+    let checkpoints = open(dir.path(), Placement::Split);
+    assert_eq!(ids(&checkpoints), [1, 2, 3]);
+    for id in checkpoints.ids() {
+        assert_whole(&checkpoints, id);
+    }
+    drop(checkpoints);
+    let report = Inspector::open(dir.path()).unwrap().verify(None, None, &mut |_| ()).unwrap();
+    assert!(!report.sound, "{report}");
 }

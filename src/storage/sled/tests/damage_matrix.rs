@@ -15,9 +15,12 @@ use crate::storage::sled::log::{parse_segment_name, scan_segment};
 /// The checkpoints that live in [`Store`]; those below were dropped.
 pub(super) const LIVE: [u64; 2] = [3, 4];
 
-/// One large segment, or checkpoints that span small ones.
-pub(super) const SIZES: [LogSettings; 2] =
-    [LogSettings { segment_bytes: 1 << 20, ..SETTINGS }, SETTINGS];
+/// One large segment, the same with each checkpoint in one frame, or checkpoints that span small ones.
+pub(super) const SIZES: [LogSettings; 3] = [
+    LogSettings { segment_bytes: 1 << 20, ..SETTINGS },
+    LogSettings { segment_bytes: 1 << 20, small_commit_bytes: 128 * 1024, ..SETTINGS },
+    SETTINGS,
+];
 
 /// How the process ended that wrote the store.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -150,21 +150,15 @@ fn a_store_that_nobody_can_name_or_that_is_newer_is_left_alone() {
     assert_eq!(fs::read_to_string(dir.path().join("FORMAT")).unwrap(), "garbage");
 }
 
-#[test]
-fn a_repair_that_is_cut_off_anywhere_is_finished_by_the_next() {
-    let store = Store::new(Ending::Killed, SETTINGS);
-    let frames = store.frames();
-    let chunk = frames.iter().find(|f| f.checkpoint == 3 && f.kind == FrameKind::Chunk);
-    let chunk = chunk.or(frames.iter().find(|f| f.checkpoint == 3)).unwrap();
-    let harmed = || {
-        let dir = store.copy();
-        harm(Harm::FlipLast, chunk, None, dir.path(), store.older.path()).unwrap();
-        fs::write(dir.path().join("FORMAT"), "garbage").unwrap();
-        dir
-    };
+/// Cuts a repair of this store off at every operation: the next one recovers what an undisturbed one
+/// does.
+fn is_finished_by_the_next(
+    ending: Ending,
+    harmed: &dyn Fn() -> TempDir,
+    hit: &Found,
+) -> RepairReport {
     let dir = harmed();
     let expected = repair(dir.path(), Broken::Keep);
-    assert!(whole(&expected).contains(&4) && expected.moved.len() > 1, "{expected:?}");
     for cut in 0.. {
         let dir = harmed();
         let disk = CutDisk::new(cut);
@@ -177,10 +171,42 @@ fn a_repair_that_is_cut_off_anywhere_is_finished_by_the_next() {
             (whole(&expected), lost(&expected)),
             "{cut}: {report:?}"
         );
-        judge(dir.path(), &report, Ending::Killed, &[chunk]);
+        judge(dir.path(), &report, ending, &[hit]);
         if is_done {
             assert!(cut > 20, "{cut} operations");
             break;
         }
     }
+    expected
+}
+
+#[test]
+fn a_repair_that_is_cut_off_anywhere_is_finished_by_the_next() {
+    let store = Store::new(Ending::Killed, SETTINGS);
+    let frames = store.frames();
+    let chunk = frames.iter().find(|f| f.checkpoint == 3 && f.kind == FrameKind::Chunk);
+    let chunk = chunk.or(frames.iter().find(|f| f.checkpoint == 3)).unwrap();
+    let harmed = || {
+        let dir = store.copy();
+        harm(Harm::FlipLast, chunk, None, dir.path(), store.older.path()).unwrap();
+        fs::write(dir.path().join("FORMAT"), "garbage").unwrap();
+        dir
+    };
+    let expected = is_finished_by_the_next(Ending::Killed, &harmed, chunk);
+    assert!(whole(&expected).contains(&4) && expected.moved.len() > 1, "{expected:?}");
+}
+
+#[test]
+fn what_the_index_alone_knows_outlives_a_repair_that_is_cut_off() {
+    let store = Store::new(Ending::Closed, SETTINGS);
+    let frames = store.frames();
+    let manifest = frames.iter().find(|f| f.checkpoint == 3 && f.kind == FrameKind::Manifest);
+    let manifest = manifest.unwrap();
+    let harmed = || {
+        let dir = store.copy();
+        harm(Harm::FlipLast, manifest, None, dir.path(), store.older.path()).unwrap();
+        dir
+    };
+    let expected = is_finished_by_the_next(Ending::Closed, &harmed, manifest);
+    assert!(expected.log_completed && lost(&expected).is_empty(), "{expected:?}");
 }
