@@ -25,7 +25,7 @@ use crate::storage::sled::backend::{Actor, Backend, Change};
 use crate::storage::sled::directory::{Format, StoreDir, StoreLock};
 use crate::storage::sled::image::chain;
 use crate::storage::sled::log::LogSettings;
-use crate::storage::sled::placed::PlacedStore;
+use crate::storage::sled::placed::{check_empty, open_placed};
 use crate::storage::sled::split::{Purpose, SplitStore, lock};
 use crate::storage::sled::streams;
 use crate::storage::stream::StreamStore;
@@ -141,6 +141,7 @@ impl OpenStore {
         let format = if let Some(format) = dir.read_format()? {
             format
         } else {
+            check_empty(&dir)?;
             let placement = placement.unwrap_or_default();
             let format = Format { store: new_store_id()?, placement };
             dir.create(format)?;
@@ -151,7 +152,7 @@ impl OpenStore {
             Placement::Split => {
                 Arc::new(SplitStore::open(dir.clone(), format.store, settings, Purpose::Use)?)
             }
-            Placement::Sled => Arc::new(PlacedStore::open(&dir, format.store)?),
+            Placement::Sled => open_placed(&dir, format.store)?,
         };
         for step in &backend.report().steps {
             tracing::info!(directory = %dir.path().display(), %step, "the store was opened");
@@ -215,9 +216,7 @@ impl SledJob {
         let claim = Claim { store, actor, is_recorded: Mutex::new(false) };
         match claim.record() {
             // Reading needs no space, and nothing is written before the attempt is recorded.
-            Err(error)
-                if error.kind() == ErrorKind::Full && claim.store.placement == Placement::Split =>
-            {
+            Err(error) if error.kind() == ErrorKind::Full => {
                 tracing::warn!(error = %chain(&error), %job, "the disk is full: the job only reads");
             }
             recorded => recorded?,

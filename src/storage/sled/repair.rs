@@ -10,6 +10,7 @@ use crate::ids::CheckpointId;
 use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::sled::Placement;
 use crate::storage::sled::directory::{Format, StoreDir};
+use crate::storage::sled::image::list_segments;
 use crate::storage::sled::log::LogSettings;
 use crate::storage::sled::placed::repair_placed;
 use crate::storage::sled::split::repair_split;
@@ -89,10 +90,16 @@ pub(crate) fn repair_with(
         Err(error) => return Err(error),
     };
     let report = match format {
-        Ok(Format { placement: Placement::Sled, store }) => repair_placed(&dir, store, broken),
+        Ok(Format { placement: Placement::Sled, store }) => repair_placed(&dir, Ok(store), broken),
+        Err(damage) if is_without_log(&dir)? => repair_placed(&dir, Err(damage), broken),
         Ok(format) => repair_split((dir, Ok(format)), settings, broken, progress),
         Err(damage) => repair_split((dir, Err(damage)), settings, broken, progress),
     };
     drop(held);
     report
+}
+
+/// Whether all that there is of a store is in sled.
+fn is_without_log(dir: &StoreDir) -> Result<bool> {
+    Ok(list_segments(dir)?.is_empty() && !dir.indexes()?.is_empty())
 }

@@ -4,7 +4,7 @@
 //! Deleted frames are found as well, so only what the newest record of each job lists counts. Never
 //! writes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -89,6 +89,20 @@ pub(super) struct Recovered {
     pub(super) live: Vec<(String, Live, String)>,
 }
 
+impl Recovered {
+    /// Lists what is not whole as what cannot be read, and says what that is.
+    pub(super) fn list_lost(&mut self) -> Vec<String> {
+        let list = |(job, live, why): (String, Live, String)| {
+            let id = live.record.checkpoint;
+            let message = format!("checkpoint {id} of {job} is lost: {why}");
+            let record = RecordRef::unreadable(live.record.id, id);
+            self.jobs.entry(job).or_default().live.insert(id, Live { record, ..live });
+            message
+        };
+        std::mem::take(&mut self.live).into_iter().map(list).collect()
+    }
+}
+
 impl Carved {
     /// Searches every file below `dir`, and what stood at the end of sled's file before sled saw it.
     ///
@@ -117,41 +131,15 @@ impl Carved {
 
     fn search(&mut self, bytes: Bytes) -> Result<()> {
         let source = self.sources.len();
-        let mut at = 0;
-        loop {
-            let window = bytes.read(at, WINDOW_BYTES)?;
-            let mut from = 0;
-            while let Some(place) = find_magic(&window, from) {
-                let offset = at.saturating_add(place as u64);
-                from = match self.look(&bytes, source, offset)? {
-                    Some(len) => place.saturating_add(len),
-                    None => place.saturating_add(1),
-                };
-            }
-            if window.len() < WINDOW_BYTES {
-                break;
-            }
-            // A magic may begin in the last bytes.
-            let overlap = window.len() - (MAGIC.len() - 1);
-            at = at.saturating_add(from.max(overlap) as u64);
-        }
+        let Layout { store, incarnation } = self.layout;
+        let is_own =
+            |header: &FrameHeader<'_>| header.store == store && header.incarnation == incarnation;
+        each_frame(&bytes, &is_own, &mut |frame, offset, len| {
+            let record = RecordRef::to_record(&frame.header);
+            self.take(frame, Found { record, source, offset, len });
+        })?;
         self.sources.push(bytes);
         Ok(())
-    }
-
-    /// Takes the frame at an offset in, if it is a whole one of this index, and says how long it is.
-    fn look(&mut self, bytes: &Bytes, source: usize, offset: u64) -> Result<Option<usize>> {
-        let head = bytes.read(offset, HEADER_BYTES_MAX)?;
-        let Ok(header) = FrameHeader::decode(&head) else { return Ok(None) };
-        let Layout { store, incarnation } = self.layout;
-        if header.store != store || header.incarnation != incarnation {
-            return Ok(None);
-        }
-        let Ok(len) = usize::try_from(header.frame_len()) else { return Ok(None) };
-        let whole = bytes.read(offset, len)?;
-        let Ok(frame) = Frame::decode(&whole) else { return Ok(None) };
-        self.take(&frame, Found { record: RecordRef::to_record(&header), source, offset, len });
-        Ok(Some(len))
     }
 
     fn take(&mut self, frame: &Frame<'_>, found: Found) {
@@ -183,7 +171,7 @@ impl Carved {
         self.frames.get(&record.id)?.iter().find(|found| found.record == wanted)
     }
 
-    fn bytes(&self, record: &RecordRef) -> Result<Vec<u8>> {
+    pub(super) fn bytes(&self, record: &RecordRef) -> Result<Vec<u8>> {
         let found = self.find(record).and_then(|found| {
             let source = self.sources.get(found.source)?;
             Some((source, found))
@@ -194,7 +182,7 @@ impl Carved {
         source.read(found.offset, found.len)
     }
 
-    fn node(&self, record: &RecordRef) -> Result<Node> {
+    pub(super) fn node(&self, record: &RecordRef) -> Result<Node> {
         check_record(&self.bytes(record)?, record, self.layout.store)
     }
 
@@ -254,6 +242,63 @@ impl Frames for Carved {
     }
 }
 
+/// Shows the whole frames in `bytes` whose headers are wanted, each with its offset and its length.
+fn each_frame(
+    bytes: &Bytes,
+    is_wanted: &dyn Fn(&FrameHeader<'_>) -> bool,
+    show: &mut dyn FnMut(&Frame<'_>, u64, usize),
+) -> Result<()> {
+    let mut look = |offset: u64| -> Result<Option<usize>> {
+        let head = bytes.read(offset, HEADER_BYTES_MAX)?;
+        let Ok(header) = FrameHeader::decode(&head) else { return Ok(None) };
+        if !is_wanted(&header) {
+            return Ok(None);
+        }
+        let Ok(len) = usize::try_from(header.frame_len()) else { return Ok(None) };
+        let whole = bytes.read(offset, len)?;
+        let Ok(frame) = Frame::decode(&whole) else { return Ok(None) };
+        show(&frame, offset, len);
+        Ok(Some(len))
+    };
+    let mut at = 0_u64;
+    loop {
+        let window = bytes.read(at, WINDOW_BYTES)?;
+        let mut from = 0;
+        while let Some(place) = find_magic(&window, from) {
+            from = match look(at.saturating_add(place as u64))? {
+                Some(len) => place.saturating_add(len),
+                None => place.saturating_add(1),
+            };
+        }
+        if window.len() < WINDOW_BYTES {
+            return Ok(());
+        }
+        // A magic may begin in the last bytes.
+        let overlap = window.len() - (MAGIC.len() - 1);
+        at = at.saturating_add(from.max(overlap) as u64);
+    }
+}
+
+/// Of which stores the checkpoints below `dir` are, an index directory with this number. Under
+/// `Placement::Split` an index has none of their records in one piece.
+///
+/// # Errors
+/// What the disk answers.
+pub(super) fn stores_of(disk: &dyn Disk, dir: &Path, number: u64) -> Result<BTreeSet<[u8; 16]>> {
+    let mut stores = BTreeSet::new();
+    for path in files_below(disk, dir)? {
+        let file = disk.open(&path);
+        let file = file.map_err(|error| Error::io(format!("open {}", path.display()), error))?;
+        let kinds = [FrameKind::Chunk, FrameKind::Manifest, FrameKind::Commit];
+        let is_own =
+            |header: &FrameHeader<'_>| header.incarnation == number && kinds.contains(&header.kind);
+        each_frame(&Bytes::File(file), &is_own, &mut |frame, _, _| {
+            stores.insert(frame.header.store.0);
+        })?;
+    }
+    Ok(stores)
+}
+
 pub(super) fn find_magic(bytes: &[u8], from: usize) -> Option<usize> {
     let (first, _) = MAGIC.split_first()?;
     let mut at = from;
@@ -276,7 +321,7 @@ fn files_below(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>> {
         let path = dir.join(name);
         if path.is_dir() {
             files.extend(files_below(disk, &path)?);
-        } else {
+        } else if path.is_file() {
             files.push(path);
         }
     }

@@ -6,6 +6,7 @@
 
 mod carve;
 mod engine;
+mod full;
 mod layout;
 mod open;
 mod pending;
@@ -32,12 +33,18 @@ use crate::sync::{AtomicU64, Ordering};
 
 #[cfg(test)]
 pub(crate) use engine::watch_syncs;
-pub(crate) use repair::repair_placed;
+pub(crate) use repair::{check_empty, repair_placed};
+#[cfg(test)]
+pub(crate) use tail::positions as segment_positions;
 
+pub(crate) use full::open_placed;
+
+use carve::Carved;
 use engine::Engine;
 use layout::{Layout, body_key, clear, node_key, slots_key};
 use pending::PlacedPending;
 use space::Space;
+use tail::Tail;
 
 /// Slots that are emptied in one call.
 const SLOTS_PER_CALL: usize = 256;
@@ -51,10 +58,14 @@ pub(crate) struct PlacedStore {
     sequence: AtomicU64,
     ledger: Mutex<Ledger>,
     space: Mutex<Space>,
+    /// Slots are laid out.
+    growing: Mutex<()>,
     /// Commits and other changes one after the other.
     delta: Mutex<()>,
     /// Bytes of all chunks that lived when it was opened.
     live_bytes: u64,
+    /// What stands in sled's file, once sled has failed and somebody reads.
+    beside: Mutex<Option<Arc<Carved>>>,
     report: OpenReport,
 }
 
@@ -165,16 +176,41 @@ impl PlacedStore {
             if let Some(slot) = lock(&self.space).take() {
                 return Ok(slot);
             }
+            // One after the other: a slot is the last one until those behind it are there.
+            let _growing = lock(&self.growing);
+            if let Some(slot) = lock(&self.space).take() {
+                return Ok(slot);
+            }
             let slots = lock(&self.space).grow()?;
             self.engine.each(layout::lay_out(slots.clone()))?;
-            lock(&self.space).give_free(slots);
+            lock(&self.space).laid_out(slots);
         }
     }
 
-    fn node_bytes(&self, id: u64) -> Result<Vec<u8>> {
-        let bytes = self.engine.read(node_key(id), Vec::new())?;
+    /// What sled says, or when it has failed what stands in its file.
+    fn read(&self, key: Vec<u8>, record: &RecordRef, buffer: Vec<u8>) -> Result<Option<Vec<u8>>> {
+        match self.engine.read(key, buffer) {
+            Err(error) if !self.engine.is_durable() => {
+                let mut beside = lock(&self.beside);
+                if beside.is_none() {
+                    tracing::warn!(error = %chain(&error), "sled's file is read without sled");
+                    let path = self.dir.index(self.layout.incarnation);
+                    let disk = &**self.dir.disk();
+                    let carved = Carved::scan(disk, &path, self.layout, Tail::default())?;
+                    *beside = Some(Arc::new(carved));
+                }
+                let carved = beside.clone();
+                drop(beside);
+                carved.ok_or(error)?.bytes(record).map(Some)
+            }
+            read => read,
+        }
+    }
+
+    fn node_bytes(&self, record: &RecordRef) -> Result<Vec<u8>> {
+        let bytes = self.read(node_key(record.id), record, Vec::new())?;
         bytes.ok_or_else(|| {
-            Error::new(ErrorKind::Corrupt, format!("record {id} is not in the store"))
+            Error::new(ErrorKind::Corrupt, format!("record {} is not in the store", record.id))
         })
     }
 }
@@ -208,7 +244,11 @@ impl Backend for PlacedStore {
                 return Ok(());
             }
             Change::Pin(id, pinned) => return self.pin(job, id, pinned),
-            Change::Attempt => facts.attempt_max = facts.attempt_max.max(actor.attempt),
+            Change::Attempt => {
+                // A job that cannot write may still read, and sled does not outlive a full disk.
+                self.dir.check_space()?;
+                facts.attempt_max = facts.attempt_max.max(actor.attempt);
+            }
             Change::Finish(None) => {
                 facts.finish = None;
                 lock(&self.ledger).job(job).finish = None;
@@ -249,23 +289,16 @@ impl Backend for PlacedStore {
     }
 
     fn node(&self, record: &RecordRef) -> Result<Node> {
-        check_record(&self.node_bytes(record.id)?, record, self.layout.store)
+        check_record(&self.node_bytes(record)?, record, self.layout.store)
     }
 
     fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
-        let corrupt = |why: String| {
-            let message = format!("chunk {} is damaged", record.id);
-            Error::new(ErrorKind::Corrupt, message).with_source(why)
-        };
+        let corrupt = |why: String| corrupt_chunk(record, why);
         let slot = lock(&self.space).slot(record.id);
         let slot = slot.ok_or_else(|| corrupt("the store has no place for it".to_owned()))?;
-        let body = self.engine.read(body_key(slot), std::mem::take(buffer))?;
+        let body = self.read(body_key(slot), record, std::mem::take(buffer))?;
         *buffer = body.ok_or_else(|| corrupt("its body is missing".to_owned()))?;
-        let frame = Frame::decode(buffer).map_err(|fault| corrupt(fault.to_string()))?;
-        if frame.header.store != self.layout.store || !record.matches(&frame.header) {
-            return Err(corrupt(format!("its body is of {:?}", frame.header.origin)));
-        }
-        Ok(frame.header.header_len())
+        check_chunk(buffer, record, self.layout.store)
     }
 
     fn hold(self: Arc<Self>, _: &RecordRef) -> Option<Hold> {
@@ -280,6 +313,21 @@ impl Backend for PlacedStore {
         let (index, clean) = (self.layout.incarnation, Some(Clean { sequence, facts }));
         self.dir.write_current(Current { index, synced: 0, clean })
     }
+}
+
+fn corrupt_chunk(record: &RecordRef, why: String) -> Error {
+    let message = format!("chunk {} is damaged", record.id);
+    Error::new(ErrorKind::Corrupt, message).with_source(why)
+}
+
+/// Where the body of a chunk begins in its frame.
+fn check_chunk(bytes: &[u8], record: &RecordRef, store: StoreId) -> Result<usize> {
+    let frame = Frame::decode(bytes).map_err(|fault| corrupt_chunk(record, fault.to_string()))?;
+    if frame.header.store != store || !record.matches(&frame.header) {
+        let why = format!("its body is of {:?}", frame.header.origin);
+        return Err(corrupt_chunk(record, why));
+    }
+    Ok(frame.header.header_len())
 }
 
 /// Somebody reads: no slot is emptied meanwhile.

@@ -6,7 +6,7 @@
 //! nothing that lives is missing the index is made anew of it, else the store waits for a repair.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -21,21 +21,23 @@ use crate::storage::sled::ledger::{JobFacts, Ledger};
 use crate::storage::sled::placed::PlacedStore;
 use crate::storage::sled::placed::carve::{Carved, Recovered};
 use crate::storage::sled::placed::engine::{DB, Engine};
+use crate::storage::sled::placed::full::Beside;
 use crate::storage::sled::placed::layout::{Layout, node_key, slot_of, slots_key};
 use crate::storage::sled::placed::rebuild::{Frames, rebuild};
 use crate::storage::sled::placed::space::Space;
 use crate::storage::sled::placed::tail::{Newest, Tail};
 use crate::storage::sled::repair::Lost;
-use crate::storage::sled::split::lock;
+use crate::storage::sled::split::{aside, lock};
 use crate::sync::AtomicU64;
 
 /// The index directory of a new store.
 const FIRST_INDEX: u64 = 1;
 
-/// An index whose file is longer than so many times what lives, and than [`FREE_BYTES`] more, is made
-/// anew.
+/// An index whose file is longer than so many times what lives, and [`FREE_BYTES`] more, is made anew.
 const TIMES_LIVE: u64 = 12;
-const FREE_BYTES: u64 = 64 << 20;
+
+/// sled gives a segment back only when others were begun after it: so much is never too long.
+const FREE_BYTES: u64 = 128 << 20;
 
 /// What was found at an open.
 pub(super) enum State {
@@ -54,18 +56,28 @@ pub(super) struct Damaged {
     pub(super) why: Error,
 }
 
+/// A store that can be read.
+pub(super) enum Opened {
+    Sled(Box<PlacedStore>),
+    /// There is no space for sled.
+    Full(Box<Beside>),
+}
+
 impl PlacedStore {
     /// Opens sled and finds what lives and which slots are free.
     ///
     /// # Errors
     /// What sled or the disk answers; `Corrupt` when something that lives is lost.
-    pub(crate) fn open(dir: &StoreDir, store: StoreId) -> Result<Self> {
+    pub(super) fn open(dir: &StoreDir, store: StoreId) -> Result<Opened> {
         let placed = match examine(dir, store)? {
             State::Sound(placed) => *placed,
             State::Nothing => make(dir, store)?,
-            State::Damaged(damaged) => heal(dir, store, damaged)?,
+            State::Damaged(damaged) => match heal(dir, store, damaged)? {
+                Opened::Sled(placed) => *placed,
+                full @ Opened::Full(_) => return Ok(full),
+            },
         };
-        placed.shrunk()
+        Ok(Opened::Sled(Box::new(placed.shrunk()?)))
     }
 
     /// Reads everything that lives.
@@ -92,7 +104,7 @@ impl PlacedStore {
         let path = self.dir.index(self.layout.incarnation).join(DB);
         let file = self.dir.disk().open(&path).and_then(|file| file.len());
         let file = file.map_err(|error| Error::io(format!("look at {}", path.display()), error))?;
-        if file <= self.live_bytes.saturating_mul(TIMES_LIVE).saturating_add(FREE_BYTES) {
+        if !is_outgrown(file, self.live_bytes) {
             return Ok(self);
         }
         let jobs = lock(&self.ledger).jobs.clone();
@@ -116,9 +128,13 @@ impl PlacedStore {
     }
 }
 
+fn is_outgrown(file: u64, live: u64) -> bool {
+    file > live.saturating_mul(TIMES_LIVE).saturating_add(FREE_BYTES)
+}
+
 impl Frames for PlacedStore {
     fn node_frame(&self, record: &RecordRef) -> Result<Vec<u8>> {
-        self.node_bytes(record.id)
+        self.node_bytes(record)
     }
 
     fn chunk_frame(&self, record: &RecordRef) -> Result<Vec<u8>> {
@@ -162,9 +178,18 @@ fn try_index(dir: &StoreDir, layout: Layout, current: Option<Current>) -> Result
             None => Ok(State::Nothing),
         };
     }
+    if clean.is_none() {
+        // CRASH: sled writes over what it finds free. After a kill the copies for which it is free may be
+        // in the system's cache alone.
+        let synced = dir.disk().open(&path.join(DB)).and_then(|file| file.sync_data());
+        synced.map_err(|error| Error::io(format!("sync {}", path.display()), error))?;
+    }
     let engine = match Engine::open(&path) {
-        Err(why) if is_damage(&why) => {
-            put_back(dir, index, None, &tail);
+        Err(why) if is_unusable(&why) => {
+            // Whoever holds sled's file was here first.
+            if why.kind() != ErrorKind::Conflict {
+                put_back(dir, index, None, &tail);
+            }
             return damaged(tail, why);
         }
         engine => engine?,
@@ -178,7 +203,7 @@ fn try_index(dir: &StoreDir, layout: Layout, current: Option<Current>) -> Result
         }
         failed => {
             let why = failed.err().unwrap_or_else(|| nothing_there(&path));
-            if !is_damage(&why) {
+            if !is_unusable(&why) && !engine.hangs() {
                 return Err(why);
             }
             put_back(dir, index, Some(&engine), &tail);
@@ -187,23 +212,26 @@ fn try_index(dir: &StoreDir, layout: Layout, current: Option<Current>) -> Result
     };
     let believed = known.believe(clean, &newest);
     let placed = known.into_store(dir.clone(), layout, engine, newest.sequence_max);
-    let checked = match believed {
-        Ok(true) => Ok(()),
-        Ok(false) => placed.verify(),
-        Err(why) => Err(why),
-    };
+    let checked = believed.and_then(|is_known| {
+        if !is_known {
+            placed.verify()?;
+        }
+        dir.write_current(Current { index, synced: 0, clean: None })?;
+        if clean.is_none() { placed.remove_strays() } else { Ok(()) }
+    });
     if let Err(why) = checked {
-        if !is_damage(&why) {
+        if !is_unusable(&why) && !placed.engine.hangs() {
             return Err(why);
         }
         put_back(dir, index, Some(&placed.engine), &tail);
         return damaged(tail, why);
     }
-    dir.write_current(Current { index, synced: 0, clean: None })?;
-    if clean.is_none() {
-        placed.remove_strays()?;
-    }
     Ok(State::Sound(Box::new(placed)))
+}
+
+/// Whether sled cannot be used though its file may hold everything.
+fn is_unusable(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Full | ErrorKind::Conflict)
 }
 
 pub(super) fn is_damage(error: &Error) -> bool {
@@ -272,30 +300,41 @@ pub(super) fn carve(
     Ok((carved, recovered))
 }
 
-/// Makes a new index of a damaged one that has lost nothing that lives.
-fn heal(dir: &StoreDir, store: StoreId, damaged: Damaged) -> Result<PlacedStore> {
+/// Makes a new index of one that cannot be used. Checkpoints of which it is known that they are lost stay
+/// listed, and the old index is kept then. Without space the file is read as it is.
+fn heal(dir: &StoreDir, store: StoreId, damaged: Damaged) -> Result<Opened> {
     let path = dir.index(damaged.index);
-    let why = chain(&damaged.why);
-    let (carved, recovered) = carve(dir, store, damaged)?;
-    let nameless = recovered.lost.first().map(|lost| lost.why.clone());
-    let named = || {
-        recovered.live.first().map(|(job, live, why)| {
-            format!("checkpoint {} of {job}: {why}", live.record.checkpoint)
-        })
-    };
-    if let Some(lost) = nameless.or_else(named) {
+    let (kind, why) = (damaged.why.kind(), chain(&damaged.why));
+    let (carved, mut recovered) = carve(dir, store, damaged)?;
+    if let Some(Lost { why: lost, .. }) = recovered.lost.first() {
         let path = path.display();
         let message = format!("{path} is damaged ({lost}); `tidegate repair` saves what is whole");
         return Err(Error::new(ErrorKind::Corrupt, message).with_source(why));
     }
-    rebuild(dir, store, &recovered.jobs, &carved, carved.sequence_max)?;
-    remove_others(dir)?;
+    let lost = recovered.list_lost();
+    let made = if kind == ErrorKind::Full {
+        Err(Error::new(kind, "sled has no space").with_source(why.clone()))
+    } else {
+        rebuild(dir, store, &recovered.jobs, &carved, carved.sequence_max)
+    };
+    match made {
+        Err(why) if why.kind() == ErrorKind::Full => {
+            return Ok(Opened::Full(Box::new(Beside { carved, recovered, why })));
+        }
+        made => made?,
+    };
+    if lost.is_empty() {
+        remove_others(dir)?;
+    } else {
+        move_others(dir)?;
+    }
     match examine(dir, store)? {
         State::Sound(mut placed) => {
             placed.report.rebuilt = true;
             let step = format!("sled was made anew of what stood in its file: {why}");
             placed.report.steps.push(step);
-            Ok(*placed)
+            placed.report.damage = lost;
+            Ok(Opened::Sled(placed))
         }
         State::Damaged(Damaged { why, .. }) => Err(why),
         State::Nothing => Err(nothing_there(&path)),
@@ -303,9 +342,25 @@ fn heal(dir: &StoreDir, store: StoreId, damaged: Damaged) -> Result<PlacedStore>
 }
 
 /// The index directories that CURRENT does not name.
-pub(super) fn others(dir: &StoreDir) -> Result<Vec<u64>> {
+fn others(dir: &StoreDir) -> Result<Vec<u64>> {
     let live = dir.read_current().map(|current| current.index);
     Ok(dir.indexes()?.into_iter().filter(|index| Some(*index) != live).collect())
+}
+
+/// Moves them to `lost`.
+pub(super) fn move_others(dir: &StoreDir) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let (disk, mut moved) = (dir.disk(), Vec::new());
+    let io = |error| Error::io(format!("move damage to {}", dir.lost().display()), error);
+    for index in others(dir)? {
+        let (from, to) = (dir.index(index), aside(dir, &format!("index-{index}"))?);
+        // CRASH: under either name nothing needs it.
+        disk.rename(&from, &to).map_err(io)?;
+        moved.push((from, to));
+    }
+    if !moved.is_empty() {
+        disk.sync_dir(&dir.lost()).and_then(|()| disk.sync_dir(dir.path())).map_err(io)?;
+    }
+    Ok(moved)
 }
 
 fn remove_others(dir: &StoreDir) -> Result<()> {
@@ -411,8 +466,10 @@ impl Known {
             sequence: AtomicU64::new(self.sequence.max(sequence)),
             ledger: Mutex::new(self.ledger),
             space: Mutex::new(self.space),
+            growing: Mutex::default(),
             delta: Mutex::default(),
             live_bytes: self.live_bytes,
+            beside: Mutex::default(),
             report: OpenReport { broken: self.broken, ..OpenReport::default() },
         }
     }
@@ -450,4 +507,16 @@ fn read_refs(layout: Layout, engine: &Engine, record: &RecordRef) -> Result<Vec<
 
 fn read_slots(layout: Layout, engine: &Engine, manifest: u64) -> Result<Vec<u32>> {
     layout.read_slots(&read_one(engine, slots_key(manifest))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sled_has_in_its_hands_is_no_reason_to_make_an_index_anew() {
+        assert!(!is_outgrown(6 * (16 << 20), 0) && !is_outgrown(128 << 20, 1));
+        assert!(is_outgrown((128 << 20) + 1, 0));
+        assert!(is_outgrown((128 << 20) + 13 * 1000, 1000));
+    }
 }

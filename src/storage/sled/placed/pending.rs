@@ -164,7 +164,7 @@ impl PlacedWriter {
     fn wait(&mut self, left: usize) -> Result<()> {
         while self.in_flight.len() > left {
             let Some(answer) = self.in_flight.pop_front() else { break };
-            let buffer = self.pending.store.engine.wait(answer)?;
+            let buffer = self.pending.store.engine.wait(&answer)?;
             self.buffers.push(buffer);
         }
         Ok(())

@@ -12,9 +12,10 @@ use crate::storage::sled::kv::{Batch, Kv};
 use crate::storage::sled::ledger::JobFacts;
 use crate::storage::sled::placed::engine::Engine;
 use crate::storage::sled::placed::layout::{Layout, body_key, lay_out, node_key};
+use crate::storage::sled::placed::space::Space;
 
-/// How many slots are laid out at once.
-const SLOTS_AT_ONCE: u32 = 32;
+/// A new index takes a quarter more than the bodies, and so much.
+const SPARE_BYTES: u64 = 16 << 20;
 
 /// Where frames come from.
 pub(super) trait Frames {
@@ -33,6 +34,7 @@ pub(super) fn rebuild(
     frames: &dyn Frames,
     sequence: u64,
 ) -> Result<u64> {
+    check_space(dir, jobs, frames)?;
     let number = dir.indexes()?.into_iter().max().unwrap_or(0).saturating_add(1);
     let (path, disk) = (dir.index(number), dir.disk());
     let filled = fill(&path, Layout { store, incarnation: number }, jobs, frames, sequence);
@@ -47,6 +49,42 @@ pub(super) fn rebuild(
     Ok(number)
 }
 
+/// What sled leaves behind when it runs out of space takes space until the process ends.
+fn check_space(
+    dir: &StoreDir,
+    jobs: &BTreeMap<String, JobFacts>,
+    frames: &dyn Frames,
+) -> Result<()> {
+    let node = |record: &RecordRef| -> Result<Node> {
+        let bytes = frames.node_frame(record)?;
+        let node = Frame::decode(&bytes).ok().and_then(|frame| Node::decode(frame.payload));
+        node.ok_or_else(ends_early)
+    };
+    let mut chunks = HashMap::new();
+    for live in jobs.values().flat_map(|facts| facts.live.values()) {
+        if live.record.is_unreadable() {
+            continue;
+        }
+        for manifest in node(&live.record)?.refs {
+            let refs = node(&manifest)?.refs.into_iter();
+            chunks.extend(refs.map(|chunk| (chunk.id, u64::from(chunk.payload_len))));
+        }
+    }
+    let live: u64 = chunks.values().sum();
+    let needed = live.saturating_add(live / 4).saturating_add(SPARE_BYTES);
+    let free = dir.disk().free_bytes(dir.path()).unwrap_or(u64::MAX);
+    if free < needed {
+        let path = dir.path().display();
+        let message = format!("{free} bytes are free in {path}: a new index takes {needed}");
+        return Err(Error::new(ErrorKind::Full, message));
+    }
+    Ok(())
+}
+
+fn ends_early() -> Error {
+    Error::new(ErrorKind::Corrupt, "the references of a record end early")
+}
+
 fn fill(
     path: &Path,
     layout: Layout,
@@ -55,7 +93,7 @@ fn fill(
     mut sequence: u64,
 ) -> Result<()> {
     let engine = Engine::open(path)?;
-    let mut filling = Filling { layout, engine, slots: 0, placed: HashMap::new() };
+    let mut filling = Filling { layout, engine, space: Space::default(), placed: HashMap::new() };
     for facts in jobs.values() {
         for live in facts.live.values().filter(|live| !live.record.is_unreadable()) {
             filling.checkpoint(frames, &live.record)?;
@@ -79,7 +117,7 @@ fn fill(
 struct Filling {
     layout: Layout,
     engine: Engine,
-    slots: u32,
+    space: Space,
     /// By the ids of chunks.
     placed: HashMap<u64, u32>,
 }
@@ -102,21 +140,24 @@ impl Filling {
         let node = Frame::decode(&bytes).ok().and_then(|frame| Node::decode(frame.payload));
         let value = self.own(&bytes, record)?;
         self.engine.apply(vec![(node_key(record.id), Some(value))])?;
-        node.ok_or_else(|| Error::new(ErrorKind::Corrupt, "the references of a record end early"))
+        node.ok_or_else(ends_early)
     }
 
     fn chunk(&mut self, frames: &dyn Frames, record: &RecordRef) -> Result<u32> {
         if let Some(slot) = self.placed.get(&record.id) {
             return Ok(*slot);
         }
-        let slot = self.slots;
-        if slot.is_multiple_of(SLOTS_AT_ONCE) {
-            self.engine.each(lay_out(slot..slot.saturating_add(SLOTS_AT_ONCE)))?;
-        }
-        self.slots = slot.saturating_add(1);
+        let slot = loop {
+            if let Some(slot) = self.space.take() {
+                break slot;
+            }
+            let slots = self.space.grow()?;
+            self.engine.each(lay_out(slots.clone()))?;
+            self.space.laid_out(slots);
+        };
         let value = self.own(&frames.chunk_frame(record)?, record)?;
         let answer = self.engine.put(body_key(slot), value)?;
-        self.engine.wait(answer)?;
+        self.engine.wait(&answer)?;
         self.placed.insert(record.id, slot);
         Ok(slot)
     }

@@ -1,33 +1,76 @@
 //! Saves what is whole of a damaged store under `Placement::Sled`.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, StoreId};
 use crate::record::RecordRef;
+use crate::storage::sled::Placement;
 use crate::storage::sled::backend::Backend;
-use crate::storage::sled::directory::StoreDir;
+use crate::storage::sled::directory::{Format, StoreDir};
 use crate::storage::sled::ledger::{JobFacts, Live};
 use crate::storage::sled::placed::PlacedStore;
-use crate::storage::sled::placed::carve::Recovered;
-use crate::storage::sled::placed::open::{Damaged, State, carve, examine, is_damage, others};
+use crate::storage::sled::placed::carve::{Recovered, stores_of};
+use crate::storage::sled::placed::open::{Damaged, State, carve, examine, is_damage, move_others};
 use crate::storage::sled::placed::rebuild::rebuild;
 use crate::storage::sled::placed::tail::Tail;
 use crate::storage::sled::repair::{Broken, Lost, RepairReport};
-use crate::storage::sled::split::{aside, lock};
+use crate::storage::sled::split::{lock, replace_format};
 
 /// Makes a new index of what is whole and moves the damaged one to `lost/`; a sound store is left as it
-/// is. What is lost stays listed unless it is given up. The store's lock is held.
+/// is. What is lost stays listed unless it is given up. The store's lock is held, and which store it is
+/// is known, or the damage of FORMAT.
 ///
 /// # Errors
-/// What sled or the disk answers.
+/// What sled or the disk answers; `Corrupt` when nothing says which store it is.
 pub(crate) fn repair_placed(
     dir: &StoreDir,
-    store: StoreId,
+    store: Result<StoreId>,
     broken: Broken,
 ) -> Result<RepairReport> {
+    let mut format = RepairReport::default();
+    let store = store.or_else(|damage| remake_format(dir, damage, &mut format))?;
+    let mut report = repair_known(dir, store, broken)?;
+    report.format_rewritten = format.format_rewritten;
+    report.moved.splice(0..0, format.moved);
+    Ok(report)
+}
+
+/// Makes FORMAT of what the frames in sled's files say.
+fn remake_format(dir: &StoreDir, damage: Error, report: &mut RepairReport) -> Result<StoreId> {
+    let mut found = BTreeSet::new();
+    for index in dir.indexes()? {
+        found.extend(stores_of(&**dir.disk(), &dir.index(index), index)?);
+    }
+    let mut found = found.into_iter();
+    let (Some(store), None) = (found.next(), found.next()) else {
+        return Err(damage.context("the files of sled do not say which store it is"));
+    };
+    let store = StoreId(store);
+    replace_format(dir, Format { store, placement: Placement::Sled }, report)?;
+    Ok(store)
+}
+
+/// Refuses to make a store where there is one that has lost its FORMAT.
+///
+/// # Errors
+/// `Corrupt` when there is; what the disk answers.
+pub(crate) fn check_empty(dir: &StoreDir) -> Result<()> {
+    for index in dir.indexes()? {
+        if !stores_of(&**dir.disk(), &dir.index(index), index)?.is_empty() {
+            let path = dir.path().display();
+            let message =
+                format!("{path} has checkpoints and no FORMAT; `tidegate repair` makes it");
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+    }
+    Ok(())
+}
+
+fn repair_known(dir: &StoreDir, store: StoreId, broken: Broken) -> Result<RepairReport> {
     match examine(dir, store)? {
         State::Nothing => Ok(RepairReport::default()),
+        State::Damaged(Damaged { why, .. }) if why.kind() == ErrorKind::Full => Err(why),
         State::Damaged(damaged) => save(dir, store, damaged, broken),
         State::Sound(placed) => {
             let index = placed.layout.incarnation;
@@ -100,19 +143,4 @@ fn lose(
         let record = RecordRef::unreadable(live.record.id, id);
         facts.live.insert(id, Live { record, ..live });
     }
-}
-
-fn move_others(dir: &StoreDir) -> Result<Vec<(PathBuf, PathBuf)>> {
-    let (disk, mut moved) = (dir.disk(), Vec::new());
-    let io = |error| Error::io(format!("move damage to {}", dir.lost().display()), error);
-    for index in others(dir)? {
-        let (from, to) = (dir.index(index), aside(dir, &format!("index-{index}"))?);
-        // CRASH: under either name nothing needs it.
-        disk.rename(&from, &to).map_err(io)?;
-        moved.push((from, to));
-    }
-    if !moved.is_empty() {
-        disk.sync_dir(&dir.lost()).and_then(|()| disk.sync_dir(dir.path())).map_err(io)?;
-    }
-    Ok(moved)
 }

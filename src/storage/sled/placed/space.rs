@@ -2,6 +2,9 @@
 //!
 //! A chunk is needed by each live manifest that refers to it. When the last one is dropped it is offered
 //! no longer, and its slot is given back when every checkpoint has ended that it was offered to.
+//!
+//! The first slot and the last one that is laid out stay empty: they have no slot on their other side, so
+//! that sled has records on a page with them, and a body there would go down with these, and they with it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
@@ -37,9 +40,11 @@ pub(super) struct Space {
 }
 
 impl Space {
-    /// The space of a store with so many slots of which none is used.
-    pub(super) fn new(next: u32) -> Self {
-        Self { free: (0..next).collect(), next, ..Self::default() }
+    /// The space of a store with so many slots of which none is used. Those that were not all laid out
+    /// when the process ended are laid out again.
+    pub(super) fn new(slots: u32) -> Self {
+        let next = slots - slots % SLOTS_AT_ONCE;
+        Self { free: (1..next.saturating_sub(1)).collect(), next, ..Self::default() }
     }
 
     /// A free slot.
@@ -47,7 +52,7 @@ impl Space {
         self.free.pop_first()
     }
 
-    /// Slots to be laid out, and given free then.
+    /// Slots to be laid out; [`laid_out`](Self::laid_out) takes them then.
     pub(super) fn grow(&mut self) -> Result<Range<u32>> {
         let slots = self.next..self.next.saturating_add(SLOTS_AT_ONCE);
         if slots.end == u32::MAX {
@@ -58,9 +63,19 @@ impl Space {
         Ok(slots)
     }
 
+    /// These slots can be used, and the one that was the last before.
+    pub(super) fn laid_out(&mut self, slots: Range<u32>) {
+        let before = slots.start.saturating_sub(1);
+        if !self.chunks.values().any(|chunk| chunk.slot == before) {
+            self.give_free([before]);
+        }
+        self.give_free(slots);
+    }
+
     /// These slots hold nothing.
     pub(super) fn give_free(&mut self, slots: impl IntoIterator<Item = u32>) {
-        self.free.extend(slots);
+        let last = self.next.saturating_sub(1);
+        self.free.extend(slots.into_iter().filter(|slot| *slot > 0 && *slot != last));
     }
 
     /// A checkpoint begins; [`end`](Self::end) takes the number.
@@ -136,9 +151,9 @@ mod tests {
     }
 
     fn space() -> Space {
-        let mut space = Space::new(3);
+        let mut space = Space::new(32);
         let slot = space.take().unwrap();
-        assert_eq!(slot, 0);
+        assert_eq!(slot, 1);
         space.add("job", [(chunk(10), slot)].into_iter());
         space
     }
@@ -150,11 +165,11 @@ mod tests {
     #[test]
     fn a_chunk_without_users_gives_its_slot_back() {
         let mut space = space();
-        assert_eq!((offered(&space), space.slot(10)), (1, Some(0)));
+        assert_eq!((offered(&space), space.slot(10)), (1, Some(1)));
         assert_eq!(space.candidates("other", 0, 0).len(), 0, "another job's");
         space.remove("job", &[chunk(10)]);
         assert_eq!(offered(&space), 0);
-        assert_eq!((space.unneeded(), space.slot(10)), (vec![0], None));
+        assert_eq!((space.unneeded(), space.slot(10)), (vec![1], None));
     }
 
     #[test]
@@ -163,11 +178,11 @@ mod tests {
         let one = space.begin();
         space.remove("job", &[chunk(10)]);
         assert!(space.unneeded().is_empty());
-        space.add("job", [(chunk(10), 0)].into_iter());
+        space.add("job", [(chunk(10), 1)].into_iter());
         space.end(one);
         assert!(space.unneeded().is_empty(), "it is used again");
         space.remove("job", &[chunk(10)]);
-        assert_eq!(space.unneeded(), [0]);
+        assert_eq!(space.unneeded(), [1]);
     }
 
     #[test]
@@ -175,22 +190,52 @@ mod tests {
         let mut space = space();
         let one = space.begin();
         space.remove("job", &[chunk(10)]);
-        space.add("job", [(chunk(10), 0)].into_iter());
+        space.add("job", [(chunk(10), 1)].into_iter());
         let two = space.begin();
         space.remove("job", &[chunk(10)]);
         space.end(one);
         assert!(space.unneeded().is_empty(), "it was offered to two");
         space.end(two);
-        assert_eq!(space.unneeded(), [0]);
+        assert_eq!(space.unneeded(), [1]);
         assert!(space.unneeded().is_empty());
     }
 
     #[test]
     fn slots_that_are_laid_out_are_never_laid_out_again() {
         let mut space = space();
-        assert_eq!(space.grow().unwrap(), 3..35);
-        assert_eq!(space.grow().unwrap(), 35..67);
+        assert_eq!(space.grow().unwrap(), 32..64);
+        assert_eq!(space.grow().unwrap(), 64..96);
+        assert_eq!(Space::new(40).grow().unwrap(), 32..64, "it was cut off");
         space.next = u32::MAX - 1;
         assert_eq!(space.grow().unwrap_err().kind(), ErrorKind::Full);
+    }
+
+    fn all(space: &mut Space) -> Vec<u32> {
+        std::iter::from_fn(|| space.take()).collect()
+    }
+
+    #[test]
+    fn the_first_slot_and_the_last_one_are_never_given_out() {
+        let mut space = Space::default();
+        for round in 0..3_u32 {
+            let slots = space.grow().unwrap();
+            space.laid_out(slots);
+            let (from, to) = (if round == 0 { 1 } else { round * 32 - 1 }, round * 32 + 31);
+            assert_eq!(all(&mut space), (from..to).collect::<Vec<_>>());
+        }
+        space.give_free([0, 5, 95]);
+        assert_eq!(all(&mut space), [5]);
+        assert_eq!(all(&mut Space::new(64)), (1..63).collect::<Vec<_>>());
+        assert!(all(&mut Space::new(0)).is_empty());
+    }
+
+    #[test]
+    fn a_last_slot_that_is_in_use_is_not_given_out_when_others_come_behind_it() {
+        let mut space = Space::new(32);
+        space.add("job", [(chunk(10), 31)].into_iter());
+        all(&mut space);
+        let slots = space.grow().unwrap();
+        space.laid_out(slots);
+        assert_eq!(space.take(), Some(32));
     }
 }

@@ -50,13 +50,7 @@ impl Tail {
             file => file.map_err(io)?,
         };
         let size = SledSettings::BODIES.segment_bytes;
-        let mut positions = Vec::new();
-        let len = file.len().map_err(io)?;
-        for offset in (0..len).step_by(size) {
-            let mut header = [0; SLED_HEADER_BYTES];
-            file.read_up_to_at(&mut header, offset).map_err(io)?;
-            positions.push((position(&header), offset));
-        }
+        let mut positions = positions(&*file).map_err(io)?;
         positions.sort_unstable();
         let mut segments = BTreeMap::new();
         for (_, offset) in positions.into_iter().rev().take(SEGMENTS) {
@@ -115,6 +109,23 @@ impl Tail {
     pub(super) fn into_segments(self) -> impl Iterator<Item = Vec<u8>> {
         self.segments.into_values()
     }
+}
+
+/// Where in sled's log the segments of a file stand, each with its offset.
+pub(crate) fn positions(file: &dyn DiskFile) -> std::io::Result<Vec<(u64, u64)>> {
+    let mut positions = Vec::new();
+    for offset in (0..file.len()?).step_by(SledSettings::BODIES.segment_bytes) {
+        let mut header = [0; SLED_HEADER_BYTES];
+        file.read_up_to_at(&mut header, offset)?;
+        positions.push((position(&header), offset));
+    }
+    Ok(positions)
+}
+
+/// Where in sled's log the newest segment of a file stands that has a whole header.
+pub(super) fn newest_position(file: &dyn DiskFile) -> std::io::Result<u64> {
+    let positions = positions(file)?.into_iter().map(|(position, _)| position);
+    Ok(positions.filter(|position| *position != u64::MAX).max().unwrap_or(0))
 }
 
 /// Where in sled's log a segment stands; a damaged header may stand anywhere.

@@ -36,7 +36,7 @@ pub(crate) use crate::storage::sled::split::open::Purpose;
 use crate::storage::sled::split::pending::SplitPending;
 pub(crate) use crate::storage::sled::split::read::Reader;
 use crate::storage::sled::split::reclaim::Reclaimer;
-pub(crate) use crate::storage::sled::split::repair::{aside, repair_split};
+pub(crate) use crate::storage::sled::split::repair::{aside, repair_split, replace_format};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// How many open segments wait for a writer; more are closed.

@@ -102,6 +102,17 @@ fn remake_format(dir: &StoreDir, damage: Error, report: &mut RepairReport) -> Re
     let (Some(store), None) = (found.next(), found.next()) else {
         return Err(damage.context("the segments do not say which store it is"));
     };
+    let store = StoreId(store);
+    replace_format(dir, Format { store, placement: Placement::Split }, report)?;
+    Ok(store)
+}
+
+/// Writes FORMAT anew; the damaged one is kept.
+pub(crate) fn replace_format(
+    dir: &StoreDir,
+    format: Format,
+    report: &mut RepairReport,
+) -> Result<()> {
     let path = dir.path().join("FORMAT");
     if dir.disk().read_small(&path).is_ok_and(|bytes| bytes.is_some()) {
         // CRASH: the damaged FORMAT has two names, and is found by the next repair.
@@ -111,10 +122,9 @@ fn remake_format(dir: &StoreDir, damage: Error, report: &mut RepairReport) -> Re
         sync(dir, &dir.lost())?;
         report.moved.push((path, moved));
     }
-    let store = StoreId(store);
-    dir.write_format(Format { store, placement: Placement::Split })?;
+    dir.write_format(format)?;
     report.format_rewritten = true;
-    Ok(store)
+    Ok(())
 }
 
 fn sync(dir: &StoreDir, path: &Path) -> Result<()> {

@@ -14,6 +14,7 @@ mod hang;
 mod incremental;
 mod life;
 mod placed_damage;
+mod placed_open;
 mod placed_power;
 mod placed_sharing;
 mod power;

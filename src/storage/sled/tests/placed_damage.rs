@@ -208,7 +208,7 @@ fn judge(dir: &Path, saved: &[u64], is_known: bool) {
                     Ok(is_right) => assert!(is_right, "{id} holds something else"),
                     Err(error) => {
                         assert!(!saved.contains(&id), "{id} does not depend on it: {error:?}");
-                        break;
+                        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
                     }
                 }
             }
@@ -245,12 +245,8 @@ fn judge(dir: &Path, saved: &[u64], is_known: bool) {
     }
     drop(checkpoints);
     let third = repaired(dir, Broken::Drop);
-    let saved = |report: &RepairReport| {
-        let mut saved = report.recovered.clone();
-        saved.retain(|_, ids| !ids.is_empty());
-        saved
-    };
-    assert_eq!((saved(&third), third.dropped.len()), (saved(&first), second.lost.len()));
+    assert_eq!(third.recovered.get("job").cloned().unwrap_or_default(), whole);
+    assert_eq!(third.dropped.len(), second.lost.len());
     let checkpoints = open(dir, Placement::Sled);
     assert_eq!(checkpoints.ids(), whole);
     let next = commit_sections(&checkpoints);
@@ -267,8 +263,12 @@ fn matrix(ending: Ending) {
     let records = frames.iter().filter(|frame| frame.kind == FrameKind::Job);
     let newest = records.map(|frame| frame.sequence).max().unwrap();
     let mut cases = 0;
-    for target in targets(&frames) {
+    for (place, target) in targets(&frames).into_iter().enumerate() {
         for kind in HARMS {
+            let is_everywhere = [Harm::Delete, Harm::GarbageTail, Harm::OlderCopy].contains(&kind);
+            if is_everywhere && place > 0 {
+                continue;
+            }
             let copy = store.copy();
             let path = copy.path().join("index-1/db");
             let mut bytes = whole.clone();
@@ -299,7 +299,7 @@ fn matrix(ending: Ending) {
             cases += 1;
         }
     }
-    assert!(cases > 60, "{cases}");
+    assert!(cases > 40, "{cases}");
 }
 
 #[test]
@@ -387,4 +387,65 @@ fn an_older_copy_of_a_closed_store_is_not_believed() {
     let report = repaired(copy.path(), Broken::Keep);
     assert_eq!(report.recovered["job"], [CheckpointId(1), CheckpointId(2)]);
     assert_eq!(report.lost.len(), 1, "{report:?}");
+}
+
+/// sled reads the segment that it wrote to last when it opens, and of the others only what is asked for.
+#[test]
+fn a_damaged_body_ends_no_reading_but_its_own() {
+    const LEN: usize = 12 << 20;
+    let dir = quick_dir();
+    let checkpoints = open(dir.path(), Placement::Sled);
+    for id in 1..=3 {
+        let pending = begin(&checkpoints, CheckpointId(id), 1).unwrap();
+        let mut writer = pending.writer(&task(0)).unwrap();
+        let bytes = body(CheckpointId(id), 0, LEN);
+        writer.section(&key(0), &mut |out| Ok(out.write_all(&bytes)?)).unwrap();
+        pending.commit(&[(task(0), writer.finish().unwrap())]).unwrap();
+    }
+    let read = |checkpoints: &Checkpoints, id: u64| -> Result<bool> {
+        let mut reader = checkpoints.read_task(CheckpointId(id), &task(0))?;
+        let mut found = Vec::new();
+        reader.next_section()?;
+        reader.body().read_to_end(&mut found)?;
+        Ok(found == body(CheckpointId(id), 0, LEN))
+    };
+    drop(checkpoints);
+    drop(open(dir.path(), Placement::Sled));
+    let path = dir.path().join("index-1/db");
+    let mut bytes = fs::read(&path).unwrap();
+    let is_own = |found: &&Found| found.kind == FrameKind::Chunk && found.checkpoint == 1;
+    let own = frames(&bytes).into_iter().find(|found| is_own(&found)).unwrap();
+    bytes[own.offset + own.len - 1] ^= 4;
+    fs::write(&path, bytes).unwrap();
+    let checkpoints = open(dir.path(), Placement::Sled);
+    let error = read(&checkpoints, 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+    assert!(read(&checkpoints, 2).unwrap() && read(&checkpoints, 3).unwrap());
+    commit_small(&checkpoints, CheckpointId(4)).unwrap();
+    assert!(read_small(&checkpoints, CheckpointId(4)).unwrap());
+}
+
+#[test]
+fn a_store_that_lost_a_checkpoint_opens_with_the_others_and_keeps_what_is_left() {
+    for ending in [Ending::Closed, Ending::Killed] {
+        let store = Store::new(ending);
+        let copy = store.copy();
+        let path = copy.path().join("index-1/db");
+        let mut bytes = fs::read(&path).unwrap();
+        let is_own = |found: &&Found| found.kind == FrameKind::Chunk && found.checkpoint == LIVE[1];
+        for found in frames(&bytes).iter().filter(is_own) {
+            bytes[found.offset + found.len - 1] ^= 4;
+        }
+        fs::write(&path, bytes).unwrap();
+        let checkpoints = open(copy.path(), Placement::Sled);
+        assert_eq!(ids(&checkpoints), LIVE, "{ending:?}");
+        let error = read_sections(&checkpoints, LIVE[1]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+        assert!(read_sections(&checkpoints, LIVE[0]).unwrap());
+        assert!(copy.path().join("lost/index-1/db").exists());
+        let next = commit_sections(&checkpoints);
+        assert!(next.0 > LIVE[1]);
+        drop(checkpoints);
+        assert!(read_sections(&open(copy.path(), Placement::Sled), next.0).unwrap());
+    }
 }

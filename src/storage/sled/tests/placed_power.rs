@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use super::*;
-use crate::storage::sled::placed::watch_syncs;
+use crate::storage::disk::DiskFile;
+use crate::storage::sled::placed::{segment_positions, watch_syncs};
 
 const SECTOR: usize = 512;
 
@@ -217,4 +218,129 @@ fn a_power_cut_between_any_two_syncs_of_sled_loses_nothing_announced() {
         }
     }
     println!("{states} states");
+}
+
+/// The size of sled's segments.
+const SEGMENT: usize = 16 << 20;
+
+/// What a checkpoint writes that is given up: bodies without a sync of their own.
+const GIVEN_UP: usize = 24 << 20;
+
+fn give_up(checkpoints: &Checkpoints, len: usize, random: &mut Random) {
+    let bytes: Vec<u8> = (0..len / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+    let pending = begin(checkpoints, checkpoints.next_id(), 1).unwrap();
+    let mut writer = pending.writer(&task(0)).unwrap();
+    writer.section(&key(0), &mut |out| Ok(out.write_all(&bytes)?)).unwrap();
+    let _unused = writer.finish().unwrap();
+}
+
+/// sled's file as it was at the last sync: position and content of each segment, by offset.
+#[derive(Default)]
+struct Disk {
+    segments: BTreeMap<u64, (u64, Vec<u8>)>,
+}
+
+fn newest(positions: impl Iterator<Item = u64>) -> BTreeSet<u64> {
+    let mut positions: Vec<u64> = positions.collect();
+    positions.sort_unstable();
+    positions.into_iter().rev().take(2).collect()
+}
+
+impl Disk {
+    /// Takes over what a sync wrote. When sled wrote over a segment since the last one, also gives the
+    /// file in which this alone came to the disk.
+    fn sync(&mut self, db: &Path) -> Option<Vec<u8>> {
+        let file = std::fs::File::open(db).unwrap();
+        let now: BTreeMap<u64, u64> = segment_positions(&file)
+            .unwrap()
+            .into_iter()
+            .map(|(at, offset)| (offset, at))
+            .collect();
+        let mut open = newest(now.values().copied());
+        open.extend(newest(self.segments.values().map(|(at, _)| *at)));
+        let mut fresh = BTreeMap::new();
+        let mut overwritten = BTreeSet::new();
+        for (offset, position) in now {
+            let old = self.segments.get(&offset).map(|(at, _)| *at);
+            if old == Some(position) && !open.contains(&position) {
+                continue;
+            }
+            let mut bytes = vec![0; SEGMENT];
+            let len = file.read_up_to_at(&mut bytes, offset).unwrap();
+            bytes.truncate(len);
+            if old.is_some_and(|old| old != position) {
+                overwritten.insert(offset);
+            }
+            fresh.insert(offset, (position, bytes));
+        }
+        let torn = (!overwritten.is_empty()).then(|| {
+            let mut bytes = Vec::new();
+            for (offset, (_, old)) in &self.segments {
+                let from = if overwritten.contains(offset) { &fresh[offset].1 } else { old };
+                bytes.resize(usize::try_from(*offset).unwrap(), 0);
+                bytes.extend_from_slice(from);
+            }
+            bytes
+        });
+        self.segments.append(&mut fresh);
+        torn
+    }
+}
+
+#[test]
+fn sled_writes_over_nothing_whose_copy_could_be_lost() {
+    let dir = quick_dir();
+    let checkpoints = open(dir.path(), Placement::Sled);
+    let index = dir.path().join("index-1");
+    let mut random = Random(1);
+    // Each in a segment with much that goes, so that it is moved.
+    for id in 0..4 {
+        let next = checkpoints.next_id();
+        commit_small(&checkpoints, next).unwrap();
+        assert!(id < next.0);
+        give_up(&checkpoints, GIVEN_UP / 2, &mut random);
+    }
+    let kept = ids(&checkpoints);
+    let (cuts, lost) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let shared = (index.clone(), kept.clone(), Arc::clone(&cuts), Arc::clone(&lost));
+    let disk = Mutex::new(Disk::default());
+    disk.lock().unwrap().sync(&index.join("db"));
+    let watch = watch_syncs(&index, move || {
+        let (index, kept, cuts, lost) = &shared;
+        let Some(torn) = disk.lock().unwrap().sync(&index.join("db")) else { return };
+        *cuts.lock().unwrap() += 1;
+        if let Err(why) = judge_torn(index, &torn, kept) {
+            lost.lock().unwrap().push(why);
+        }
+    });
+    for _ in 0..12 {
+        give_up(&checkpoints, GIVEN_UP, &mut random);
+    }
+    commit_small(&checkpoints, checkpoints.next_id()).unwrap();
+    drop(watch);
+    assert!(lost.lock().unwrap().is_empty(), "{:?}", lost.lock().unwrap());
+    let cuts = *cuts.lock().unwrap();
+    assert!(cuts > 0, "sled wrote over nothing");
+    println!("{cuts} cuts");
+}
+
+/// Opens a store with this file of sled and reads what was kept.
+fn judge_torn(index: &Path, torn: &[u8], kept: &[u64]) -> std::result::Result<(), String> {
+    let (after, store) = (quick_dir(), index.parent().unwrap());
+    for name in ["FORMAT", "CURRENT"] {
+        std::fs::copy(store.join(name), after.path().join(name)).unwrap();
+    }
+    std::fs::create_dir_all(after.path().join("log")).unwrap();
+    std::fs::create_dir_all(after.path().join("index-1/blobs")).unwrap();
+    std::fs::copy(index.join("conf"), after.path().join("index-1/conf")).unwrap();
+    std::fs::write(after.path().join("index-1/db"), torn).unwrap();
+    let opened = open_on(after.path(), Placement::Sled, Arc::new(RealDisk));
+    let checkpoints = opened.map_err(|error| format!("{error:?}"))?;
+    for id in kept {
+        match read_small(&checkpoints, CheckpointId(*id)) {
+            Ok(true) => {}
+            other => return Err(format!("{id} of {kept:?} reads as {other:?}")),
+        }
+    }
+    Ok(())
 }

@@ -116,15 +116,24 @@ fn reuse_and_drops_that_race_lose_nothing() {
 }
 
 #[test]
-fn slots_are_used_again_and_the_file_stays_in_proportion() {
+fn slots_are_used_again_and_a_file_of_a_few_segments_is_not_made_anew() {
     let dir = quick_dir();
     let checkpoints = open(dir.path(), Placement::Sled);
+    let db = dir.path().join("index-1/db");
+    let len = || std::fs::metadata(&db).unwrap().len();
     let mut longest = 0;
-    for round in 0..60 {
+    // 175 MB go through it; sled keeps five segments of 16 MiB in its hands, and one to come.
+    for round in 0..250 {
         commit_content(&checkpoints, CheckpointType::Checkpoint, 100 + round);
         checkpoints.subsume(1).unwrap();
-        longest = longest.max(std::fs::metadata(dir.path().join("index-1/db")).unwrap().len());
+        longest = longest.max(len());
+        if round > 100 && len() > 5 * (16 << 20) {
+            break;
+        }
     }
-    // 42 MB went through it; sled has segments of 16 MiB.
-    assert!(longest <= 4 * (16 << 20), "{longest}");
+    assert!(longest <= 6 * (16 << 20), "{longest}");
+    println!("{longest} at most, {} in the end", len());
+    drop(checkpoints);
+    drop(open(dir.path(), Placement::Sled));
+    assert!(db.exists(), "it was made anew for {longest} bytes");
 }
