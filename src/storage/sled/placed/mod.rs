@@ -213,6 +213,15 @@ impl PlacedStore {
             Error::new(ErrorKind::Corrupt, format!("record {} is not in the store", record.id))
         })
     }
+
+    fn lone_chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
+        let corrupt = |why: String| corrupt_chunk(record, why);
+        let slot = lock(&self.space).slot(record.id);
+        let slot = slot.ok_or_else(|| corrupt("the store has no place for it".to_owned()))?;
+        let body = self.read(body_key(slot), record, std::mem::take(buffer))?;
+        *buffer = body.ok_or_else(|| corrupt("its body is missing".to_owned()))?;
+        check_chunk(buffer, record, self.layout.store)
+    }
 }
 
 impl Backend for PlacedStore {
@@ -293,12 +302,11 @@ impl Backend for PlacedStore {
     }
 
     fn chunk(&self, record: &RecordRef, buffer: &mut Vec<u8>) -> Result<usize> {
-        let corrupt = |why: String| corrupt_chunk(record, why);
-        let slot = lock(&self.space).slot(record.id);
-        let slot = slot.ok_or_else(|| corrupt("the store has no place for it".to_owned()))?;
-        let body = self.read(body_key(slot), record, std::mem::take(buffer))?;
-        *buffer = body.ok_or_else(|| corrupt("its body is missing".to_owned()))?;
-        check_chunk(buffer, record, self.layout.store)
+        let read = self.lone_chunk(record, buffer);
+        if read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt) {
+            lock(&self.space).note_damaged(record.id);
+        }
+        read
     }
 
     fn hold(self: Arc<Self>, _: &RecordRef) -> Option<Hold> {

@@ -6,7 +6,7 @@
 //! The first slot and the last one that is laid out stay empty: they have no slot on their other side, so
 //! that sled has records on a page with them, and a body there would go down with these, and they with it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -37,6 +37,8 @@ pub(super) struct Space {
     offers: BTreeMap<String, Offer>,
     /// Ids of chunks.
     grace: Grace<u64>,
+    /// Ids of chunks that could not be read: no further checkpoint is to depend on them.
+    damaged: HashSet<u64>,
 }
 
 impl Space {
@@ -89,7 +91,15 @@ impl Space {
 
     /// Chunks of the job that may have this payload.
     pub(super) fn candidates(&self, job: &str, crc: u32, len: u32) -> Vec<RecordRef> {
-        self.offers.get(job).map(|offer| offer.candidates(crc, len)).unwrap_or_default()
+        let offer = self.offers.get(job);
+        let mut found = offer.map(|offer| offer.candidates(crc, len)).unwrap_or_default();
+        found.retain(|record| !self.damaged.contains(&record.id));
+        found
+    }
+
+    /// Somebody found a chunk damaged.
+    pub(super) fn note_damaged(&mut self, id: u64) {
+        self.damaged.insert(id);
     }
 
     /// Where a chunk lies that is offered or referred to.
