@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_in_format_is_damage_and_a_format_without_checksum_is_read() {
+    fn a_flipped_bit_in_format_is_damage_and_so_is_a_missing_checksum() {
         let (keep, dir) = dir();
         let format = Format { store: StoreId([7; 16]), placement: Placement::Split };
         dir.create(format).unwrap();
@@ -462,10 +462,9 @@ mod tests {
             let is_read = dir.read_format().is_ok_and(|read| read == Some(format));
             assert!(!is_read, "byte {at}");
         }
-        let earlier: String =
-            String::from_utf8(whole).unwrap().split_inclusive('\n').take(4).collect();
-        std::fs::write(&path, earlier).unwrap();
-        assert_eq!(dir.require_format().unwrap(), format);
+        let cut: String = String::from_utf8(whole).unwrap().split_inclusive('\n').take(4).collect();
+        std::fs::write(&path, cut).unwrap();
+        assert_eq!(dir.require_format().unwrap_err().kind(), ErrorKind::Corrupt);
     }
 
     #[test]

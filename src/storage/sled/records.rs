@@ -169,6 +169,13 @@ impl Records {
         node.or_else(|| self.chunks.get(&id).map(|chunk| chunk.place))
     }
 
+    /// The chunks that are needed in a segment. Where a node lies in its segment may not be known.
+    pub(crate) fn chunks_in(&self, segment: u64) -> Vec<(u64, Place)> {
+        let chunks = self.chunks.iter();
+        let needed = chunks.filter(|(_, of)| of.place.segment == segment && of.needed > 0);
+        needed.map(|(id, of)| (*id, of.place)).collect()
+    }
+
     /// A record that is still needed lies elsewhere from now on. False when it is not needed.
     pub(crate) fn moved(&mut self, id: u64, to: Place) -> bool {
         let place = match (self.nodes.get_mut(&id), self.chunks.get_mut(&id)) {

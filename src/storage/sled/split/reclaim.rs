@@ -5,7 +5,7 @@
 //! A segment goes only when the index on disk names the copies. Whoever reads meanwhile finds a record
 //! at its old or at its new place.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
@@ -281,19 +281,27 @@ impl<'a> Copier<'a> {
         let io = |error| Error::io(format!("read {}", path.display()), error);
         let file = dir.disk().open(&path).map_err(io)?;
         let store = self.store.reader.codec.store;
-        let mut places = Vec::new();
+        let mut places = BTreeMap::new();
         let scan = scan_segment(&*file, &path, number, store, 0, &mut |header, place, _| {
             if matches!(header.kind, FrameKind::Chunk | FrameKind::Manifest | FrameKind::Commit) {
-                places.push((header.id, place));
+                places.insert(place.offset, (header.id, place));
             }
             Ok(())
         })?;
-        if wanted == Wanted::All && !scan.damage.is_empty() {
-            return Ok(false);
+        match wanted {
+            Wanted::All if !scan.damage.is_empty() => return Ok(false),
+            Wanted::All => {}
+            Wanted::Intact => {
+                // The scan does not believe what lies in a damaged group; a chunk of it may be whole.
+                let ledger = lock(&self.store.ledger);
+                let known = ledger.records.as_ref().map(|records| records.chunks_in(number));
+                let known = known.unwrap_or_default().into_iter();
+                places.extend(known.map(|(id, place)| (place.offset, (id, place))));
+            }
         }
         let mut bytes = Vec::new();
         let mut done = HashSet::new();
-        for (id, place) in places {
+        for (id, place) in places.into_values() {
             if self.is_paced && self.store.reclaimer.is_stopped() {
                 return Ok(false);
             }
@@ -303,9 +311,11 @@ impl<'a> Copier<'a> {
             bytes.resize(usize::try_from(place.len).unwrap_or(0), 0);
             let read = file.read_up_to_at(&mut bytes, place.offset).map_err(io)?;
             match Frame::decode(bytes.get(..read).unwrap_or_default()) {
-                Ok(frame) => self.copy(&frame)?,
-                Err(_) if wanted == Wanted::All => return Ok(false),
-                Err(_) => continue,
+                Ok(frame) if frame.header.id == id && frame.header.incarnation == number => {
+                    self.copy(&frame)?;
+                }
+                _ if wanted == Wanted::All => return Ok(false),
+                _ => continue,
             }
             done.insert(id);
             self.pace(place.len);
