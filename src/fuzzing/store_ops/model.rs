@@ -204,6 +204,9 @@ impl Job {
         let found: BTreeSet<u64> = checkpoints.ids().iter().map(|id| id.0).collect();
         for (id, checkpoint) in &mut self.checkpoints {
             let is_found = found.contains(id);
+            // Until what this start found is written down, another may have the index that knows it.
+            let is_missed = !is_found && checkpoint.standing == Standing::Committed;
+            checkpoint.may_return |= is_missed && checkpoint.may_be_lost;
             checkpoint.standing = if is_found { Standing::Committed } else { Standing::Gone };
             if is_found {
                 self.highest = self.highest.max(*id);
