@@ -42,7 +42,10 @@ pub const INLINE_BYTES_MAX: usize = 2 * 1024;
 pub const SMALL_COMMIT_BYTES: u64 = 128 * 1024;
 
 /// The longest word that a job leaves at its end, in bytes.
-pub const FINISH_BYTES_MAX: usize = 8 * 1024;
+pub const FINISH_BYTES_MAX: usize = 256 * 1024;
+
+/// The longest small file beside the log: FORMAT, CURRENT and FINISHED. In bytes.
+pub const SMALL_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The largest payload of any frame; a longer claim is damage.
 pub const FRAME_PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -9,10 +9,8 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::limits::SMALL_FILE_BYTES_MAX;
 use crate::platform::{self, PartsRead};
-
-/// The most bytes of a small file; a longer one is not ours.
-const SMALL_FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Directories and whole small files.
 pub(crate) trait Disk: Debug + Send + Sync {
@@ -127,7 +125,7 @@ impl Disk for RealDisk {
             other => other?,
         };
         let mut bytes = Vec::new();
-        file.take(SMALL_FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+        file.take(SMALL_FILE_BYTES_MAX as u64).read_to_end(&mut bytes)?;
         Ok(Some(bytes))
     }
 

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::StoreId;
-use crate::limits::FREE_BYTES_MIN;
+use crate::limits::{FREE_BYTES_MIN, SMALL_FILE_BYTES_MAX};
 use crate::record::{FORMAT_VERSION, Frame, FrameHeader, FrameKind, Origin, Payload, codec};
 use crate::storage::disk::Disk;
 use crate::storage::sled::Placement;
@@ -261,6 +261,11 @@ impl StoreDir {
         finished: &[(String, Vec<u8>)],
     ) -> Result<()> {
         let bytes = finished_bytes(store, finished)?;
+        if bytes.len() > SMALL_FILE_BYTES_MAX {
+            let (len, most) = (bytes.len(), SMALL_FILE_BYTES_MAX);
+            let message = format!("FINISHED would have {len} bytes, the most is {most}");
+            return Err(Error::invalid(message));
+        }
         self.disk
             .replace_small(&self.path.join("FINISHED"), &bytes)
             .map_err(|error| self.io("write FINISHED in", error))

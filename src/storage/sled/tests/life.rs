@@ -222,13 +222,18 @@ fn whoever_opens_a_store_waits_for_the_one_who_closes_it() {
 
 #[test]
 fn a_word_that_is_too_long_is_refused_and_nothing_is_lost() {
-    let dir = quick_dir();
-    let checkpoints = open(dir.path(), Placement::Split);
-    commit_small(&checkpoints, CheckpointId(1)).unwrap();
-    let refused = checkpoints.record_finish(&"x".repeat(17 << 20)).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Invalid);
-    checkpoints.record_finish(&"x".repeat(8 << 10)).unwrap();
-    commit_small(&checkpoints, CheckpointId(2)).unwrap();
-    drop(checkpoints);
-    assert_eq!(ids(&open(dir.path(), Placement::Split)), [1, 2]);
+    for placement in BOTH {
+        let dir = quick_dir();
+        let checkpoints = open(dir.path(), placement);
+        commit_small(&checkpoints, CheckpointId(1)).unwrap();
+        let refused = checkpoints.record_finish(&"x".repeat(17 << 20)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Invalid);
+        let word = "x".repeat(256 << 10);
+        checkpoints.record_finish(&word).unwrap();
+        commit_small(&checkpoints, CheckpointId(2)).unwrap();
+        drop(checkpoints);
+        let checkpoints = open(dir.path(), placement);
+        assert_eq!(ids(&checkpoints), [1, 2], "{placement}");
+        assert!(checkpoints.finish() == Some(word), "{placement}");
+    }
 }
