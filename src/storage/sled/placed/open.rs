@@ -322,7 +322,7 @@ fn heal(dir: &StoreDir, store: StoreId, damaged: Damaged) -> Result<Opened> {
             return Ok(Opened::Full(Box::new(Beside { carved, recovered, why })));
         }
         made => made?,
-    };
+    }
     if lost.is_empty() {
         remove_others(dir)?;
     } else {

@@ -33,7 +33,7 @@ pub(super) fn rebuild(
     jobs: &BTreeMap<String, JobFacts>,
     frames: &dyn Frames,
     sequence: u64,
-) -> Result<u64> {
+) -> Result<()> {
     check_space(dir, jobs, frames)?;
     let number = dir.indexes()?.into_iter().max().unwrap_or(0).saturating_add(1);
     let (path, disk) = (dir.index(number), dir.disk());
@@ -46,7 +46,7 @@ pub(super) fn rebuild(
         return Err(error);
     }
     dir.write_current(Current { index: number, synced: 0, clean: None })?;
-    Ok(number)
+    Ok(())
 }
 
 /// What sled leaves behind when it runs out of space takes space until the process ends.

@@ -7,7 +7,7 @@ use crate::ids::{CheckpointId, StoreId};
 use crate::record::RecordRef;
 use crate::storage::sled::Placement;
 use crate::storage::sled::backend::Backend;
-use crate::storage::sled::directory::{Format, StoreDir};
+use crate::storage::sled::directory::StoreDir;
 use crate::storage::sled::ledger::{JobFacts, Live};
 use crate::storage::sled::placed::PlacedStore;
 use crate::storage::sled::placed::carve::{Recovered, stores_of};
@@ -42,13 +42,8 @@ fn remake_format(dir: &StoreDir, damage: Error, report: &mut RepairReport) -> Re
     for index in dir.indexes()? {
         found.extend(stores_of(&**dir.disk(), &dir.index(index), index)?);
     }
-    let mut found = found.into_iter();
-    let (Some(store), None) = (found.next(), found.next()) else {
-        return Err(damage.context("the files of sled do not say which store it is"));
-    };
-    let store = StoreId(store);
-    replace_format(dir, Format { store, placement: Placement::Sled }, report)?;
-    Ok(store)
+    let unknown = damage.context("the files of sled do not say which store it is");
+    replace_format(dir, Placement::Sled, found, unknown, report)
 }
 
 /// Refuses to make a store where there is one that has lost its FORMAT.

@@ -1,9 +1,9 @@
 //! Chunk bodies out of the log.
 //!
 //! Looks places up in bulk, lets the system fetch ahead, and reads each body once, straight to where it
-//! is wanted. A place may be out
-//! of date before it is read: what lives in a segment is moved and the segment freed. So a body that is
-//! not where it should be is damage only when the index still says that it is there.
+//! is wanted. A place may be out of date before it is read: what lives in a segment is moved and the
+//! segment freed. So a body that is not where it should be is damage only when the index still says that
+//! it is there.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;

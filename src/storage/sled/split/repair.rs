@@ -98,21 +98,21 @@ fn remake_format(dir: &StoreDir, damage: Error, report: &mut RepairReport) -> Re
             found.insert(header.store.0);
         }
     }
-    let mut found = found.into_iter();
-    let (Some(store), None) = (found.next(), found.next()) else {
-        return Err(damage.context("the segments do not say which store it is"));
-    };
-    let store = StoreId(store);
-    replace_format(dir, Format { store, placement: Placement::Split }, report)?;
-    Ok(store)
+    let unknown = damage.context("the segments do not say which store it is");
+    replace_format(dir, Placement::Split, found, unknown, report)
 }
 
-/// Writes FORMAT anew; the damaged one is kept.
+/// Writes FORMAT anew when exactly one store was found, else fails with `unknown`; the damaged one is kept.
 pub(crate) fn replace_format(
     dir: &StoreDir,
-    format: Format,
+    placement: Placement,
+    found: BTreeSet<[u8; 16]>,
+    unknown: Error,
     report: &mut RepairReport,
-) -> Result<()> {
+) -> Result<StoreId> {
+    let mut found = found.into_iter();
+    let (Some(store), None) = (found.next(), found.next()) else { return Err(unknown) };
+    let store = StoreId(store);
     let path = dir.path().join("FORMAT");
     if dir.disk().read_small(&path).is_ok_and(|bytes| bytes.is_some()) {
         // CRASH: the damaged FORMAT has two names, and is found by the next repair.
@@ -122,9 +122,9 @@ pub(crate) fn replace_format(
         sync(dir, &dir.lost())?;
         report.moved.push((path, moved));
     }
-    dir.write_format(format)?;
+    dir.write_format(Format { store, placement })?;
     report.format_rewritten = true;
-    Ok(())
+    Ok(store)
 }
 
 fn sync(dir: &StoreDir, path: &Path) -> Result<()> {
