@@ -133,6 +133,31 @@ impl Drop for Promise {
     }
 }
 
+/// Outcomes that are told at once, or held until it is time.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    is_holding: bool,
+    held: Vec<(Promise, CheckpointOutcome)>,
+}
+
+impl Answers {
+    pub(super) fn hold(&mut self) {
+        self.is_holding = true;
+    }
+
+    pub(super) fn end(&mut self, promise: Promise, outcome: CheckpointOutcome) {
+        if self.is_holding {
+            self.held.push((promise, outcome));
+        } else {
+            promise.complete(outcome);
+        }
+    }
+
+    pub(super) fn give(&mut self) {
+        self.held.drain(..).for_each(|(promise, outcome)| promise.complete(outcome));
+    }
+}
+
 /// Waits for the outcome of a request, as a thread or as a future. Clones wait for the same one.
 #[derive(Debug)]
 pub struct TriggerHandle {

@@ -103,13 +103,14 @@ impl EngineBuilder {
         let commands = Arc::new(ArrayQueue::new(COMMANDS_MAX));
         let signal = Signal::new();
         let count = u32::try_from(tasks.len()).map_err(|_| Error::invalid("too many tasks"))?;
-        let coordinator = Coordinator::new(
+        let mut coordinator = Coordinator::new(
             settings(&self.config),
             count,
             checkpoints.next_id(),
             restored.as_ref().map(|info| info.id),
             signal.hook(),
         )?;
+        coordinator.hold_answers();
         let handle = coordinator.handle();
         let active = ActiveCheckpoints::new(checkpoints.clone(), self.operators, self.properties)
             .with_compression(self.config.is_snapshot_compression());

@@ -212,7 +212,8 @@ impl Scheduler {
         }
     }
 
-    /// What happened is in the statistics before the host or the commit thread learn of it.
+    /// What happened is in the statistics before the host, the commit thread or who waits for a request
+    /// learn of it.
     fn take_events(&mut self) {
         loop {
             let wall_ms = self.clock.wall_ms();
@@ -226,6 +227,7 @@ impl Scheduler {
                 self.events.push(event);
             }
             self.desk.publish();
+            self.coordinator.answer();
             if self.events.is_empty() {
                 return;
             }

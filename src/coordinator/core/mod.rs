@@ -21,6 +21,7 @@ use crate::coordinator::queue::RequestQueue;
 use crate::coordinator::settings::CoordinatorSettings;
 use crate::coordinator::shared::{Shared, WakeHook};
 use crate::coordinator::timer::PeriodicTimer;
+use crate::coordinator::trigger::Answers;
 use crate::error::{Error, Result};
 use crate::ids::CheckpointId;
 use crate::limits::{COORDINATED_TASKS_MAX, FORCED_SAVEPOINT_SLOTS};
@@ -66,6 +67,7 @@ pub struct Coordinator<S> {
     backlogged: BTreeSet<u32>,
     /// Nothing may be reused before a checkpoint has completed.
     full_until_completed: bool,
+    answers: Answers,
 }
 
 impl<S: Send> Coordinator<S> {
@@ -108,6 +110,7 @@ impl<S: Send> Coordinator<S> {
             tasks: TaskStates::new(tasks),
             backlogged: BTreeSet::new(),
             full_until_completed: false,
+            answers: Answers::default(),
             settings,
         })
     }
@@ -251,6 +254,17 @@ impl<S: Send> Coordinator<S> {
         expiries.chain(self.timer.next()).min()
     }
 
+    /// From here on nobody who waits for a request is told how it ended before
+    /// [`answer`](Self::answer): a host that writes statistics shows them first.
+    pub fn hold_answers(&mut self) {
+        self.answers.hold();
+    }
+
+    /// Tells all who wait for requests that have ended.
+    pub fn answer(&mut self) {
+        self.answers.give();
+    }
+
     /// The oldest event that was not taken yet.
     pub fn next_event(&mut self) -> Option<Event<S>> {
         self.events.pop_front()
@@ -281,6 +295,7 @@ impl<S: Send> Coordinator<S> {
 impl<S> Drop for Coordinator<S> {
     /// Nobody is left waiting: late acknowledgements are given back, promises say "shut down".
     fn drop(&mut self) {
+        self.answers.give();
         self.shared.close();
         self.shared.refuse_requests();
         for pending in self.pending.values() {

@@ -99,7 +99,7 @@ impl<S: Send> Coordinator<S> {
             self.end_collecting(is_older, CheckpointFailureReason::CheckpointSubsumed);
         }
         if let Some(promise) = pending.promise.take() {
-            promise.complete(CheckpointOutcome::Completed(id));
+            self.answers.end(promise, CheckpointOutcome::Completed(id));
         }
     }
 
@@ -151,7 +151,7 @@ impl<S: Send> Coordinator<S> {
             by_task: declined_by.is_some(),
         });
         if let Some(promise) = pending.promise.take() {
-            promise.complete(CheckpointOutcome::Failed { id: Some(id), reason });
+            self.answers.end(promise, CheckpointOutcome::Failed { id: Some(id), reason });
         }
     }
 

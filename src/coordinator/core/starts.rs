@@ -139,7 +139,7 @@ impl<S: Send> Coordinator<S> {
     pub(super) fn reject(&mut self, request: Request, reason: CheckpointFailureReason) {
         self.events.push_back(Event::Rejected { kind: request.kind, reason });
         if let Some(promise) = request.promise {
-            promise.complete(CheckpointOutcome::Failed { id: None, reason });
+            self.answers.end(promise, CheckpointOutcome::Failed { id: None, reason });
         }
     }
 

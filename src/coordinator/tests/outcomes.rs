@@ -140,3 +140,18 @@ fn a_failed_commit_fails_the_checkpoint_and_counts() {
     assert_eq!(bench.step(), expected);
     assert_eq!(handle.try_outcome(), Some(failed(Some(1), Reason::FinalizeCheckpointFailure)));
 }
+
+#[test]
+fn held_answers_are_given_when_the_host_says_so_and_at_the_end() {
+    let mut bench = Bench::new(manual(1));
+    bench.core.hold_answers();
+    let first = bench.trigger(CheckpointType::Checkpoint);
+    assert_eq!(bench.complete(1).first().map(String::as_str), Some("completed 1"));
+    assert_eq!(first.try_outcome(), None);
+    bench.core.answer();
+    assert_eq!(first.try_outcome(), Some(CheckpointOutcome::Completed(id(1))));
+    let second = bench.trigger(CheckpointType::Checkpoint);
+    bench.complete(2);
+    drop(bench);
+    assert_eq!(second.try_outcome(), Some(CheckpointOutcome::Completed(id(2))));
+}
