@@ -1,10 +1,13 @@
 //! The face of all barrier handlers.
 
 use crate::barrier::aligned::Aligned;
-use crate::barrier::event::{BarrierAction, BarrierEvent, Moment};
+use crate::barrier::alternating::Alternating;
+use crate::barrier::event::{BarrierAction, BarrierEvent, Moment, RecordAction};
+use crate::barrier::tracker::Tracker;
+use crate::config::{CheckpointingMode, EffectiveConfig};
 use crate::error::Result;
 
-/// Brings the inputs of one task to one cut (Flink: `SingleCheckpointBarrierHandler`).
+/// Brings the inputs of one task to one cut (Flink: `CheckpointBarrierHandler`).
 ///
 /// ```
 /// use tidegate::barrier::{BarrierAction, BarrierAligner, BarrierEvent, Moment};
@@ -29,24 +32,65 @@ pub struct BarrierAligner(Machine);
 
 #[derive(Debug, Clone)]
 enum Machine {
+    Tracker(Tracker),
     Aligned(Aligned),
+    Alternating(Alternating),
+}
+
+/// Does the same with whichever machine it is.
+macro_rules! each {
+    ($of:expr, $machine:ident => $do:expr) => {
+        match $of {
+            Machine::Tracker($machine) => $do,
+            Machine::Aligned($machine) => $do,
+            Machine::Alternating($machine) => $do,
+        }
+    };
 }
 
 impl BarrierAligner {
-    /// A handler that holds each input from its barrier until the last barrier: exactly once.
+    /// The handler for every checkpoint that `config` brings: the tracker for at least once, the
+    /// alternating one where checkpoints may be unaligned, else the aligned one.
+    pub fn new(config: &EffectiveConfig, channels: u32) -> Self {
+        match config.mode() {
+            CheckpointingMode::AtLeastOnce => Self::at_least_once(channels),
+            CheckpointingMode::ExactlyOnce if config.is_unaligned() => Self::alternating(channels),
+            CheckpointingMode::ExactlyOnce => Self::aligned(channels),
+        }
+    }
+
+    /// A handler that never holds an input and cuts at the last barrier: after a restart, records
+    /// that overtook the barrier on another input come again (Flink: `CheckpointBarrierTracker`).
+    /// Takes barriers of [`Alignment::AtLeastOnce`](crate::message::Alignment) only.
+    pub fn at_least_once(channels: u32) -> Self {
+        Self(Machine::Tracker(Tracker::new(channels)))
+    }
+
+    /// A handler that holds each input from its barrier until the last barrier: exactly once
+    /// (Flink: `SingleCheckpointBarrierHandler.aligned`). Takes aligned barriers only, without
+    /// timeout.
     ///
     /// An input that ends counts as one that delivered the barrier.
     pub fn aligned(channels: u32) -> Self {
         Self(Machine::Aligned(Aligned::new(channels)))
     }
 
+    /// A handler for aligned and unaligned barriers in any order, and for aligned ones that become
+    /// unaligned when it takes too long: exactly once (Flink:
+    /// `SingleCheckpointBarrierHandler.alternating`).
+    ///
+    /// An unaligned barrier cuts as soon as it is announced or there, and the records before the
+    /// barriers of this checkpoint on all other channels become part of the snapshot.
+    pub fn alternating(channels: u32) -> Self {
+        Self(Machine::Alternating(Alternating::new(channels)))
+    }
+
     /// The same handler, which gives a pending checkpoint up when an input ends (Flink:
     /// `checkpoints-after-tasks-finish` set to false).
     #[must_use]
-    pub fn abort_at_end_of_input(self) -> Self {
-        match self.0 {
-            Machine::Aligned(machine) => Self(Machine::Aligned(machine.abort_at_end_of_input())),
-        }
+    pub fn abort_at_end_of_input(mut self) -> Self {
+        each!(&mut self.0, machine => machine.abort_at_end_of_input());
+        self
     }
 
     /// Takes one event and appends what is to be done to `actions`.
@@ -60,15 +104,18 @@ impl BarrierAligner {
         at: Moment,
         actions: &mut Vec<BarrierAction>,
     ) -> Result<()> {
-        match &mut self.0 {
-            Machine::Aligned(machine) => machine.handle(event, at, actions),
-        }
+        each!(&mut self.0, machine => machine.handle(event, at, actions))
+    }
+
+    /// What to do with the next record of a channel. Changes only with [`handle`](Self::handle), so
+    /// a host may ask once for a run of records.
+    #[inline]
+    pub fn record(&self, channel: u32) -> RecordAction {
+        each!(&self.0, machine => machine.record(channel))
     }
 
     /// True while a checkpoint has some of its barriers and waits for others.
     pub fn is_pending(&self) -> bool {
-        match &self.0 {
-            Machine::Aligned(machine) => machine.is_pending(),
-        }
+        each!(&self.0, machine => machine.is_pending())
     }
 }

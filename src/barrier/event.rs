@@ -9,14 +9,17 @@ use crate::message::{Barrier, CancelMarker, CheckpointFailureReason};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BarrierEvent {
-    /// All records before the barrier on this channel were processed.
+    /// Every record before the barrier on this channel was processed or, after a cut that asks for
+    /// it, logged.
     Barrier {
         /// The input.
         channel: u32,
         /// The barrier.
         barrier: Barrier,
     },
-    /// A barrier was put into this channel; records before it may still be on their way.
+    /// A barrier was put into this channel; records before it may still be on their way. A host
+    /// that learns of barriers ahead of the records before them says so, and says
+    /// [`Barrier`](Self::Barrier) when these have passed; others leave it out.
     Announcement {
         /// The input.
         channel: u32,
@@ -59,10 +62,21 @@ pub enum BarrierAction {
     Cut {
         /// What to send downstream.
         barrier: Barrier,
-        /// How the alignment went.
+        /// How the alignment went; so far, when `logs` is true.
+        alignment: AlignmentReport,
+        /// True when the snapshot also contains the records on their way: from here on
+        /// [`BarrierAligner::record`](crate::barrier::BarrierAligner::record) says which these are,
+        /// until [`Logged`](Self::Logged) or [`Abort`](Self::Abort) follows.
+        logs: bool,
+    },
+    /// All barriers have come: the records logged so far are all that the snapshot contains.
+    Logged {
+        /// The checkpoint.
+        id: CheckpointId,
+        /// How the alignment went in the end.
         alignment: AlignmentReport,
     },
-    /// Decline this checkpoint.
+    /// Decline this checkpoint; what was logged for it is dropped.
     Abort {
         /// The checkpoint.
         id: CheckpointId,
@@ -71,6 +85,26 @@ pub enum BarrierAction {
     },
     /// Tell the tasks downstream that the barrier will not come.
     ForwardCancel(CancelMarker),
+    /// Send [`BarrierEvent::Timer`] at this time of [`Moment::now`], and no longer at an earlier one
+    /// that was asked for.
+    ArmTimer {
+        /// When.
+        at: Duration,
+    },
+    /// No timer is needed any more. One that comes all the same changes nothing.
+    DisarmTimer,
+}
+
+/// What the host does with the next record of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecordAction {
+    /// Process it.
+    Pass,
+    /// Leave it in the channel, which is held.
+    Hold,
+    /// Make it a part of the snapshot, and process it.
+    Log,
 }
 
 /// How long barriers took (Flink: `CheckpointMetrics`).
@@ -79,7 +113,8 @@ pub enum BarrierAction {
 pub struct AlignmentReport {
     /// From the trigger to the first barrier here, by wall clock.
     pub start_delay: Duration,
-    /// From the first to the last barrier here; zero with a single channel.
+    /// From the first to the last barrier here; zero with a single channel. Zero, too, for a
+    /// checkpoint that the at-least-once tracker did not measure, because it measures one at a time.
     pub duration: Duration,
 }
 

@@ -5,9 +5,11 @@
 
 mod aligned;
 mod aligner;
+mod alternating;
 mod event;
 #[cfg(test)]
 mod tests;
+mod tracker;
 
 pub use aligner::BarrierAligner;
-pub use event::{AlignmentReport, BarrierAction, BarrierEvent, Moment};
+pub use event::{AlignmentReport, BarrierAction, BarrierEvent, Moment, RecordAction};

@@ -65,6 +65,62 @@ pub struct BarrierOptions {
     pub aligned_timeout: Option<Duration>,
 }
 
+impl BarrierOptions {
+    /// What a barrier asks for on an edge that cannot be unaligned (Flink:
+    /// `withUnalignedUnsupported`); the wish travels on in it.
+    #[must_use]
+    pub fn without_unaligned(self) -> Self {
+        match (self.alignment, self.aligned_timeout) {
+            (Alignment::Unaligned, _) | (Alignment::Aligned, Some(_)) => {
+                Self { alignment: Alignment::ForcedAligned, ..self }
+            }
+            _ => self,
+        }
+    }
+
+    /// What it asked for before (Flink: `withUnalignedSupported`).
+    #[must_use]
+    pub fn with_unaligned(self) -> Self {
+        match (self.alignment, self.aligned_timeout) {
+            (Alignment::ForcedAligned, Some(_)) => Self { alignment: Alignment::Aligned, ..self },
+            (Alignment::ForcedAligned, None) => Self { alignment: Alignment::Unaligned, ..self },
+            _ => self,
+        }
+    }
+
+    /// The same, unaligned from here on because the alignment took too long (Flink:
+    /// `toUnaligned`).
+    #[must_use]
+    pub fn into_unaligned(self) -> Self {
+        Self { alignment: Alignment::Unaligned, aligned_timeout: None, ..self }
+    }
+
+    /// The time after which an aligned barrier becomes unaligned, where it may.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.aligned_timeout.filter(|_| self.alignment == Alignment::Aligned)
+    }
+}
+
+/// How the subtasks of two operators are connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EdgeKind {
+    /// Each sender reaches each receiver with records of its own: by key, by turns, by a function.
+    AllToAll,
+    /// Each sender reaches a few receivers of its own (Flink: forward, rescale).
+    Pointwise,
+    /// Each record goes to all receivers.
+    Broadcast,
+}
+
+impl EdgeKind {
+    /// Whether barriers may overtake records on the edges into one operator: not when any of them is
+    /// pointwise or broadcast.
+    pub fn support_unaligned(into: &[Self]) -> bool {
+        into.iter().all(|edge| *edge == Self::AllToAll)
+    }
+}
+
 /// Divides the records before it, which the checkpoint contains, from those after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Barrier {

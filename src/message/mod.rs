@@ -8,7 +8,7 @@ mod reason;
 mod statistics;
 
 pub use barrier::{
-    Alignment, Barrier, BarrierOptions, CancelMarker, CheckpointRequest, CheckpointType,
+    Alignment, Barrier, BarrierOptions, CancelMarker, CheckpointRequest, CheckpointType, EdgeKind,
 };
 pub use notification::Notification;
 pub use reason::CheckpointFailureReason;
