@@ -29,6 +29,12 @@ impl OperatorSpec {
         let max_parallelism = crate::state::default_max_parallelism(parallelism);
         Self { uid, parallelism, max_parallelism }
     }
+
+    /// Its subtasks.
+    pub fn tasks(&self) -> impl Iterator<Item = TaskId> + use<> {
+        let operator = self.uid.clone();
+        (0..self.parallelism).map(move |subtask| TaskId { operator: operator.clone(), subtask })
+    }
 }
 
 /// What is known of a checkpoint before its tasks wrote anything.

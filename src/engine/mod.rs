@@ -19,9 +19,9 @@ use crate::catalog::{CheckpointInfo, Checkpoints, TaskSnapshot};
 use crate::config::{EffectiveConfig, PolicyUpdate};
 use crate::coordinator::{CheckpointStatistics, CoordinatorHandle, Counts, Signal};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{Attempt, CheckpointId, TaskId};
+use crate::ids::{Attempt, CheckpointId, OperatorUid, TaskId};
 use crate::message::{Barrier, CheckpointRequest, CheckpointType, Notification};
-use crate::restore::RestoreReport;
+use crate::restore::{RescaledSections, RestoreReport};
 use crate::state::SnapshotSource;
 use crate::storage::savepoint_target;
 use crate::task::{ActiveCheckpoints, Meter, TaskHandle};
@@ -112,18 +112,53 @@ impl Engine {
     }
 
     /// The sections that this subtask restores, streaming; none without a checkpoint or for a
-    /// new operator.
+    /// new operator. When the operator had another parallelism in the checkpoint, these are the keyed
+    /// sections of its key groups, of whichever subtask, and the in-flight records of all subtasks, of
+    /// which the host processes those that are at home in this one.
     ///
     /// # Errors
-    /// `Corrupt` when the task's records are damaged; what the storage answers.
+    /// `Corrupt` when the task's records are damaged; what the storage answers. With another
+    /// parallelism, the sections give `Incompatible` for what belongs to one subtask alone.
     pub fn task_state(&self, task: &TaskId) -> Result<Box<dyn SnapshotSource + Send>> {
-        let known = |info: &CheckpointInfo| {
-            info.operators.iter().any(|operator| operator.uid == task.operator)
+        let Some((id, old)) = self.stored_operator(&task.operator) else {
+            return Ok(Box::new(NoSections));
         };
-        match self.restored.as_ref().filter(|info| known(info)) {
-            Some(info) => Ok(Box::new(self.checkpoints.read_task(info.id, task)?)),
-            None => Ok(Box::new(NoSections)),
+        if !self.is_rescaled(&task.operator) {
+            return Ok(Box::new(self.checkpoints.read_task(id, task)?));
         }
+        let (checkpoints, now) = (self.checkpoints.clone(), self.parallelism_of(&task.operator));
+        Ok(Box::new(RescaledSections::new(checkpoints, id, old, task, now)))
+    }
+
+    /// True when the restored checkpoint knows the operator with another parallelism.
+    pub fn is_rescaled(&self, operator: &OperatorUid) -> bool {
+        let now = self.parallelism_of(operator);
+        self.stored_operator(operator).is_some_and(|(_, old)| old.parallelism != now)
+    }
+
+    /// What each subtask of then holds, with its name.
+    pub(crate) fn states_of(
+        &self,
+        operator: &OperatorUid,
+    ) -> Result<Vec<(TaskId, Box<dyn SnapshotSource + Send>)>> {
+        let Some((id, old)) = self.stored_operator(operator) else { return Ok(Vec::new()) };
+        old.tasks()
+            .map(|task| {
+                let reader = self.checkpoints.read_task(id, &task)?;
+                Ok((task, Box::new(reader) as Box<dyn SnapshotSource + Send>))
+            })
+            .collect()
+    }
+
+    fn stored_operator(&self, uid: &OperatorUid) -> Option<(CheckpointId, &OperatorSpec)> {
+        let info = self.restored.as_ref()?;
+        let old = info.operators.iter().find(|operator| operator.uid == *uid)?;
+        Some((info.id, old))
+    }
+
+    fn parallelism_of(&self, uid: &OperatorUid) -> u32 {
+        let count = self.tasks.iter().filter(|task| task.operator == *uid).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     /// Starts the periodic checkpoints.

@@ -47,13 +47,21 @@ pub(super) struct Inbox {
     halt: Receiver<()>,
     /// Taken from the lane while the task waited for something else; older than what is in it.
     stash: RefCell<VecDeque<Control>>,
+    /// Outgoing channels that had no room for what the task has for them.
+    stuck: Cell<usize>,
     /// True when this task ended because others did.
     collateral: Cell<bool>,
 }
 
 impl Inbox {
     pub(super) fn new(control: Receiver<Control>, halt: Receiver<()>) -> Self {
-        Self { control, halt, stash: RefCell::default(), collateral: Cell::new(false) }
+        Self {
+            control,
+            halt,
+            stash: RefCell::default(),
+            stuck: Cell::new(0),
+            collateral: Cell::new(false),
+        }
     }
 
     pub(super) fn is_collateral(&self) -> bool {
@@ -64,6 +72,25 @@ impl Inbox {
     pub(super) fn poll(&self) -> Option<Control> {
         let stashed = self.stash.borrow_mut().pop_front();
         stashed.or_else(|| self.control.try_recv().ok())
+    }
+
+    /// An outgoing channel is full: no record is taken until it has room.
+    pub(super) fn lane_is_stuck(&self) {
+        self.stuck.set(self.stuck.get().saturating_add(1));
+    }
+
+    pub(super) fn lane_is_free(&self) {
+        self.stuck.set(self.stuck.get().saturating_sub(1));
+    }
+
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.get() > 0
+    }
+
+    /// True when something has to be done before the next record; a few loads.
+    #[inline]
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.is_stuck() || !self.control.is_empty()
     }
 
     /// An error once the job halts.
@@ -99,11 +126,11 @@ impl Inbox {
         }
     }
 
-    /// Waits for a control message, for anything on one of `data`, or for `timeout`. What is there
-    /// stays there, except a control message, which is stashed.
-    pub(super) fn wait<'a, T: 'a>(
+    /// Waits for a control message, for anything that `more` adds, or for `timeout`. What is there
+    /// stays there.
+    pub(super) fn wait<'a>(
         &'a self,
-        data: impl Iterator<Item = &'a Receiver<T>>,
+        more: impl FnOnce(&mut Select<'a>),
         timeout: Option<Duration>,
     ) -> Result<()> {
         if !self.stash.borrow().is_empty() {
@@ -112,9 +139,7 @@ impl Inbox {
         let mut select = Select::new();
         select.recv(&self.control);
         let halt = select.recv(&self.halt);
-        for receiver in data {
-            select.recv(receiver);
-        }
+        more(&mut select);
         let ready = match timeout {
             Some(timeout) => select.ready_timeout(timeout).ok(),
             None => Some(select.ready()),

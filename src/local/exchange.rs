@@ -1,33 +1,35 @@
-//! Keyed exchanges: one bounded channel of batches for each pair of sender and receiver.
+//! Exchanges: one bounded channel of batches for each connected pair of sender and receiver.
 //!
 //! A record's place in its channel is its sequence number; control messages name the number after
-//! which they happen. INVARIANT: a message on the control lane is sent after the batches before it
-//! and before the batches after it, so a receiver that drains its control lane after it took a
-//! batch knows every event that lies within or before that batch.
+//! which they happen. INVARIANT: a message on the control lane is sent before the batches after it,
+//! so a receiver that drains its control lane after it took a batch knows every event that lies
+//! within or before that batch. It may come long before the batches before it: so barriers overtake.
 
-use std::collections::VecDeque;
-use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
+use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::error::{Error, Result};
-use crate::local::control::{ChannelEvent, Control, Inbox};
-use crate::local::push::{Push, Signal};
-use crate::local::wiring::TaskWiring;
-use crate::state::{key_group, key_group_owner, key_hash};
+use crate::message::EdgeKind;
 
 /// How much an exchange keeps between two tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExchangeOptions {
-    batch_records: usize,
-    batch_bytes: usize,
-    queued_batches: usize,
+    pub(super) batch_records: usize,
+    pub(super) batch_bytes: usize,
+    pub(super) queued_batches: usize,
+    pub(super) in_flight_bytes: usize,
 }
 
 impl Default for ExchangeOptions {
     fn default() -> Self {
-        Self { batch_records: 1024, batch_bytes: 128 * 1024, queued_batches: 8 }
+        Self {
+            batch_records: 1024,
+            batch_bytes: 128 * 1024,
+            queued_batches: 8,
+            in_flight_bytes: 64 * 1024 * 1024,
+        }
     }
 }
 
@@ -47,12 +49,38 @@ impl ExchangeOptions {
         self
     }
 
-    /// The most batches that wait on one channel; 8 unless set, at least 1.
+    /// The most batches that wait on one channel; 8 unless set, at least 1. As many again may wait
+    /// at the sender, so that a full channel stops it between two records and not within one.
     #[must_use]
     pub fn queued_batches(mut self, batches: usize) -> Self {
         self.queued_batches = batches.max(1);
         self
     }
+
+    /// The most encoded bytes of records on their way that one subtask adds to an unaligned
+    /// checkpoint; 64 MiB unless set. A checkpoint that would need more is declined with
+    /// [`InFlightDataTooLarge`](crate::message::CheckpointFailureReason::InFlightDataTooLarge).
+    #[must_use]
+    pub fn in_flight_bytes(mut self, bytes: usize) -> Self {
+        self.in_flight_bytes = bytes;
+        self
+    }
+}
+
+/// Some records of one channel, in order.
+#[derive(Debug)]
+pub(super) struct Batch<T> {
+    pub(super) records: Vec<T>,
+    /// Its weight, as the sender counts.
+    pub(super) bytes: usize,
+}
+
+/// Who gets a record that was on its way, when the receiving operator has another parallelism.
+pub(super) enum Home<T> {
+    /// The subtask of so many that the record says.
+    OfRecord(Arc<dyn Fn(&T, u32) -> Result<u32> + Send + Sync>),
+    /// One subtask after the other.
+    ByTurns,
 }
 
 /// All channels between two operators; made anew for each attempt.
@@ -60,40 +88,69 @@ pub(super) struct Edge<T> {
     ends: Mutex<Ends<T>>,
     senders: u32,
     receivers: u32,
+    pub(super) kind: EdgeKind,
+    pub(super) home: Home<T>,
 }
 
 struct Ends<T> {
-    senders: Vec<Vec<Sender<Vec<T>>>>,
-    receivers: Vec<Vec<Receiver<Vec<T>>>>,
+    senders: Vec<Vec<Link<T>>>,
+    receivers: Vec<Vec<Receiver<Batch<T>>>>,
+}
+
+/// The sending end of one channel.
+pub(super) struct Link<T> {
+    /// The receiving subtask.
+    pub(super) receiver: u32,
+    /// The number of this channel among the inputs of that subtask.
+    pub(super) channel: u32,
+    pub(super) data: Sender<Batch<T>>,
 }
 
 impl<T> Edge<T> {
-    pub(super) fn new(senders: u32, receivers: u32) -> Self {
+    pub(super) fn new(senders: u32, receivers: u32, kind: EdgeKind, home: Home<T>) -> Self {
         let ends = Ends { senders: Vec::new(), receivers: Vec::new() };
-        Self { ends: Mutex::new(ends), senders, receivers }
+        Self { ends: Mutex::new(ends), senders, receivers, kind, home }
     }
 
     pub(super) fn connect(&self, options: ExchangeOptions) {
         let mut receivers: Vec<Vec<_>> = (0..self.receivers).map(|_| Vec::new()).collect();
         let mut senders = Vec::new();
-        for _ in 0..self.senders {
-            let (to, from): (Vec<_>, Vec<_>) =
-                (0..self.receivers).map(|_| bounded(options.queued_batches)).unzip();
-            senders.push(to);
-            for (receiver, channel) in receivers.iter_mut().zip(from) {
-                receiver.push(channel);
+        for sender in 0..self.senders {
+            let mut links = Vec::new();
+            for (receiver, inputs) in (0..).zip(&mut receivers) {
+                if self.targets(sender).contains(&receiver) {
+                    let (data, input) = bounded(options.queued_batches);
+                    let channel = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
+                    links.push(Link { receiver, channel, data });
+                    inputs.push(input);
+                }
             }
+            senders.push(links);
         }
         *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = Ends { senders, receivers };
     }
 
-    /// The inputs of one receiving subtask, one for each sender.
-    pub(super) fn receivers_of(&self, subtask: u32) -> Result<Vec<Receiver<Vec<T>>>> {
+    /// The receivers that a sender reaches. Each receiver is reached.
+    fn targets(&self, sender: u32) -> Range<u32> {
+        if self.kind != EdgeKind::Pointwise {
+            return 0..self.receivers;
+        }
+        let [sender, senders, receivers] = [sender, self.senders, self.receivers].map(u64::from);
+        let share = |sender: u64| {
+            let first = sender.saturating_mul(receivers).checked_div(senders).unwrap_or_default();
+            u32::try_from(first).unwrap_or(u32::MAX)
+        };
+        let first = share(sender);
+        first..share(sender.saturating_add(1)).max(first.saturating_add(1))
+    }
+
+    /// The inputs of one receiving subtask, by sender.
+    pub(super) fn receivers_of(&self, subtask: u32) -> Result<Vec<Receiver<Batch<T>>>> {
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         take_end(&mut ends.receivers, subtask)
     }
 
-    fn senders_of(&self, subtask: u32) -> Result<Vec<Sender<Vec<T>>>> {
+    pub(super) fn links_of(&self, subtask: u32) -> Result<Vec<Link<T>>> {
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         take_end(&mut ends.senders, subtask)
     }
@@ -115,184 +172,23 @@ fn take_end<E>(ends: &mut [Vec<E>], subtask: u32) -> Result<Vec<E>> {
         .ok_or_else(|| Error::internal("an exchange has no end for this subtask"))
 }
 
-struct Lane<T> {
-    data: Sender<Vec<T>>,
-    control: Sender<Control>,
-    batch: Vec<T>,
-    weight: usize,
-    /// Records put into this channel so far, those in `batch` included.
-    sent: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The sending half of an exchange: routes each record to the owner of its key group.
-pub(super) struct ExchangeWriter<T, K> {
-    encode_key: K,
-    lanes: Vec<Lane<T>>,
-    inbox: Rc<Inbox>,
-    channel: u32,
-    parallelism: u32,
-    max_parallelism: u32,
-    options: ExchangeOptions,
-    encoded: Vec<u8>,
-}
-
-impl<T, K: Fn(&T, &mut Vec<u8>) -> Result<()>> ExchangeWriter<T, K> {
-    pub(super) fn new(
-        edge: &Edge<T>,
-        receiver: usize,
-        max_parallelism: u32,
-        encode_key: K,
-        task: &TaskWiring,
-    ) -> Result<Self> {
-        let controls = task.wiring.lanes_of(receiver)?;
-        let lanes = edge
-            .senders_of(task.subtask)?
-            .into_iter()
-            .zip(controls.iter().cloned())
-            .map(|(data, control)| Lane { data, control, batch: Vec::new(), weight: 0, sent: 0 })
-            .collect();
-        Ok(Self {
-            encode_key,
-            lanes,
-            inbox: Rc::clone(&task.inbox),
-            channel: task.subtask,
-            parallelism: edge.receivers,
-            max_parallelism,
-            options: task.wiring.options,
-            encoded: Vec::new(),
-        })
+    fn targets(senders: u32, receivers: u32) -> Vec<Range<u32>> {
+        let edge = Edge::<u8>::new(senders, receivers, EdgeKind::Pointwise, Home::ByTurns);
+        (0..senders).map(|sender| edge.targets(sender)).collect()
     }
-}
 
-impl<T> Lane<T> {
-    /// Sends the batch at hand. One that weighs as much as several takes as many places, so that
-    /// the bytes that wait on a channel stay bounded.
-    fn flush(&mut self, inbox: &Inbox, options: ExchangeOptions, capacity: usize) -> Result<()> {
-        if self.batch.is_empty() {
-            return Ok(());
+    #[test]
+    fn a_pointwise_edge_reaches_every_receiver_and_deals_senders_out_evenly() {
+        assert_eq!(targets(3, 3), [0..1, 1..2, 2..3]);
+        assert_eq!(targets(2, 5), [0..2, 2..5]);
+        assert_eq!(targets(4, 2), [0..1, 0..1, 1..2, 1..2]);
+        for (senders, receivers) in (1..9).flat_map(|s| (1..9).map(move |r| (s, r))) {
+            let all: Vec<u32> = targets(senders, receivers).into_iter().flatten().collect();
+            assert!((0..receivers).all(|receiver| all.contains(&receiver)), "{all:?}");
         }
-        let places = self.weight / options.batch_bytes;
-        for _ in 1..places.min(options.queued_batches) {
-            inbox.send(&self.data, Vec::new())?;
-        }
-        self.weight = 0;
-        inbox.send(&self.data, std::mem::replace(&mut self.batch, Vec::with_capacity(capacity)))
-    }
-}
-
-impl<T, K: Fn(&T, &mut Vec<u8>) -> Result<()>> Push<T> for ExchangeWriter<T, K> {
-    fn push(&mut self, item: T) -> Result<()> {
-        self.encoded.clear();
-        (self.encode_key)(&item, &mut self.encoded)?;
-        let group = key_group(key_hash(&self.encoded), self.max_parallelism);
-        let owner = key_group_owner(group, self.max_parallelism, self.parallelism);
-        let lane = usize::try_from(owner).ok().and_then(|owner| self.lanes.get_mut(owner));
-        let Some(lane) = lane else {
-            return Err(Error::internal("a key group has no owner"));
-        };
-        lane.batch.push(item);
-        lane.sent += 1;
-        lane.weight += self.encoded.len() + size_of::<T>();
-        let full = lane.weight >= self.options.batch_bytes
-            || lane.batch.len() >= self.options.batch_records;
-        if full {
-            lane.flush(&self.inbox, self.options, self.options.batch_records)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn signal(&mut self, signal: Signal) -> Result<()> {
-        for lane in &mut self.lanes {
-            lane.flush(&self.inbox, self.options, 0)?;
-            if let Signal::Event(event) = signal {
-                let control = Control::Channel { channel: self.channel, after: lane.sent, event };
-                self.inbox.send(&lane.control, control)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What a look at a channel found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fetched {
-    Nothing,
-    Batch,
-    /// The sending task is gone.
-    Gone,
-}
-
-/// The receiving half of one channel.
-pub(super) struct Input<T> {
-    pub(super) data: Receiver<Vec<T>>,
-    batch: std::vec::IntoIter<T>,
-    /// Records consumed so far.
-    taken: u64,
-    events: VecDeque<(u64, ChannelEvent)>,
-    pub(super) held: bool,
-    pub(super) ended: bool,
-}
-
-impl<T> Input<T> {
-    pub(super) fn new(data: Receiver<Vec<T>>) -> Self {
-        let batch = Vec::new().into_iter();
-        Self { data, batch, taken: 0, events: VecDeque::new(), held: false, ended: false }
-    }
-
-    pub(super) fn announce(&mut self, after: u64, event: ChannelEvent) {
-        self.events.push_back((after, event));
-    }
-
-    /// The event whose place in the channel has been reached.
-    pub(super) fn due(&mut self) -> Option<ChannelEvent> {
-        let due = self.events.front().is_some_and(|(after, _)| *after <= self.taken);
-        if due && !self.held { self.events.pop_front().map(|(_, event)| event) } else { None }
-    }
-
-    /// Takes the next batch off the channel; the control lane must be drained after it.
-    pub(super) fn fetch(&mut self) -> Fetched {
-        if !self.is_waiting() {
-            return Fetched::Nothing;
-        }
-        match self.data.try_recv() {
-            Ok(batch) => {
-                self.batch = batch.into_iter();
-                Fetched::Batch
-            }
-            Err(TryRecvError::Empty) => Fetched::Nothing,
-            Err(TryRecvError::Disconnected) => Fetched::Gone,
-        }
-    }
-
-    pub(super) fn expects_event(&self) -> bool {
-        !self.events.is_empty()
-    }
-
-    /// How many records of the batch at hand lie before the next event.
-    pub(super) fn available(&self) -> usize {
-        if self.held {
-            return 0;
-        }
-        let before =
-            self.events.front().map_or(u64::MAX, |(after, _)| after.saturating_sub(self.taken));
-        self.batch.as_slice().len().min(usize::try_from(before).unwrap_or(usize::MAX))
-    }
-
-    /// Gives up to `count` records to `each`.
-    pub(super) fn drain(
-        &mut self,
-        count: usize,
-        mut each: impl FnMut(T) -> Result<()>,
-    ) -> Result<()> {
-        for item in self.batch.by_ref().take(count) {
-            self.taken += 1;
-            each(item)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn is_waiting(&self) -> bool {
-        !self.held && !self.ended && self.batch.as_slice().is_empty()
     }
 }

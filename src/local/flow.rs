@@ -11,7 +11,8 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::ids::OperatorUid;
 use crate::limits::MAX_PARALLELISM;
-use crate::local::exchange::{Edge, ExchangeWriter};
+use crate::local::dealt::Dealing;
+use crate::local::exchange::Edge;
 use crate::local::node::{Node, NodeSpec, Role};
 use crate::local::process::{ProcessNode, Scope};
 use crate::local::push::{FlatMap, Outlets, Output, Push};
@@ -19,7 +20,6 @@ use crate::local::sink::{Sink, SinkContext};
 use crate::local::sink_task::SinkNode;
 use crate::local::source::{Exchange, Source};
 use crate::local::source_task::SourceNode;
-use crate::local::wiring::TaskWiring;
 use crate::state::{codec, default_max_parallelism};
 
 type Graph = Rc<RefCell<Vec<Arc<dyn Node>>>>;
@@ -89,6 +89,7 @@ impl NodeSpec {
             parallelism,
             max_parallelism: default_max_parallelism(parallelism),
             role,
+            has_custom_partitioner: false,
         })
     }
 }
@@ -179,7 +180,60 @@ impl<T: Exchange> Stream<T> {
     }
 
     fn keyed<E: EncodeKey<T>>(&self, encode_key: E) -> KeyedStream<T, E> {
-        KeyedStream { stream: self.clone(), encode_key: Arc::new(encode_key), item: PhantomData }
+        let dealing = Dealing::by_key(Arc::new(encode_key));
+        KeyedStream { stream: self.clone(), dealing, encode_key: PhantomData }
+    }
+
+    pub(super) fn process<U, O, P>(
+        &self,
+        dealing: &Dealing<T>,
+        uid: &str,
+        parallelism: u32,
+        open: O,
+    ) -> Result<Stream<U>>
+    where
+        U: Clone + Send + 'static,
+        O: Fn(&mut Scope) -> Result<P> + Send + Sync + 'static,
+        P: FnMut(T, &mut Output<U>) -> Result<()> + 'static,
+    {
+        let outlets = Outlets::new();
+        self.connect(dealing, NodeSpec::new(uid, parallelism, Role::Process)?, |spec, edge| {
+            Arc::new(ProcessNode::new(spec, edge, open, outlets.clone()))
+        })?;
+        Ok(Stream { graph: Rc::clone(&self.graph), outlets, parallelism })
+    }
+
+    pub(super) fn sink<S, O>(
+        &self,
+        dealing: &Dealing<T>,
+        uid: &str,
+        parallelism: u32,
+        open: O,
+    ) -> Result<()>
+    where
+        S: Sink<T>,
+        O: Fn(&SinkContext) -> Result<S> + Send + Sync + 'static,
+    {
+        self.connect(dealing, NodeSpec::new(uid, parallelism, Role::Sink)?, |spec, edge| {
+            Arc::new(SinkNode::new(spec, edge, open))
+        })
+    }
+
+    /// Adds a node that takes this stream.
+    fn connect(
+        &self,
+        dealing: &Dealing<T>,
+        mut spec: NodeSpec,
+        node: impl FnOnce(NodeSpec, Arc<Edge<T>>) -> Arc<dyn Node>,
+    ) -> Result<()> {
+        spec.has_custom_partitioner = dealing.is_custom;
+        let max_parallelism = spec.max_parallelism;
+        let edge = dealing.edge(self.parallelism, spec.parallelism, max_parallelism)?;
+        let edge = Arc::new(edge);
+        let receiver = add(&self.graph, node(spec, Arc::clone(&edge)))?;
+        let dealing = dealing.clone();
+        self.outlets.add(move |task| dealing.writer(&edge, receiver, max_parallelism, task));
+        Ok(())
     }
 }
 
@@ -190,8 +244,8 @@ impl<T, F: Fn(&T, &mut Vec<u8>) -> Result<()> + Send + Sync + 'static> EncodeKey
 /// A stream whose records are dealt out by key (Flink: `KeyedStream`).
 pub struct KeyedStream<T, E> {
     stream: Stream<T>,
-    encode_key: Arc<E>,
-    item: PhantomData<fn(&T)>,
+    dealing: Dealing<T>,
+    encode_key: PhantomData<fn(&E)>,
 }
 
 impl<T, E> fmt::Debug for KeyedStream<T, E> {
@@ -214,14 +268,7 @@ impl<T: Exchange, E: EncodeKey<T>> KeyedStream<T, E> {
         O: Fn(&mut Scope) -> Result<P> + Send + Sync + 'static,
         P: FnMut(T, &mut Output<U>) -> Result<()> + 'static,
     {
-        let spec = NodeSpec::new(uid, parallelism, Role::Process)?;
-        let max_parallelism = spec.max_parallelism;
-        let edge = Arc::new(Edge::new(self.stream.parallelism, parallelism));
-        let outlets = Outlets::new();
-        let node = ProcessNode::new(spec, Arc::clone(&edge), open, outlets.clone());
-        let index = add(&self.stream.graph, Arc::new(node))?;
-        self.connect(edge, index, max_parallelism);
-        Ok(Stream { graph: Rc::clone(&self.stream.graph), outlets, parallelism })
+        self.stream.process(&self.dealing, uid, parallelism, open)
     }
 
     /// Adds a transactional sink; `open` makes one subtask of it at the start of every attempt.
@@ -233,22 +280,6 @@ impl<T: Exchange, E: EncodeKey<T>> KeyedStream<T, E> {
         S: Sink<T>,
         O: Fn(&SinkContext) -> Result<S> + Send + Sync + 'static,
     {
-        let spec = NodeSpec::new(uid, parallelism, Role::Sink)?;
-        let max_parallelism = spec.max_parallelism;
-        let edge = Arc::new(Edge::new(self.stream.parallelism, parallelism));
-        let node = SinkNode::new(spec, Arc::clone(&edge), open);
-        let index = add(&self.stream.graph, Arc::new(node))?;
-        self.connect(edge, index, max_parallelism);
-        Ok(())
-    }
-
-    fn connect(&self, edge: Arc<Edge<T>>, receiver: usize, max_parallelism: u32) {
-        let encode_key = Arc::clone(&self.encode_key);
-        self.stream.outlets.add(move |task: &TaskWiring| {
-            let encode_key = Arc::clone(&encode_key);
-            let encode = move |item: &T, encoded: &mut Vec<u8>| encode_key(item, encoded);
-            let writer = ExchangeWriter::new(&edge, receiver, max_parallelism, encode, task)?;
-            Ok(Box::new(writer) as Box<dyn Push<T>>)
-        });
+        self.stream.sink(&self.dealing, uid, parallelism, open)
     }
 }

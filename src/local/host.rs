@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::ids::CheckpointId;
 use crate::local::control::Control;
 use crate::local::node::{AttemptShared, TaskEvent};
-use crate::message::{Alignment, Barrier, CheckpointFailureReason, Notification};
+use crate::message::{Barrier, CheckpointFailureReason, Notification};
 use crate::sync::Ordering;
 use crate::task::TaskHandle;
 
@@ -47,10 +47,7 @@ impl LocalHost {
 }
 
 impl Host for LocalHost {
-    fn trigger(&self, mut barrier: Barrier) {
-        // This host aligns every barrier, which keeps all that the other kinds promise of state.
-        barrier.options.alignment = Alignment::Aligned;
-        barrier.options.aligned_timeout = None;
+    fn trigger(&self, barrier: Barrier) {
         self.report(TaskEvent::Triggered { id: barrier.id });
         for (lane, handle) in &self.sources {
             if lane.try_send(Control::Trigger(barrier)).is_err() {

@@ -1,18 +1,26 @@
-//! The loop of a task with inputs: takes batches, brings barriers to a cut, hands records on.
+//! The loop of a task with inputs: records in, barriers aligned, snapshots taken between records.
+//!
+//! A task looks at its control lane before every record. While an outgoing channel is full it takes
+//! no record, waits for room and for control messages, and cuts when one asks for it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::Receiver;
 
-use crate::barrier::{BarrierAction, BarrierAligner, BarrierEvent, Moment};
+use crate::barrier::{BarrierAction, BarrierAligner, BarrierEvent, Moment, RecordAction};
 use crate::error::{Error, Result};
+use crate::ids::CheckpointId;
 use crate::local::control::{ChannelEvent, Control};
-use crate::local::exchange::{Fetched, Input};
+use crate::local::exchange::Batch;
+use crate::local::in_flight::InFlightLog;
+use crate::local::input::{Fetched, Input};
 use crate::local::node::TaskEnv;
 use crate::local::participant::{Participant, Snapshotter};
-use crate::local::push::Signal;
+use crate::local::push::{Downstream, Signal, wait_for_room};
+use crate::local::source::Exchange;
 use crate::local::source_task::FLUSH_AFTER;
+use crate::message::CheckpointFailureReason;
+use crate::task::SnapshotTiming;
 
 /// A task that takes records.
 pub(super) trait Worker<T>: Snapshotter {
@@ -27,29 +35,63 @@ pub(super) struct InputLoop<'e, T, W> {
     participant: Participant,
     aligner: BarrierAligner,
     actions: Vec<BarrierAction>,
+    /// When the aligner wants to be told the time.
+    timer: Option<Duration>,
+    log: Option<OpenLog>,
+    /// Bytes taken off the channels to be processed, and how many it were at the first barrier.
+    polled_bytes: u64,
+    polled_at_start: u64,
     last_flush: Duration,
 }
 
-impl<'e, T, W: Worker<T>> InputLoop<'e, T, W> {
-    pub(super) fn new(env: &'e TaskEnv, receivers: Vec<Receiver<Vec<T>>>, worker: W) -> Self {
-        let inputs: Vec<_> = receivers.into_iter().map(Input::new).collect();
+/// What is being logged, and of which inputs.
+struct OpenLog {
+    id: CheckpointId,
+    log: InFlightLog,
+    /// By channel: its barrier is not reached yet.
+    logging: Vec<bool>,
+}
+
+impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
+    /// The loop over these channels; `restored` are the records on them in the checkpoint.
+    pub(super) fn new(
+        env: &'e TaskEnv,
+        receivers: Vec<Receiver<Batch<T>>>,
+        restored: Vec<Vec<T>>,
+        worker: W,
+    ) -> Self {
+        let mut restored = restored.into_iter();
+        let inputs: Vec<_> = receivers
+            .into_iter()
+            .map(|data| Input::new(data, restored.next().unwrap_or_default()))
+            .collect();
+        let channels = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
         Self {
             env,
             open: inputs.len(),
-            aligner: BarrierAligner::aligned(u32::try_from(inputs.len()).unwrap_or(u32::MAX)),
+            aligner: BarrierAligner::new(&env.shared.config, channels),
             inputs,
             worker,
             participant: Participant::new(env),
             actions: Vec::new(),
+            timer: None,
+            log: None,
+            polled_bytes: 0,
+            polled_at_start: 0,
             last_flush: Duration::ZERO,
         }
     }
 
-    /// Runs until every input has ended.
+    /// Runs until every input has ended and everything is sent on.
     pub(super) fn run(mut self) -> Result<()> {
         while self.open > 0 {
             self.env.inbox.check()?;
             self.drain_control()?;
+            self.timer_if_due()?;
+            self.log_all()?;
+            if self.env.inbox.is_stuck() {
+                self.worker.downstream().map_or(Ok(()), |downstream| downstream.retry())?;
+            }
             let mut moved = false;
             for index in 0..self.inputs.len() {
                 moved |= self.step(index)?;
@@ -57,34 +99,51 @@ impl<'e, T, W: Worker<T>> InputLoop<'e, T, W> {
             if moved {
                 self.flush_if_due()?;
             } else {
-                self.worker.signal(Signal::Flush)?;
-                let waiting = self.inputs.iter().filter(|input| input.is_waiting());
-                self.env.inbox.wait(waiting.map(|input| &input.data), None)?;
+                self.rest()?;
             }
         }
-        self.worker.signal(Signal::Event(ChannelEvent::End))
+        self.worker.signal(Signal::Event(ChannelEvent::End))?;
+        while self.env.inbox.is_stuck() {
+            self.drain_control()?;
+            wait_for_room(&self.env.inbox, self.worker.downstream())?;
+        }
+        Ok(())
     }
 
-    /// Takes what one input has. True when there was something.
+    /// Takes what one input has, up to the next interruption. True when there was something.
     fn step(&mut self, index: usize) -> Result<bool> {
         let mut moved = self.events_due(index)?;
+        if self.env.inbox.is_stuck() {
+            return Ok(moved);
+        }
         let fetched = match self.inputs.get_mut(index) {
             Some(input) => input.fetch(),
             None => Fetched::Nothing,
         };
+        if let Fetched::Batch { bytes } = fetched {
+            self.polled_bytes =
+                self.polled_bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        }
         if fetched != Fetched::Nothing {
             // INVARIANT: every event before the end of the batch is on the control lane by now.
             self.drain_control()?;
             moved |= self.events_due(index)?;
+            // What is processed from here on is in the log of an open cut.
+            self.log_input(index)?;
         }
+        let is_gone = fetched == Fetched::Gone;
         if let Some(input) = self.inputs.get_mut(index) {
-            if fetched == Fetched::Gone && !input.ended && !input.expects_event() {
+            if is_gone && !input.ended && !input.expects_event() {
                 return Err(self.env.inbox.closed());
             }
             let count = input.available();
-            let worker = &mut self.worker;
-            input.drain(count, |item| worker.record(item))?;
-            moved |= count > 0 || fetched == Fetched::Batch;
+            let (worker, inbox) = (&mut self.worker, &self.env.inbox);
+            let one_by_one = self.log.is_some() || self.timer.is_some();
+            input.drain(count, |item| {
+                worker.record(item)?;
+                Ok(!one_by_one && !inbox.is_interrupted())
+            })?;
+            moved |= count > 0 || matches!(fetched, Fetched::Batch { .. });
         }
         Ok(moved | self.events_due(index)?)
     }
@@ -92,29 +151,34 @@ impl<'e, T, W: Worker<T>> InputLoop<'e, T, W> {
     fn events_due(&mut self, index: usize) -> Result<bool> {
         let mut moved = false;
         while let Some(event) = self.inputs.get_mut(index).and_then(Input::due) {
-            self.event(index, event)?;
+            let channel = u32::try_from(index).unwrap_or(u32::MAX);
+            let event = match event {
+                ChannelEvent::Barrier(barrier) => BarrierEvent::Barrier { channel, barrier },
+                ChannelEvent::Cancel(marker) => BarrierEvent::Cancel { channel, marker },
+                ChannelEvent::End => {
+                    if let Some(input) = self.inputs.get_mut(index) {
+                        input.ended = true;
+                        self.open = self.open.saturating_sub(1);
+                    }
+                    BarrierEvent::EndOfInput { channel }
+                }
+            };
+            self.align(event)?;
             moved = true;
         }
         Ok(moved)
     }
 
-    fn event(&mut self, index: usize, event: ChannelEvent) -> Result<()> {
-        let channel = u32::try_from(index).unwrap_or(u32::MAX);
-        let event = match event {
-            ChannelEvent::Barrier(barrier) => BarrierEvent::Barrier { channel, barrier },
-            ChannelEvent::Cancel(marker) => BarrierEvent::Cancel { channel, marker },
-            ChannelEvent::End => {
-                if let Some(input) = self.inputs.get_mut(index) {
-                    input.ended = true;
-                    self.open = self.open.saturating_sub(1);
-                }
-                BarrierEvent::EndOfInput { channel }
-            }
-        };
+    /// Tells the aligner what happened and does what it answers.
+    fn align(&mut self, event: BarrierEvent) -> Result<()> {
         let clock = &self.env.shared.clock;
         let at = Moment { now: clock.now(), wall_ms: clock.wall_ms() };
+        let was_pending = self.aligner.is_pending();
         let mut actions = std::mem::take(&mut self.actions);
         self.aligner.handle(event, at, &mut actions)?;
+        if !was_pending {
+            self.polled_at_start = self.polled_bytes;
+        }
         for action in actions.drain(..) {
             self.act(action)?;
         }
@@ -126,15 +190,89 @@ impl<'e, T, W: Worker<T>> InputLoop<'e, T, W> {
         match action {
             BarrierAction::Hold { channel } => self.set_held(channel, true),
             BarrierAction::Resume { channel } => self.set_held(channel, false),
-            BarrierAction::Cut { barrier, alignment } => {
-                self.participant.cut(&mut self.worker, barrier, alignment)?;
+            BarrierAction::Cut { barrier, alignment, logs } => {
+                let measured = SnapshotTiming {
+                    start_delay: alignment.start_delay,
+                    alignment: alignment.duration,
+                    processed_bytes: self.polled_bytes.saturating_sub(self.polled_at_start),
+                    unaligned: logs,
+                    ..SnapshotTiming::default()
+                };
+                if self.participant.cut(&mut self.worker, barrier, measured, logs)? && logs {
+                    self.begin_log(barrier.id);
+                }
             }
-            BarrierAction::Abort { id, reason } => self.participant.decline(id, reason),
+            BarrierAction::Logged { id, alignment } => {
+                if let Some(open) = self.log.take_if(|open| open.id == id) {
+                    let processed = self.polled_bytes.saturating_sub(self.polled_at_start);
+                    self.participant.logged(open.log, alignment, processed)?;
+                }
+            }
+            BarrierAction::Abort { id, reason } => {
+                self.log.take_if(|open| open.id == id);
+                self.participant.decline(id, reason)?;
+            }
             BarrierAction::ForwardCancel(marker) => {
                 self.worker.signal(Signal::Event(ChannelEvent::Cancel(marker)))?;
             }
+            BarrierAction::ArmTimer { at } => self.timer = Some(at),
+            BarrierAction::DisarmTimer => self.timer = None,
         }
         Ok(())
+    }
+
+    fn begin_log(&mut self, id: CheckpointId) {
+        let mut logging = Vec::with_capacity(self.inputs.len());
+        for (channel, input) in (0..).zip(&mut self.inputs) {
+            input.begin_log();
+            logging.push(self.aligner.record(channel) == RecordAction::Log);
+        }
+        let log = InFlightLog::new(self.inputs.len(), self.env.wiring.options.in_flight_bytes);
+        self.log = Some(OpenLog { id, log, logging });
+    }
+
+    /// Logs what is there of every channel whose barrier has not been reached.
+    fn log_all(&mut self) -> Result<()> {
+        for index in 0..self.inputs.len() {
+            self.log_input(index)?;
+        }
+        Ok(())
+    }
+
+    fn log_input(&mut self, index: usize) -> Result<()> {
+        let (Some(open), Some(input)) = (&mut self.log, self.inputs.get_mut(index)) else {
+            return Ok(());
+        };
+        if !open.logging.get(index).copied().unwrap_or_default() {
+            return Ok(());
+        }
+        let clock = &self.env.shared.clock;
+        let start = clock.now();
+        let (id, mut is_full) = (open.id, false);
+        let reached = input.log(id, |item| {
+            is_full = is_full || !open.log.add(index, item)?;
+            Ok(())
+        })?;
+        self.participant.add_hot_pause(clock.now().saturating_sub(start));
+        if is_full {
+            return self.give_log_up(id);
+        }
+        if let Some(barrier) = reached {
+            if let Some(logging) = open.logging.get_mut(index) {
+                *logging = false;
+            }
+            let channel = u32::try_from(index).unwrap_or(u32::MAX);
+            self.align(BarrierEvent::Barrier { channel, barrier })?;
+        }
+        Ok(())
+    }
+
+    /// More is on its way than a checkpoint may contain. The barriers still pass in their places.
+    fn give_log_up(&mut self, id: CheckpointId) -> Result<()> {
+        self.log = None;
+        let limit = self.env.wiring.options.in_flight_bytes;
+        tracing::warn!(checkpoint = id.0, task = %self.env.handle.id(), limit, "too many bytes in flight");
+        self.participant.decline(id, CheckpointFailureReason::InFlightDataTooLarge)
     }
 
     fn set_held(&mut self, channel: u32, held: bool) {
@@ -153,10 +291,14 @@ impl<'e, T, W: Worker<T>> InputLoop<'e, T, W> {
                     input
                         .ok_or_else(|| Error::internal("a barrier came on no input of the task"))?
                         .announce(after, event);
+                    if let ChannelEvent::Barrier(barrier) = event {
+                        self.align(BarrierEvent::Announcement { channel, barrier })?;
+                    }
                 }
                 Control::News => self.participant.news(&mut self.worker)?,
                 Control::Aborted(id) => {
-                    self.participant.remember_abort(id);
+                    self.log.take_if(|open| open.id == id);
+                    self.participant.remember_abort(id)?;
                 }
                 Control::Trigger(_) | Control::Finish => {
                     return Err(Error::internal("a task with inputs was sent a source's message"));
@@ -166,12 +308,52 @@ impl<'e, T, W: Worker<T>> InputLoop<'e, T, W> {
         Ok(())
     }
 
+    fn timer_if_due(&mut self) -> Result<()> {
+        let now = self.env.shared.clock.now();
+        if self.timer.is_some_and(|at| at <= now) {
+            self.timer = None;
+            self.align(BarrierEvent::Timer)?;
+        }
+        Ok(())
+    }
+
     fn flush_if_due(&mut self) -> Result<()> {
-        let now = Arc::as_ref(&self.env.shared.clock).now();
+        let now = self.env.shared.clock.now();
         if now.saturating_sub(self.last_flush) >= FLUSH_AFTER {
             self.last_flush = now;
             self.worker.signal(Signal::Flush)?;
         }
         Ok(())
+    }
+
+    /// Nothing can be taken: sends everything on, and waits.
+    fn rest(&mut self) -> Result<()> {
+        self.worker.signal(Signal::Flush)?;
+        let Self { env, inputs, worker, log, .. } = self;
+        let is_stuck = env.inbox.is_stuck();
+        let downstream: Option<&dyn Downstream> =
+            worker.downstream().map(|downstream| &*downstream);
+        let timeout = self.timer.map(|at| at.saturating_sub(env.shared.clock.now()));
+        env.inbox.wait(
+            |select| {
+                for (index, input) in inputs.iter().enumerate() {
+                    let lacks = log.as_ref().is_some_and(|log| log.lacks(index, input));
+                    if lacks || (!is_stuck && input.is_waiting()) {
+                        select.recv(&input.data);
+                    }
+                }
+                if let Some(downstream) = downstream {
+                    downstream.wait_for(select);
+                }
+            },
+            timeout,
+        )
+    }
+}
+
+impl OpenLog {
+    /// True when records before a barrier that is known have not come.
+    fn lacks<T>(&self, index: usize, input: &Input<T>) -> bool {
+        self.logging.get(index).copied().unwrap_or_default() && input.lacks(self.id)
     }
 }

@@ -279,9 +279,22 @@ impl JobBuilder {
     /// Checks the whole.
     ///
     /// # Errors
-    /// `Invalid` when the job's id is no name or the flow has no source.
+    /// `Invalid` when the job's id is no name or the flow has no source, or when checkpoints are
+    /// unaligned, not forced, and a stream is [partitioned](crate::local::Stream::partition) by a
+    /// function.
     pub fn build(self) -> Result<Job> {
         let job = self.0?;
+        let config = job.shared.config();
+        if config.is_unaligned() && !config.is_force_unaligned() {
+            let mut specs = job.nodes.iter().map(|node| node.spec());
+            if let Some(spec) = specs.find(|spec| spec.has_custom_partitioner) {
+                return Err(Error::invalid(format!(
+                    "the input of {} is partitioned by a function, which is not possible with \
+                     unaligned checkpoints; they can be forced",
+                    spec.uid
+                )));
+            }
+        }
         if job.nodes.is_empty() {
             return Err(Error::invalid("the flow has no source"));
         }

@@ -6,6 +6,7 @@
 
 mod background;
 mod control;
+mod dealt;
 mod end;
 mod exchange;
 mod file_sink;
@@ -13,6 +14,8 @@ mod finished;
 mod flow;
 mod handle;
 mod host;
+mod in_flight;
+mod input;
 mod input_loop;
 mod job;
 mod node;
@@ -20,6 +23,7 @@ mod participant;
 mod process;
 mod push;
 mod restart;
+mod router;
 mod runner;
 mod sink;
 mod sink_task;
@@ -28,7 +32,9 @@ mod source_task;
 #[cfg(test)]
 mod tests;
 mod wiring;
+mod writer;
 
+pub use dealt::DealtStream;
 pub use end::{JobEnd, StopMode};
 pub use exchange::ExchangeOptions;
 pub use file_sink::{FileCommitter, FileSink, SealedFile};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crossbeam::channel::Sender;
 
 use crate::clock::Clock;
+use crate::config::EffectiveConfig;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, OperatorUid, TaskId};
@@ -31,6 +32,8 @@ pub(super) struct NodeSpec {
     pub(super) parallelism: u32,
     pub(super) max_parallelism: u32,
     pub(super) role: Role,
+    /// Its input is dealt out by a function of the user's.
+    pub(super) has_custom_partitioner: bool,
 }
 
 impl NodeSpec {
@@ -60,6 +63,7 @@ pub(super) trait Node: Send + Sync {
 /// What the tasks of one attempt share.
 pub(super) struct AttemptShared {
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) config: EffectiveConfig,
     /// The newest checkpoint known to be completed; 0 when there is none.
     pub(super) completed: AtomicU64,
     pub(super) events: Sender<TaskEvent>,
@@ -103,6 +107,9 @@ pub(super) enum TaskEvent {
 /// One task's surroundings, on its own thread.
 pub(super) struct TaskEnv {
     pub(super) subtask: u32,
+    pub(super) parallelism: u32,
+    /// The restored checkpoint was taken with another parallelism of this operator.
+    pub(super) rescaled: bool,
     pub(super) handle: TaskHandle,
     pub(super) state: Box<dyn SnapshotSource + Send>,
     pub(super) inbox: Rc<Inbox>,

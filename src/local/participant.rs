@@ -1,7 +1,8 @@
 //! A task's part in checkpoints: the order of the steps at a cut.
 //!
-//! Broadcast the barrier, freeze what the task holds, hand the writing to the background. The
-//! background acknowledges; what it cannot write declines.
+//! Broadcast the barrier, freeze what the task holds, hand the writing to the background; for an
+//! unaligned cut the last step waits until the records on their way are logged. The background
+//! acknowledges; what it cannot write declines.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -16,8 +17,9 @@ use crate::error::Result;
 use crate::ids::CheckpointId;
 use crate::local::background::{Job, Work};
 use crate::local::control::{ChannelEvent, Inbox};
+use crate::local::in_flight::InFlightLog;
 use crate::local::node::{AttemptShared, TaskEnv, TaskEvent};
-use crate::local::push::Signal;
+use crate::local::push::{Downstream, Signal};
 use crate::message::{Barrier, CancelMarker, CheckpointFailureReason};
 use crate::state::SnapshotSink;
 use crate::sync::Ordering;
@@ -34,6 +36,10 @@ pub(super) struct Cut {
     pub(super) barrier: Barrier,
     pub(super) handle: TaskHandle,
     timing: SnapshotTiming,
+    /// What was on its way to the task.
+    in_flight: Option<InFlightLog>,
+    /// The checkpoint has failed: what the cut sealed is persisted all the same.
+    given_up: bool,
     /// When the hot half ended.
     frozen_at: Duration,
     clock: Arc<dyn Clock>,
@@ -43,22 +49,33 @@ impl Cut {
     /// Writes and acknowledges the snapshot. One that cannot be written is declined within, and the
     /// job goes on.
     pub(super) fn snapshot(&self, write: &mut dyn FnMut(&mut dyn SnapshotSink) -> Result<()>) {
+        if self.given_up {
+            return;
+        }
         let mut timing = self.timing;
         timing.queued = self.clock.now().saturating_sub(self.frozen_at);
-        let _declined = self.handle.snapshot_timed(self.barrier, &timing, write);
+        let _declined = self.handle.snapshot_timed(self.barrier, &timing, &mut |sink| {
+            write(sink)?;
+            self.in_flight.as_ref().map_or(Ok(()), |log| log.write(sink))
+        });
     }
 }
 
 /// What a task adds to the common steps.
 pub(super) trait Snapshotter {
-    /// Sends a signal downstream, behind all records.
-    fn signal(&mut self, signal: Signal) -> Result<()>;
+    /// The way out of the task; none for a sink.
+    fn downstream(&mut self) -> Option<&mut dyn Downstream>;
 
     /// Hot: freezes everything that belongs to the checkpoint.
     fn freeze(&mut self, id: CheckpointId) -> Result<Part>;
 
     /// The background work that a completed checkpoint brings.
     fn completed(&mut self, id: CheckpointId) -> Option<Work>;
+
+    /// Sends a signal downstream, behind all records so far.
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.downstream().map_or(Ok(()), |downstream| downstream.signal(signal))
+    }
 }
 
 pub(super) struct Participant {
@@ -72,6 +89,13 @@ pub(super) struct Participant {
     aborted: BTreeSet<CheckpointId>,
     /// The newest completion that the task was told of.
     told: CheckpointId,
+    /// Frozen, while the records on their way are still being logged.
+    open: Option<OpenCut>,
+}
+
+struct OpenCut {
+    part: Part,
+    cut: Cut,
 }
 
 impl Participant {
@@ -84,20 +108,25 @@ impl Participant {
             last: CheckpointId(0),
             aborted: BTreeSet::new(),
             told: CheckpointId(0),
+            open: None,
         }
     }
 
-    /// Takes the snapshot of this task. True when it was taken.
+    /// Takes the snapshot of this task. True when it was taken. With `in_flight` it stays open until
+    /// it is told what was on its way.
     pub(super) fn cut(
         &mut self,
         task: &mut dyn Snapshotter,
         barrier: Barrier,
-        alignment: AlignmentReport,
+        measured: SnapshotTiming,
+        in_flight: bool,
     ) -> Result<bool> {
         if barrier.id <= self.last {
             return Ok(false);
         }
         self.last = barrier.id;
+        // A newer barrier ends what an older one left open.
+        self.give_up_open(|_| true)?;
         if self.aborted.contains(&barrier.id) {
             self.forget_up_to(barrier.id);
             let marker = CancelMarker { id: barrier.id };
@@ -105,40 +134,85 @@ impl Participant {
             return Ok(false);
         }
         self.forget_up_to(barrier.id);
-        task.signal(Signal::Event(ChannelEvent::Barrier(barrier)))?;
         let start = self.shared.clock.now();
+        task.signal(Signal::Event(ChannelEvent::Barrier(barrier)))?;
         let part = task.freeze(barrier.id)?;
         let frozen_at = self.shared.clock.now();
-        let hot_pause = frozen_at.saturating_sub(start);
-        // Before the work is handed over: the runner learns of the cut before the completion.
-        let _ = self.shared.events.send(TaskEvent::Cut { id: barrier.id, hot_pause });
-        let timing = SnapshotTiming {
-            start_delay: alignment.start_delay,
-            alignment: alignment.duration,
-            hot_pause,
-            ..SnapshotTiming::default()
-        };
+        let timing = SnapshotTiming { hot_pause: frozen_at.saturating_sub(start), ..measured };
         let (handle, clock) = (self.handle.clone(), Arc::clone(&self.shared.clock));
-        let cut = Cut { barrier, handle, timing, frozen_at, clock };
-        self.submit(Box::new(move || part(&cut)))?;
+        let cut =
+            Cut { barrier, handle, timing, in_flight: None, given_up: false, frozen_at, clock };
+        if in_flight {
+            self.open = Some(OpenCut { part, cut });
+        } else {
+            self.hand_over(part, cut)?;
+        }
         Ok(true)
     }
 
-    pub(super) fn decline(&mut self, id: CheckpointId, reason: CheckpointFailureReason) {
+    /// Time that the task spent on logging instead of processing.
+    pub(super) fn add_hot_pause(&mut self, pause: Duration) {
+        if let Some(open) = &mut self.open {
+            open.cut.timing.hot_pause = open.cut.timing.hot_pause.saturating_add(pause);
+        }
+    }
+
+    /// Every record on its way is logged: the open snapshot can be written.
+    pub(super) fn logged(
+        &mut self,
+        log: InFlightLog,
+        alignment: AlignmentReport,
+        processed_bytes: u64,
+    ) -> Result<()> {
+        let Some(OpenCut { part, mut cut }) = self.open.take() else { return Ok(()) };
+        cut.timing.start_delay = alignment.start_delay;
+        cut.timing.alignment = alignment.duration;
+        cut.timing.processed_bytes = processed_bytes;
+        cut.timing.persisted_bytes = log.bytes();
+        cut.in_flight = Some(log);
+        self.hand_over(part, cut)
+    }
+
+    fn hand_over(&self, part: Part, cut: Cut) -> Result<()> {
+        let (id, hot_pause) = (cut.barrier.id, cut.timing.hot_pause);
+        // Before the work is handed over: the runner learns of the cut before the completion.
+        let _ = self.shared.events.send(TaskEvent::Cut { id, hot_pause });
+        self.submit(Box::new(move || part(&cut)))
+    }
+
+    pub(super) fn decline(
+        &mut self,
+        id: CheckpointId,
+        reason: CheckpointFailureReason,
+    ) -> Result<()> {
         self.last = self.last.max(id);
         self.handle.decline(id, reason);
+        self.give_up_open(|open| open == id)
+    }
+
+    /// INVARIANT: what a cut has sealed reaches the background whatever becomes of the checkpoint: its
+    /// records lie before the next cut.
+    fn give_up_open(&mut self, which: impl Fn(CheckpointId) -> bool) -> Result<()> {
+        match self.open.take_if(|open| which(open.cut.barrier.id)) {
+            Some(OpenCut { part, mut cut }) => {
+                cut.given_up = true;
+                self.submit(Box::new(move || part(&cut)))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The coordinator gave a checkpoint up. True when its barrier has not come yet.
-    pub(super) fn remember_abort(&mut self, id: CheckpointId) -> bool {
+    pub(super) fn remember_abort(&mut self, id: CheckpointId) -> Result<bool> {
+        self.give_up_open(|open| open == id)?;
         if id <= self.last {
-            return false;
+            return Ok(false);
         }
         self.aborted.insert(id);
         while self.aborted.len() > REMEMBERED_ABORTS_MAX {
             self.aborted.pop_first();
         }
-        true
+        Ok(true)
     }
 
     /// Looks at the news of completed checkpoints.

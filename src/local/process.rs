@@ -7,11 +7,13 @@ use crate::error::Result;
 use crate::ids::{Attempt, CheckpointId, TaskId};
 use crate::local::background::Work;
 use crate::local::exchange::{Edge, ExchangeOptions};
+use crate::local::in_flight::Restored;
 use crate::local::input_loop::{InputLoop, Worker};
 use crate::local::node::{Node, NodeSpec, TaskEnv};
 use crate::local::participant::{Part, Snapshotter};
-use crate::local::push::{Outlets, Output, Signal};
-use crate::state::{KeyedMap, StateKey, StateScope, StateValue};
+use crate::local::push::{Downstream, Outlets, Output};
+use crate::local::source::Exchange;
+use crate::state::{KeyedMap, SectionKind, StateKey, StateScope, StateValue};
 
 /// What an operator's `open` is given: who it is, and its states (Flink: `RuntimeContext`).
 #[derive(Debug)]
@@ -67,7 +69,7 @@ impl<T, U, O> ProcessNode<T, U, O> {
 
 impl<T, U, O, P> Node for ProcessNode<T, U, O>
 where
-    T: Send + 'static,
+    T: Exchange,
     U: Clone + Send + 'static,
     O: Fn(&mut Scope) -> Result<P> + Send + Sync,
     P: FnMut(T, &mut Output<U>) -> Result<()>,
@@ -99,11 +101,17 @@ where
         };
         let process = (self.open)(&mut scope)?;
         let states = scope.states;
+        let mut restored = Restored::new(receivers.len());
         while let Some(key) = env.state.next_section()? {
-            states.restore(&key, env.state.body())?;
+            if key.kind == SectionKind::Channel {
+                restored.take(&key, &self.edge, env)?;
+            } else {
+                states.restore(&key, env.state.body())?;
+            }
         }
         let output = self.outlets.output(&env.wiring())?;
-        InputLoop::new(env, receivers, ProcessWorker { process, output, states }).run()
+        let worker = ProcessWorker { process, output, states };
+        InputLoop::new(env, receivers, restored.into_channels(), worker).run()
     }
 }
 
@@ -120,8 +128,8 @@ impl<T, U, P: FnMut(T, &mut Output<U>) -> Result<()>> Worker<T> for ProcessWorke
 }
 
 impl<U, P> Snapshotter for ProcessWorker<U, P> {
-    fn signal(&mut self, signal: Signal) -> Result<()> {
-        self.output.signal(signal)
+    fn downstream(&mut self) -> Option<&mut dyn Downstream> {
+        Some(&mut self.output)
     }
 
     fn freeze(&mut self, id: CheckpointId) -> Result<Part> {

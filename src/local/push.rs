@@ -1,19 +1,32 @@
 //! The push side of a task: stages chained on one thread, ending in exchanges.
 //!
-//! One dynamic call per record and stage; no allocation. Signals take the same way as records, so
-//! they cannot overtake them.
+//! One dynamic call per record and stage; no allocation. Signals take the same way as records: within
+//! the task they cannot overtake them.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crossbeam::channel::Select;
+
 use crate::error::Result;
-use crate::local::control::ChannelEvent;
+use crate::local::control::{ChannelEvent, Inbox};
 use crate::local::wiring::TaskWiring;
 
-/// Takes records and signals, in order.
-pub(super) trait Push<T> {
-    fn push(&mut self, item: T) -> Result<()>;
+/// The way out of a task, without the type of its records.
+pub(super) trait Downstream {
+    /// Takes a signal, behind all records so far.
     fn signal(&mut self, signal: Signal) -> Result<()>;
+
+    /// Tries again to send what found a channel full.
+    fn retry(&mut self) -> Result<()>;
+
+    /// Adds the channels that have to get room first.
+    fn wait_for<'a>(&'a self, select: &mut Select<'a>);
+}
+
+/// Takes records and signals, in order.
+pub(super) trait Push<T>: Downstream {
+    fn push(&mut self, item: T) -> Result<()>;
 }
 
 /// What passes through stages beside records.
@@ -35,7 +48,8 @@ impl<T> fmt::Debug for Output<T> {
 }
 
 impl<T> Output<T> {
-    /// Sends one record downstream. Waits when receivers are behind.
+    /// Sends one record downstream. Waits when receivers are far behind and this record makes more
+    /// than fits between the tasks; else the task waits before its next record.
     ///
     /// # Errors
     /// Whatever failed downstream on this thread, or `Closed` when the job is stopping. The
@@ -43,9 +57,19 @@ impl<T> Output<T> {
     pub fn emit(&mut self, item: T) -> Result<()> {
         self.0.push(item)
     }
+}
 
-    pub(super) fn signal(&mut self, signal: Signal) -> Result<()> {
+impl<T> Downstream for Output<T> {
+    fn signal(&mut self, signal: Signal) -> Result<()> {
         self.0.signal(signal)
+    }
+
+    fn retry(&mut self) -> Result<()> {
+        self.0.retry()
+    }
+
+    fn wait_for<'a>(&'a self, select: &mut Select<'a>) {
+        self.0.wait_for(select);
     }
 }
 
@@ -92,10 +116,18 @@ impl<T> Push<T> for Discard {
     fn push(&mut self, _: T) -> Result<()> {
         Ok(())
     }
+}
 
+impl Downstream for Discard {
     fn signal(&mut self, _: Signal) -> Result<()> {
         Ok(())
     }
+
+    fn retry(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn wait_for<'a>(&'a self, _: &mut Select<'a>) {}
 }
 
 /// Gives each consumer a copy, and the last one the record itself.
@@ -111,12 +143,28 @@ impl<T: Clone> Push<T> for FanOut<T> {
         }
         self.last.push(item)
     }
+}
 
+impl<T> Downstream for FanOut<T> {
     fn signal(&mut self, signal: Signal) -> Result<()> {
         for other in &mut self.others {
             other.signal(signal)?;
         }
         self.last.signal(signal)
+    }
+
+    fn retry(&mut self) -> Result<()> {
+        for other in &mut self.others {
+            other.retry()?;
+        }
+        self.last.retry()
+    }
+
+    fn wait_for<'a>(&'a self, select: &mut Select<'a>) {
+        for other in &self.others {
+            other.wait_for(select);
+        }
+        self.last.wait_for(select);
     }
 }
 
@@ -136,8 +184,32 @@ impl<T, U, F: Fn(T, &mut Output<U>) -> Result<()>> Push<T> for FlatMap<F, U> {
     fn push(&mut self, item: T) -> Result<()> {
         (self.map)(item, &mut self.output)
     }
+}
 
+impl<F, U> Downstream for FlatMap<F, U> {
     fn signal(&mut self, signal: Signal) -> Result<()> {
         self.output.signal(signal)
     }
+
+    fn retry(&mut self) -> Result<()> {
+        self.output.retry()
+    }
+
+    fn wait_for<'a>(&'a self, select: &mut Select<'a>) {
+        self.output.wait_for(select);
+    }
+}
+
+/// Waits until a full channel may have room, or for a control message.
+pub(super) fn wait_for_room(
+    inbox: &Inbox,
+    downstream: Option<&mut (dyn Downstream + '_)>,
+) -> Result<()> {
+    let Some(downstream) = downstream else { return Ok(()) };
+    downstream.retry()?;
+    if inbox.is_stuck() {
+        let downstream = &*downstream;
+        inbox.wait(|select| downstream.wait_for(select), None)?;
+    }
+    Ok(())
 }

@@ -139,6 +139,7 @@ impl<'j> Attempt<'j> {
         let background = Background::start(inboxes.len(), &tell)?;
         let shared = AttemptShared {
             clock: Arc::clone(&job.clock),
+            config: job.shared.config(),
             completed: AtomicU64::new(0),
             events: tell,
         };
@@ -169,6 +170,8 @@ impl<'j> Attempt<'j> {
                 let inbox = inboxes.next().ok_or_else(|| Error::internal("a task has no inbox"))?;
                 let seed = TaskSeed {
                     state: self.engine.task_state(&task)?,
+                    parallelism: node.spec().parallelism,
+                    rescaled: self.engine.is_rescaled(&task.operator),
                     handle,
                     inbox,
                     halted: self.halted.clone(),
@@ -394,6 +397,8 @@ struct Asked {
 
 /// What a task's thread takes with it; the rest of its surroundings never leaves that thread.
 struct TaskSeed {
+    parallelism: u32,
+    rescaled: bool,
     handle: crate::task::TaskHandle,
     state: Box<dyn crate::state::SnapshotSource + Send>,
     inbox: Receiver<Control>,
@@ -411,6 +416,8 @@ fn spawn(node: Arc<dyn Node>, task: TaskId, seed: TaskSeed) -> Result<JoinHandle
             let events = seed.shared.events.clone();
             let mut env = TaskEnv {
                 subtask: task.subtask,
+                parallelism: seed.parallelism,
+                rescaled: seed.rescaled,
                 handle: seed.handle,
                 state: seed.state,
                 inbox: Rc::clone(&inbox),

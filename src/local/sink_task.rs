@@ -14,11 +14,13 @@ use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, TaskId};
 use crate::local::background::{Work, guard};
 use crate::local::exchange::{Edge, ExchangeOptions};
+use crate::local::in_flight::Restored;
 use crate::local::input_loop::{InputLoop, Worker};
 use crate::local::node::{Node, NodeSpec, TaskEnv, TaskEvent, homeless};
 use crate::local::participant::{Part, Snapshotter};
-use crate::local::push::Signal;
+use crate::local::push::Downstream;
 use crate::local::sink::{Committer, Sink, SinkContext, Token};
+use crate::local::source::Exchange;
 use crate::message::CheckpointFailureReason;
 use crate::state::{
     SectionKey, SectionKind, SnapshotSink, SnapshotSource, codec, read_entries, write_entry,
@@ -72,7 +74,7 @@ where
 
 impl<T, S, O> Node for SinkNode<T, S, O>
 where
-    T: Send + 'static,
+    T: Exchange,
     S: Sink<T>,
     O: Fn(&SinkContext) -> Result<S> + Send + Sync,
 {
@@ -92,8 +94,8 @@ where
     fn recover(&self, engine: &Engine) -> Result<()> {
         let mut all = self.open_all(engine)?;
         let mut held = Vec::new();
-        for (task, _) in &all {
-            held.extend(restored_tokens(&mut *engine.task_state(task)?, task)?);
+        for (task, mut state) in engine.states_of(&self.spec.uid)? {
+            held.extend(restored_tokens(&mut *state, &task)?);
         }
         held.sort_by_key(|token| token.checkpoint);
         // CRASH: between any two of these steps: the next start repeats them all.
@@ -125,15 +127,24 @@ where
             events: env.shared.events.clone(),
         };
         let worker = SinkWorker { sink, pending: Arc::new(Mutex::new(pending)), item: PhantomData };
-        InputLoop::new(env, receivers, worker).run()
+        let mut restored = Restored::new(receivers.len());
+        while let Some(key) = env.state.next_section()? {
+            // Tokens were committed before any task began.
+            if key.kind == SectionKind::Channel {
+                restored.take(&key, &self.edge, env)?;
+            }
+        }
+        InputLoop::new(env, receivers, restored.into_channels(), worker).run()
     }
 }
 
 fn restored_tokens(state: &mut dyn SnapshotSource, task: &TaskId) -> Result<Vec<Token>> {
     let mut tokens = Vec::new();
     while let Some(key) = state.next_section()? {
-        if key.kind != SectionKind::Tokens {
-            return Err(homeless(&key, task));
+        match key.kind {
+            SectionKind::Tokens => {}
+            SectionKind::Channel => continue,
+            _ => return Err(homeless(&key, task)),
         }
         read_entries(state.body(), |_, token| {
             tokens.push(codec::decode(token)?);
@@ -190,8 +201,8 @@ impl<T, S: Sink<T>> Worker<T> for SinkWorker<T, S> {
 }
 
 impl<T, S: Sink<T>> Snapshotter for SinkWorker<T, S> {
-    fn signal(&mut self, _: Signal) -> Result<()> {
-        Ok(())
+    fn downstream(&mut self) -> Option<&mut dyn Downstream> {
+        None
     }
 
     fn freeze(&mut self, id: CheckpointId) -> Result<Part> {

@@ -3,7 +3,6 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::barrier::AlignmentReport;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ids::CheckpointId;
@@ -13,10 +12,11 @@ use crate::local::control::{ChannelEvent, Control};
 use crate::local::exchange::ExchangeOptions;
 use crate::local::node::{Node, NodeSpec, TaskEnv, TaskEvent, homeless};
 use crate::local::participant::{Part, Participant, Snapshotter};
-use crate::local::push::{Outlets, Output, Signal};
+use crate::local::push::{Downstream, Outlets, Output, Signal, wait_for_room};
 use crate::local::source::{Next, Source};
-use crate::message::{CancelMarker, CheckpointType};
+use crate::message::{Alignment, CancelMarker, CheckpointType};
 use crate::state::{SectionKey, SectionKind, codec};
+use crate::task::SnapshotTiming;
 
 /// The state name of a source's position.
 const POSITION: &str = "position";
@@ -112,8 +112,8 @@ struct Worker<'a, S: Source> {
 }
 
 impl<S: Source> Snapshotter for Worker<'_, S> {
-    fn signal(&mut self, signal: Signal) -> Result<()> {
-        self.output.signal(signal)
+    fn downstream(&mut self) -> Option<&mut dyn Downstream> {
+        Some(&mut self.output)
     }
 
     fn freeze(&mut self, _: CheckpointId) -> Result<Part> {
@@ -151,15 +151,28 @@ impl<S: Source> SourceLoop<'_, '_, S> {
             self.env.inbox.check()?;
             while let Some(control) = self.env.inbox.poll() {
                 if self.control(control)? {
-                    return self.worker.signal(Signal::Event(ChannelEvent::End));
+                    return self.end();
                 }
             }
-            if self.worker.ended || self.stopped {
+            if self.env.inbox.is_stuck() {
+                wait_for_room(&self.env.inbox, self.worker.downstream())?;
+            } else if self.worker.ended || self.stopped {
                 self.wait(None)?;
             } else {
                 self.burst()?;
             }
         }
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.worker.signal(Signal::Event(ChannelEvent::End))?;
+        while self.env.inbox.is_stuck() {
+            while let Some(control) = self.env.inbox.poll() {
+                self.control(control)?;
+            }
+            wait_for_room(&self.env.inbox, self.worker.downstream())?;
+        }
+        Ok(())
     }
 
     /// True when the stream is to end.
@@ -169,11 +182,12 @@ impl<S: Source> SourceLoop<'_, '_, S> {
                 let wall_ms = self.env.shared.clock.wall_ms();
                 let delay_ms = wall_ms.saturating_sub(barrier.timestamp_ms);
                 // Without inputs there is nothing to align.
-                let alignment = AlignmentReport {
+                let measured = SnapshotTiming {
                     start_delay: Duration::from_millis(delay_ms),
-                    duration: Duration::ZERO,
+                    unaligned: barrier.options.alignment == Alignment::Unaligned,
+                    ..SnapshotTiming::default()
                 };
-                let taken = self.participant.cut(&mut self.worker, barrier, alignment)?;
+                let taken = self.participant.cut(&mut self.worker, barrier, measured, false)?;
                 self.stopped |= taken && barrier.options.kind == CheckpointType::SyncSavepoint;
                 if taken && self.worker.ended && !self.cut_after_end {
                     self.cut_after_end = true;
@@ -183,7 +197,7 @@ impl<S: Source> SourceLoop<'_, '_, S> {
             Control::News => self.participant.news(&mut self.worker)?,
             Control::Aborted(id) => {
                 // The trigger was lost: tasks downstream would wait for this source's barrier.
-                if self.participant.remember_abort(id) {
+                if self.participant.remember_abort(id)? {
                     let cancel = ChannelEvent::Cancel(CancelMarker { id });
                     self.worker.signal(Signal::Event(cancel))?;
                 }
@@ -199,7 +213,12 @@ impl<S: Source> SourceLoop<'_, '_, S> {
     fn burst(&mut self) -> Result<()> {
         for _ in 0..BURST {
             match self.worker.source.next()? {
-                Next::Item(item) => self.worker.output.emit(item)?,
+                Next::Item(item) => {
+                    self.worker.output.emit(item)?;
+                    if self.env.inbox.is_stuck() {
+                        return Ok(());
+                    }
+                }
                 Next::Wait(time) => {
                     self.worker.signal(Signal::Flush)?;
                     return self.wait(Some(time));
@@ -221,6 +240,6 @@ impl<S: Source> SourceLoop<'_, '_, S> {
     }
 
     fn wait(&self, time: Option<Duration>) -> Result<()> {
-        self.env.inbox.wait(std::iter::empty::<&crossbeam::channel::Receiver<()>>(), time)
+        self.env.inbox.wait(|_| {}, time)
     }
 }

@@ -92,6 +92,9 @@ reasons! {
         "UNKNOWN_TASK_CHECKPOINT_NOTIFICATION_FAILURE" false false,
     /// The trigger failed for another reason.
     TriggerCheckpointFailure = "TRIGGER_CHECKPOINT_FAILURE" false false,
+    /// More bytes of records were on their way than an unaligned checkpoint may contain. Not one of
+    /// Flink's reasons.
+    InFlightDataTooLarge = "IN_FLIGHT_DATA_TOO_LARGE" false true,
 }
 
 impl fmt::Display for CheckpointFailureReason {
@@ -105,9 +108,9 @@ mod tests {
     use super::CheckpointFailureReason as Reason;
 
     #[test]
-    fn there_are_twenty_four_reasons_and_five_count() {
-        assert_eq!(Reason::ALL.len(), 24);
-        assert_eq!(Reason::ALL.iter().filter(|reason| reason.is_counted()).count(), 5);
+    fn there_are_twenty_four_reasons_of_flink_and_one_more_and_six_count() {
+        assert_eq!(Reason::ALL.len(), 25);
+        assert_eq!(Reason::ALL.iter().filter(|reason| reason.is_counted()).count(), 6);
         assert_eq!(Reason::ALL.iter().filter(|reason| reason.is_pre_flight()).count(), 6);
     }
 }

@@ -1,11 +1,14 @@
 //! Which checkpoint a job starts from, whether it fits the job, and what came of it.
 //!
-//! Owns the decision and the report; reading state is `chunk`'s. Restoring with another
-//! parallelism and falling back to an older checkpoint are refused in this version, by name.
+//! Owns the decision, the report, and which sections a subtask is given when the parallelism has
+//! changed; reading state is `chunk`'s. Falling back to an older checkpoint is not possible in this
+//! version.
 
 mod plan;
 mod report;
+mod rescale;
 
 pub use plan::RestorePolicy;
 pub(crate) use plan::{check_fit, choose_checkpoint};
 pub use report::{OperatorRestore, RestoreReport};
+pub(crate) use rescale::RescaledSections;

@@ -50,7 +50,7 @@ pub(crate) fn choose_checkpoint(
 /// Matches the operators of a checkpoint with those of the job.
 ///
 /// # Errors
-/// `Incompatible` when an operator has another parallelism or has left the job.
+/// `Incompatible` when an operator has other key groups or has left the job.
 pub(crate) fn check_fit(
     id: CheckpointId,
     stored: &[OperatorSpec],
@@ -62,11 +62,10 @@ pub(crate) fn check_fit(
             let uid = &old.uid;
             return refuse(format!("checkpoint {id} has state of {uid}, which the job lacks"));
         };
-        if new.parallelism != old.parallelism || new.max_parallelism != old.max_parallelism {
+        if new.max_parallelism != old.max_parallelism {
             return refuse(format!(
-                "checkpoint {id} has {} with parallelism {} of {}, the job has {} of {}; \
-                 rescaling is not possible yet",
-                old.uid, old.parallelism, old.max_parallelism, new.parallelism, new.max_parallelism
+                "checkpoint {id} has {} with a max parallelism of {}, the job has {}",
+                old.uid, old.max_parallelism, new.max_parallelism
             ));
         }
     }
@@ -100,10 +99,11 @@ mod tests {
     }
 
     #[test]
-    fn state_without_a_home_and_another_parallelism_are_refused() {
+    fn state_without_a_home_and_other_key_groups_are_refused() {
         let fit = |job: &[OperatorSpec]| check_fit(CheckpointId(1), &[spec("a", 2)], job);
         assert!(fit(&[spec("b", 2)]).unwrap_err().to_string().contains("which the job lacks"));
-        assert!(fit(&[spec("a", 3)]).unwrap_err().to_string().contains("parallelism 2"));
+        assert!(fit(&[spec("a", 90)]).unwrap_err().to_string().contains("max parallelism of 128"));
+        assert!(fit(&[spec("a", 3)]).is_ok());
         let fits = fit(&[spec("a", 2), spec("b", 1)]).unwrap();
         assert_eq!(fits[0].1, OperatorRestore::Restored);
         assert_eq!(fits[1].1, OperatorRestore::New);

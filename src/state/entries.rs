@@ -19,22 +19,38 @@ pub(crate) fn write_entry<V: Serialize>(
     out: &mut dyn Write,
 ) -> Result<()> {
     entry.clear();
-    entry.extend_from_slice(&[0; 8]);
-    entry.extend_from_slice(key);
-    codec::encode_into(value, entry)?;
+    append_keyed(entry, key, value)?;
+    Ok(out.write_all(entry)?)
+}
+
+/// Appends an entry without a key; nothing when it fails.
+pub(crate) fn append_entry<V: Serialize>(body: &mut Vec<u8>, value: &V) -> Result<()> {
+    let before = body.len();
+    let appended = append_keyed(body, &[], value);
+    if appended.is_err() {
+        body.truncate(before);
+    }
+    appended
+}
+
+fn append_keyed<V: Serialize>(body: &mut Vec<u8>, key: &[u8], value: &V) -> Result<()> {
+    let before = body.len();
+    body.extend_from_slice(&[0; 8]);
+    body.extend_from_slice(key);
+    codec::encode_into(value, body)?;
     let too_long =
         || Error::invalid(format!("an entry of a section is above {STATE_ENTRY_BYTES_MAX} bytes"));
-    let length = entry.len().saturating_sub(4);
+    let length = body.len().saturating_sub(before).saturating_sub(4);
     if length > STATE_ENTRY_BYTES_MAX {
         return Err(too_long());
     }
     let length = u32::try_from(length).map_err(|_| too_long())?;
     let key_length = u32::try_from(key.len()).map_err(|_| too_long())?;
     let lengths = u64::from(length) | u64::from(key_length) << 32;
-    if let Some(head) = entry.first_chunk_mut::<8>() {
+    if let Some(head) = body.get_mut(before..).and_then(|entry| entry.first_chunk_mut::<8>()) {
         *head = lengths.to_le_bytes();
     }
-    Ok(out.write_all(entry)?)
+    Ok(())
 }
 
 /// Reads the entries of one section: encoded key and encoded value of each.

@@ -11,7 +11,7 @@ mod murmur;
 mod scope;
 mod section;
 
-pub(crate) use entries::{read_entries, write_entry};
+pub(crate) use entries::{append_entry, read_entries, write_entry};
 pub use key_group::{
     HASH_SEED, HASH_VERSION, default_max_parallelism, key_group, key_group_owner, key_group_range,
     key_hash,
