@@ -1,8 +1,7 @@
 //! The face of all barrier handlers.
 
-use crate::barrier::aligned::Aligned;
-use crate::barrier::alternating::Alternating;
 use crate::barrier::event::{BarrierAction, BarrierEvent, Moment, RecordAction};
+use crate::barrier::single::Single;
 use crate::barrier::tracker::Tracker;
 use crate::config::{CheckpointingMode, EffectiveConfig};
 use crate::error::Result;
@@ -33,8 +32,7 @@ pub struct BarrierAligner(Machine);
 #[derive(Debug, Clone)]
 enum Machine {
     Tracker(Tracker),
-    Aligned(Aligned),
-    Alternating(Alternating),
+    Single(Single),
 }
 
 /// Does the same with whichever machine it is.
@@ -42,8 +40,7 @@ macro_rules! each {
     ($of:expr, $machine:ident => $do:expr) => {
         match $of {
             Machine::Tracker($machine) => $do,
-            Machine::Aligned($machine) => $do,
-            Machine::Alternating($machine) => $do,
+            Machine::Single($machine) => $do,
         }
     };
 }
@@ -67,12 +64,12 @@ impl BarrierAligner {
     }
 
     /// A handler that holds each input from its barrier until the last barrier: exactly once
-    /// (Flink: `SingleCheckpointBarrierHandler.aligned`). Takes aligned barriers only, without
-    /// timeout.
+    /// (Flink: `SingleCheckpointBarrierHandler.aligned`). Takes aligned barriers only; their
+    /// timeouts are passed on and not waited for.
     ///
     /// An input that ends counts as one that delivered the barrier.
     pub fn aligned(channels: u32) -> Self {
-        Self(Machine::Aligned(Aligned::new(channels)))
+        Self(Machine::Single(Single::aligned(channels)))
     }
 
     /// A handler for aligned and unaligned barriers in any order, and for aligned ones that become
@@ -82,7 +79,7 @@ impl BarrierAligner {
     /// An unaligned barrier cuts as soon as it is announced or there, and the records before the
     /// barriers of this checkpoint on all other channels become part of the snapshot.
     pub fn alternating(channels: u32) -> Self {
-        Self(Machine::Alternating(Alternating::new(channels)))
+        Self(Machine::Single(Single::alternating(channels)))
     }
 
     /// The same handler, which gives a pending checkpoint up when an input ends (Flink:

@@ -126,3 +126,13 @@ pub struct Moment {
     /// Milliseconds since 1970.
     pub wall_ms: u64,
 }
+
+/// Gives a checkpoint up here and downstream.
+pub(super) fn abort(
+    id: CheckpointId,
+    reason: CheckpointFailureReason,
+    actions: &mut Vec<BarrierAction>,
+) {
+    actions.push(BarrierAction::Abort { id, reason });
+    actions.push(BarrierAction::ForwardCancel(CancelMarker { id }));
+}

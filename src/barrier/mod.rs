@@ -3,10 +3,10 @@
 //! Owns the rules by which barriers on several channels become one cut. A pure state machine: it
 //! has no thread, clock or channel of its own and never sees a record, so any host can use it.
 
-mod aligned;
 mod aligner;
-mod alternating;
+mod channels;
 mod event;
+mod single;
 #[cfg(test)]
 mod tests;
 mod tracker;

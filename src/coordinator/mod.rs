@@ -66,8 +66,9 @@ pub use shared::WakeHook;
 pub use signal::Signal;
 pub use statistics::{
     CheckpointDetails, CheckpointEntry, CheckpointFailure, CheckpointStatistics, CheckpointStatus,
-    CheckpointSummary, Counts, Distribution, LastCompleted, Latest, LatestCheckpoints, Measured,
-    OperatorStatistics, Percentiles, Publisher, RestoredEntry, StatisticsTracker, TaskStatistics,
+    CheckpointSummary, Counts, Distribution, HotPause, LastCompleted, Latest, LatestCheckpoints,
+    Measured, OperatorStatistics, Percentiles, Publisher, RestoredEntry, StatisticsTracker,
+    TaskStatistics,
 };
 pub(crate) use statistics::{ReportLane, TaskReport};
 pub use trigger::{CheckpointOutcome, TriggerHandle};

@@ -333,6 +333,9 @@ impl Actor {
                     h.trace.note(format!("task {} gives {id} up: {reason}", self.index));
                     self.handle.decline(id, reason);
                 }
+                BarrierAction::Logged { .. }
+                | BarrierAction::ArmTimer { .. }
+                | BarrierAction::DisarmTimer => {}
                 BarrierAction::ForwardCancel(marker) => {
                     self.outbox.broadcast(Item::Cancel(marker));
                 }

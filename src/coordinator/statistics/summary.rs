@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use crate::coordinator::statistics::entry::CheckpointEntry;
 use crate::coordinator::statistics::operator::ms;
+use crate::coordinator::statistics::pause::{HotPause, PauseHistogram};
 
 /// How many completed checkpoints the percentiles are taken over, as in Flink.
 pub(super) const WINDOW: usize = 10_000;
@@ -58,6 +59,8 @@ pub struct CheckpointSummary {
     pub processed_data: Distribution,
     /// Bytes of records on their way that the checkpoints contain.
     pub persisted_data: Distribution,
+    /// How long records were held up.
+    pub hot_pause: HotPause,
 }
 
 impl Distribution {
@@ -150,6 +153,7 @@ pub(super) struct GrowingSummary {
     end_to_end_duration: Metric,
     processed_data: Metric,
     persisted_data: Metric,
+    hot_pause: PauseHistogram,
 }
 
 impl GrowingSummary {
@@ -161,6 +165,7 @@ impl GrowingSummary {
             end_to_end_duration: metric(),
             processed_data: metric(),
             persisted_data: metric(),
+            hot_pause: PauseHistogram::default(),
         }
     }
 
@@ -172,6 +177,8 @@ impl GrowingSummary {
         }
         self.processed_data.add(entry.processed_bytes);
         self.persisted_data.add(entry.persisted_bytes);
+        let measured = entry.measured().iter().flatten();
+        measured.for_each(|task| self.hot_pause.add(task.sync_duration));
     }
 
     pub(super) fn read(&self) -> CheckpointSummary {
@@ -181,6 +188,7 @@ impl GrowingSummary {
             end_to_end_duration: self.end_to_end_duration.read(),
             processed_data: self.processed_data.read(),
             persisted_data: self.persisted_data.read(),
+            hot_pause: self.hot_pause.read(),
         }
     }
 }
