@@ -21,6 +21,9 @@ pub(super) const CONTROL_CAPACITY: usize = 256;
 pub(super) enum ChannelEvent {
     Barrier(Barrier),
     Cancel(CancelMarker),
+    /// No record comes any more; barriers still do (Flink: `EndOfData`).
+    EndOfData,
+    /// Nothing comes any more.
     End,
 }
 

@@ -31,6 +31,8 @@ pub(super) struct InputLoop<'e, T, W> {
     env: &'e TaskEnv,
     inputs: Vec<Input<T>>,
     open: usize,
+    /// Inputs that have not said that their records are over.
+    with_data: usize,
     worker: W,
     participant: Participant,
     aligner: BarrierAligner,
@@ -69,6 +71,7 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
         Self {
             env,
             open: inputs.len(),
+            with_data: inputs.len(),
             aligner: BarrierAligner::new(&env.shared.config, channels),
             inputs,
             worker,
@@ -152,7 +155,15 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
         let mut moved = false;
         while let Some(event) = self.inputs.get_mut(index).and_then(Input::due) {
             let channel = u32::try_from(index).unwrap_or(u32::MAX);
+            moved = true;
             let event = match event {
+                ChannelEvent::EndOfData => {
+                    self.with_data = self.with_data.saturating_sub(1);
+                    if self.with_data == 0 {
+                        self.participant.end_of_data(&mut self.worker)?;
+                    }
+                    continue;
+                }
                 ChannelEvent::Barrier(barrier) => BarrierEvent::Barrier { channel, barrier },
                 ChannelEvent::Cancel(marker) => BarrierEvent::Cancel { channel, marker },
                 ChannelEvent::End => {
@@ -164,7 +175,6 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
                 }
             };
             self.align(event)?;
-            moved = true;
         }
         Ok(moved)
     }

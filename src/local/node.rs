@@ -72,9 +72,9 @@ pub(super) struct AttemptShared {
 /// What tasks tell the runner.
 #[derive(Debug)]
 pub(super) enum TaskEvent {
-    /// A source has yielded its last record.
-    SourceEnded,
-    /// The first cut of a source after its last record.
+    /// A task has processed its last record.
+    EndOfData,
+    /// The first cut of a task after its last record.
     CutAfterEnd(CheckpointId),
     /// A task took its snapshot, holding its records up for this long.
     Cut {
@@ -125,11 +125,6 @@ impl TaskEnv {
             inbox: Rc::clone(&self.inbox),
             wiring: Arc::clone(&self.wiring),
         }
-    }
-
-    pub(super) fn tell(&self, event: TaskEvent) {
-        // Without a runner nobody is interested any more.
-        let _ = self.shared.events.send(event);
     }
 }
 

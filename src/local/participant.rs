@@ -91,6 +91,9 @@ pub(super) struct Participant {
     told: CheckpointId,
     /// Frozen, while the records on their way are still being logged.
     open: Option<OpenCut>,
+    /// The task has processed its last record.
+    at_end: bool,
+    cut_at_end: bool,
 }
 
 struct OpenCut {
@@ -109,7 +112,17 @@ impl Participant {
             aborted: BTreeSet::new(),
             told: CheckpointId(0),
             open: None,
+            at_end: false,
+            cut_at_end: false,
         }
+    }
+
+    /// The task has processed its last record: tells the tasks downstream and the runner.
+    pub(super) fn end_of_data(&mut self, task: &mut dyn Snapshotter) -> Result<()> {
+        self.at_end = true;
+        task.signal(Signal::Event(ChannelEvent::EndOfData))?;
+        let _ = self.shared.events.send(TaskEvent::EndOfData);
+        Ok(())
     }
 
     /// Takes the snapshot of this task. True when it was taken. With `in_flight` it stays open until
@@ -137,6 +150,9 @@ impl Participant {
         let start = self.shared.clock.now();
         task.signal(Signal::Event(ChannelEvent::Barrier(barrier)))?;
         let part = task.freeze(barrier.id)?;
+        if self.at_end && !std::mem::replace(&mut self.cut_at_end, true) {
+            let _ = self.shared.events.send(TaskEvent::CutAfterEnd(barrier.id));
+        }
         let frozen_at = self.shared.clock.now();
         let timing = SnapshotTiming { hot_pause: frozen_at.saturating_sub(start), ..measured };
         let (handle, clock) = (self.handle.clone(), Arc::clone(&self.shared.clock));

@@ -1,6 +1,6 @@
 //! One attempt of a job: starts its threads, watches them, takes them down.
 //!
-//! A job finishes when a checkpoint that every source cut after its last record is completed and
+//! A job finishes when a checkpoint that every task cut after its last record is completed and
 //! every sink has committed it.
 
 use std::collections::BTreeMap;
@@ -91,10 +91,12 @@ struct Attempt<'j> {
 /// What the runner has learned of the attempt.
 #[derive(Default)]
 struct Watch {
-    sources: usize,
-    sources_ended: usize,
-    sources_cut: usize,
-    /// The first checkpoint that lies after the last record of every source seen so far.
+    tasks: usize,
+    /// Tasks that have processed their last record.
+    ended: usize,
+    /// Tasks that were cut after that.
+    ended_and_cut: usize,
+    /// The first checkpoint that lies after the last record of every task seen so far.
     final_floor: CheckpointId,
     completed: Option<CheckpointId>,
     sinks: usize,
@@ -108,7 +110,7 @@ impl Watch {
     fn finished(&self) -> Option<CheckpointId> {
         let id = self
             .completed
-            .filter(|id| self.sources_cut == self.sources && *id >= self.final_floor)?;
+            .filter(|id| self.ended_and_cut == self.tasks && *id >= self.final_floor)?;
         self.is_committed(id).then_some(id)
     }
 
@@ -128,10 +130,9 @@ impl<'j> Attempt<'j> {
             let spec = node.spec();
             let (lanes, ends): (Vec<_>, Vec<_>) =
                 (0..spec.parallelism).map(|_| bounded(CONTROL_CAPACITY)).unzip();
-            match spec.role {
-                Role::Source => watch.sources += lanes.len(),
-                Role::Sink => watch.sinks += lanes.len(),
-                Role::Process => {}
+            watch.tasks += lanes.len();
+            if spec.role == Role::Sink {
+                watch.sinks += lanes.len();
             }
             wiring.lanes.push(lanes);
             inboxes.extend(ends);
@@ -204,11 +205,11 @@ impl<'j> Attempt<'j> {
                     }
                 }
                 None => {
-                    if self.watch.sources_ended == self.watch.sources
+                    if self.watch.ended == self.watch.tasks
                         && last.as_ref().is_none_or(|asked| self.is_due_again(asked))
                     {
-                        // A checkpoint asked for now is triggered after the last record of every
-                        // source.
+                        // A checkpoint asked for now lies after the last record of every task, with
+                        // nothing on its way.
                         last = Some(self.ask());
                     }
                 }
@@ -280,9 +281,9 @@ impl<'j> Attempt<'j> {
     fn take(&mut self, event: TaskEvent) -> Result<()> {
         let now = self.job.clock.now();
         match event {
-            TaskEvent::SourceEnded => self.watch.sources_ended += 1,
+            TaskEvent::EndOfData => self.watch.ended += 1,
             TaskEvent::CutAfterEnd(id) => {
-                self.watch.sources_cut += 1;
+                self.watch.ended_and_cut += 1;
                 self.watch.final_floor = self.watch.final_floor.max(id);
             }
             TaskEvent::Cut { id, hot_pause } => {

@@ -10,7 +10,7 @@ use crate::limits::STATE_ENTRY_BYTES_MAX;
 use crate::local::background::Work;
 use crate::local::control::{ChannelEvent, Control};
 use crate::local::exchange::ExchangeOptions;
-use crate::local::node::{Node, NodeSpec, TaskEnv, TaskEvent, homeless};
+use crate::local::node::{Node, NodeSpec, TaskEnv, homeless};
 use crate::local::participant::{Part, Participant, Snapshotter};
 use crate::local::push::{Downstream, Outlets, Output, Signal, wait_for_room};
 use crate::local::source::{Next, Source};
@@ -83,7 +83,6 @@ impl<S: Source> Node for SourceNode<S> {
             worker,
             participant: Participant::new(env),
             env,
-            cut_after_end: false,
             stopped: false,
             last_flush: Duration::ZERO,
         }
@@ -139,7 +138,6 @@ struct SourceLoop<'a, 'e, S: Source> {
     worker: Worker<'a, S>,
     participant: Participant,
     env: &'e TaskEnv,
-    cut_after_end: bool,
     /// Behind the barrier of a savepoint with which the job ends.
     stopped: bool,
     last_flush: Duration,
@@ -189,10 +187,6 @@ impl<S: Source> SourceLoop<'_, '_, S> {
                 };
                 let taken = self.participant.cut(&mut self.worker, barrier, measured, false)?;
                 self.stopped |= taken && barrier.options.kind == CheckpointType::SyncSavepoint;
-                if taken && self.worker.ended && !self.cut_after_end {
-                    self.cut_after_end = true;
-                    self.env.tell(TaskEvent::CutAfterEnd(barrier.id));
-                }
             }
             Control::News => self.participant.news(&mut self.worker)?,
             Control::Aborted(id) => {
@@ -225,9 +219,7 @@ impl<S: Source> SourceLoop<'_, '_, S> {
                 }
                 Next::End => {
                     self.worker.ended = true;
-                    self.worker.signal(Signal::Flush)?;
-                    self.env.tell(TaskEvent::SourceEnded);
-                    return Ok(());
+                    return self.participant.end_of_data(&mut self.worker);
                 }
             }
         }

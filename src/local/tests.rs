@@ -6,6 +6,8 @@
 
 mod ends;
 mod exactly_once;
+mod in_flight;
+mod modes;
 mod refusals;
 mod savepoints;
 mod statistics;

@@ -394,8 +394,10 @@ pub(super) fn assert_exactly_once(shape: &Shape, end: &JobEnd, outside: &Outside
         .collect();
     running.sort_unstable();
     expected.sort_unstable();
-    assert_eq!(outside.records.committed(), expected, "the records");
-    assert_eq!(outside.counts.committed(), running, "the running counts");
+    let (records, counts) = (outside.records.committed(), outside.counts.committed());
+    let lengths = (records.len(), expected.len(), counts.len(), running.len());
+    assert!(records == expected, "the records: {lengths:?}");
+    assert!(counts == running, "the running counts: {lengths:?}");
     assert_eq!(outside.records.pending() + outside.counts.pending(), 0, "open transactions");
 
     let JobEnd::Finished(finished) = end else { panic!("the job ended as {end:?}") };
