@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use tidegate::config::CheckpointingMode;
 
 /// The most subtasks; each is a thread.
 const PARALLELISM_MAX: i64 = 256;
@@ -45,6 +46,23 @@ pub(crate) struct Arguments {
     #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub(crate) rate: Option<u64>,
 
+    /// How often a line may take effect: with at-least-once, lines may be counted and written again
+    /// after a kill
+    #[arg(long, value_enum, default_value_t = Mode::ExactlyOnce)]
+    pub(crate) mode: Mode,
+
+    /// Let barriers overtake lines and words: checkpoints contain what is on its way
+    #[arg(long)]
+    pub(crate) unaligned: bool,
+
+    /// Let barriers overtake only when a checkpoint is older than this; implies --unaligned
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) alignment_timeout: Option<Duration>,
+
+    /// Write 500 lines a second in each subtask, so that every queue before is full
+    #[arg(long)]
+    pub(crate) slow_sink: bool,
+
     /// Where the bytes of a new --state lie: beside sled in the store's log, or all in sled; with
     /// --storage it is written into the URI [default: split]
     #[arg(long, value_enum)]
@@ -62,6 +80,24 @@ pub(crate) enum Place {
     Split,
     /// Everything in sled.
     Sled,
+}
+
+/// `--mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Each line takes effect once.
+    ExactlyOnce,
+    /// Each line takes effect, after a kill perhaps again.
+    AtLeastOnce,
+}
+
+impl From<Mode> for CheckpointingMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::ExactlyOnce => Self::ExactlyOnce,
+            Mode::AtLeastOnce => Self::AtLeastOnce,
+        }
+    }
 }
 
 impl Arguments {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tidegate::Result;
 use tidegate::local::{FileSink, Flow, Output};
 
+use crate::slow::Slow;
 use crate::source::{FileSource, Line};
 use crate::words::{Bytes, words};
 
@@ -21,7 +22,12 @@ struct LineOfResult {
 }
 
 /// Puts the job together. Both exchanges are keyed, so every barrier crosses many-to-many edges.
-pub(crate) fn flow(sources: Vec<FileSource>, parallelism: u32, lines_dir: PathBuf) -> Result<Flow> {
+pub(crate) fn flow(
+    sources: Vec<FileSource>,
+    parallelism: u32,
+    lines_dir: PathBuf,
+    slow_sink: bool,
+) -> Result<Flow> {
     let flow = Flow::new();
     let lines = flow.source("read", sources)?;
     lines
@@ -41,10 +47,11 @@ pub(crate) fn flow(sources: Vec<FileSource>, parallelism: u32, lines_dir: PathBu
         })
         .key_by(|line| (line.file, line.number))
         .sink("lines", parallelism, move |context| {
-            FileSink::new(&lines_dir, context, |line: &LineOfResult, out: &mut Vec<u8>| {
+            let write = |line: &LineOfResult, out: &mut Vec<u8>| {
                 let LineOfResult { file, number, words } = line;
                 out.extend_from_slice(format!("{file}\t{number}\t{words}\n").as_bytes());
-            })
+            };
+            Ok(Slow::new(FileSink::new(&lines_dir, context, write)?, slow_sink))
         })?;
     Ok(flow)
 }

@@ -16,6 +16,7 @@ mod progress;
 mod rate;
 mod run;
 mod signals;
+mod slow;
 mod source;
 mod state;
 mod words;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use tidegate::clock::{Clock, SystemClock};
+use tidegate::coordinator::HotPause;
 use tidegate::local::JobHandle;
 use tidegate::{Error, Result};
 
@@ -109,8 +110,11 @@ impl Watch {
     fn checkpoints(&self) -> String {
         let job = self.job.progress();
         let last = job.last_completed.map(|_| {
-            let (duration, pause) = (job.last_duration, job.last_hot_pause);
-            format!(", the last in {duration:.1?} with a hot pause of {pause:.1?}")
+            let (duration, pause) = (job.last_duration, self.job.statistics().summary.hot_pause);
+            let HotPause { p50, p99, max, .. } = pause;
+            format!(
+                ", the last in {duration:.1?}; hot pause {p50:.1?}, p99 {p99:.1?}, max {max:.1?}"
+            )
         });
         let (completed, failed) = (job.completed, job.failed);
         format!("checkpoints: {completed} completed, {failed} failed{}", last.unwrap_or_default())

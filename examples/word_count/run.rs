@@ -38,6 +38,7 @@ pub(crate) enum Ended {
 /// Does what the arguments ask for.
 pub(crate) fn run(arguments: &Arguments) -> Result<Ended, Failure> {
     let config = config(arguments).map_err(Failure::Usage)?;
+    config.warnings().iter().for_each(|warning| say(&format!("warning: {warning}")));
     let state = State::of(arguments, &config).map_err(Failure::Usage)?;
     let input = Input::open(&arguments.input).map_err(Failure::Usage)?;
     let output = arguments.output_dir();
@@ -68,7 +69,14 @@ fn decide(arguments: &Arguments, input: &Input, state: &State) -> Result<Plan, F
 }
 
 fn config(arguments: &Arguments) -> Result<EffectiveConfig> {
-    CheckpointConfig::builder().interval(arguments.interval).unlimited_failures().build()
+    let timeout = arguments.alignment_timeout;
+    CheckpointConfig::builder()
+        .interval(arguments.interval)
+        .unlimited_failures()
+        .mode(arguments.mode.into())
+        .unaligned(arguments.unaligned || timeout.is_some())
+        .aligned_timeout(timeout.unwrap_or_default())
+        .build()
 }
 
 /// Runs the job from wherever it stands.
@@ -84,7 +92,8 @@ fn count(
     let rate = Arc::new(RateLimit::new(rate(arguments, input)));
     let read: Vec<_> = (0..arguments.parallelism).map(|_| Arc::new(ReadSoFar::default())).collect();
     let sources = FileSource::all(input, &rate, &read);
-    let flow = flow(sources, arguments.parallelism, output::lines_dir(&output))?;
+    let lines = output::lines_dir(&output);
+    let flow = flow(sources, arguments.parallelism, lines, arguments.slow_sink)?;
     let job = Job::builder(JOB, flow, config, state.storage())
         .restore_policy(policy)
         .expect_property(INPUT, input.identity())

@@ -129,6 +129,26 @@ impl Inbox {
         }
     }
 
+    /// Waits for a ring of another thread, and stashes what arrives meanwhile.
+    pub(super) fn take_ring(&self, bell: &Receiver<()>) -> Result<()> {
+        let mut select = Select::new();
+        let ringing = select.recv(bell);
+        let arriving = select.recv(&self.control);
+        select.recv(&self.halt);
+        loop {
+            let ready = select.select();
+            if ready.index() == ringing {
+                return ready.recv(bell).map_err(|_| self.closed());
+            }
+            if ready.index() != arriving {
+                let _ = ready.recv(&self.halt);
+                return Err(self.closed());
+            }
+            let control = ready.recv(&self.control).map_err(|_| self.closed())?;
+            self.stash.borrow_mut().push_back(control);
+        }
+    }
+
     /// Waits for a control message, for anything that `more` adds, or for `timeout`. What is there
     /// stays there.
     pub(super) fn wait<'a>(

@@ -1,16 +1,16 @@
-//! Exchanges: one bounded channel of batches for each connected pair of sender and receiver.
+//! Exchanges: one queue of batches for each connected pair of sender and receiver.
 //!
 //! A record's place in its channel is its sequence number; control messages name the number after
-//! which they happen. INVARIANT: a message on the control lane is sent before the batches after it,
-//! so a receiver that drains its control lane after it took a batch knows every event that lies
-//! within or before that batch. It may come long before the batches before it: so barriers overtake.
+//! which they happen. INVARIANT: a message on the control lane is sent when every record before it is
+//! in the queue and none after it is. So a receiver that drains its control lane after it took a
+//! batch knows every event that lies within or before that batch, and one that is told of a barrier
+//! finds everything before it in the queue: barriers overtake.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crossbeam::channel::{Receiver, Sender, bounded};
-
 use crate::error::{Error, Result};
+use crate::local::queue::{QueueReceiver, QueueSender, queue};
 use crate::message::EdgeKind;
 
 /// How much an exchange keeps between two tasks.
@@ -49,8 +49,9 @@ impl ExchangeOptions {
         self
     }
 
-    /// The most batches that wait on one channel; 8 unless set, at least 1. As many again may wait
-    /// at the sender, so that a full channel stops it between two records and not within one.
+    /// The batches that wait on one channel before its sender stops; 8 unless set, at least 1. It
+    /// stops between two records, so that it can take part in a checkpoint meanwhile, and within one
+    /// only when that record alone makes as many again.
     #[must_use]
     pub fn queued_batches(mut self, batches: usize) -> Self {
         self.queued_batches = batches.max(1);
@@ -65,14 +66,6 @@ impl ExchangeOptions {
         self.in_flight_bytes = bytes;
         self
     }
-}
-
-/// Some records of one channel, in order.
-#[derive(Debug)]
-pub(super) struct Batch<T> {
-    pub(super) records: Vec<T>,
-    /// Its weight, as the sender counts.
-    pub(super) bytes: usize,
 }
 
 /// Who gets a record that was on its way, when the receiving operator has another parallelism.
@@ -94,7 +87,7 @@ pub(super) struct Edge<T> {
 
 struct Ends<T> {
     senders: Vec<Vec<Link<T>>>,
-    receivers: Vec<Vec<Receiver<Batch<T>>>>,
+    receivers: Vec<Vec<QueueReceiver<T>>>,
 }
 
 /// The sending end of one channel.
@@ -103,7 +96,7 @@ pub(super) struct Link<T> {
     pub(super) receiver: u32,
     /// The number of this channel among the inputs of that subtask.
     pub(super) channel: u32,
-    pub(super) data: Sender<Batch<T>>,
+    pub(super) queue: QueueSender<T>,
 }
 
 impl<T> Edge<T> {
@@ -119,9 +112,9 @@ impl<T> Edge<T> {
             let mut links = Vec::new();
             for (receiver, inputs) in (0..).zip(&mut receivers) {
                 if self.targets(sender).contains(&receiver) {
-                    let (data, input) = bounded(options.queued_batches);
+                    let (queue, input) = queue(options.queued_batches);
                     let channel = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
-                    links.push(Link { receiver, channel, data });
+                    links.push(Link { receiver, channel, queue });
                     inputs.push(input);
                 }
             }
@@ -145,7 +138,7 @@ impl<T> Edge<T> {
     }
 
     /// The inputs of one receiving subtask, by sender.
-    pub(super) fn receivers_of(&self, subtask: u32) -> Result<Vec<Receiver<Batch<T>>>> {
+    pub(super) fn receivers_of(&self, subtask: u32) -> Result<Vec<QueueReceiver<T>>> {
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         take_end(&mut ends.receivers, subtask)
     }

@@ -1,17 +1,17 @@
 //! The receiving half of one channel.
 //!
 //! Records are counted from the start of the attempt, those that a checkpoint had on their way
-//! first. `taken` of them are processed, `logged` are in the log of an open cut, `pulled` are off the
-//! channel: `taken <= pulled`, and events lie between them by number.
+//! first. `taken` of them are processed, `logged` are in the log of an open cut; events lie between
+//! them by number.
 
 use std::collections::VecDeque;
 
-use crossbeam::channel::{Receiver, TryRecvError};
+use crossbeam::channel::TryRecvError;
 
 use crate::error::Result;
 use crate::ids::CheckpointId;
 use crate::local::control::ChannelEvent;
-use crate::local::exchange::Batch;
+use crate::local::queue::{Batch, QueueReceiver};
 use crate::message::Barrier;
 
 /// What a look at a channel found.
@@ -27,14 +27,11 @@ pub(super) enum Fetched {
 }
 
 pub(super) struct Input<T> {
-    pub(super) data: Receiver<Batch<T>>,
+    pub(super) queue: QueueReceiver<T>,
     batch: std::vec::IntoIter<T>,
-    /// Pulled off the channel before their turn.
-    ahead: VecDeque<Batch<T>>,
     /// Records that the restored checkpoint had on their way in this channel.
     restored: u64,
     taken: u64,
-    pulled: u64,
     logged: u64,
     events: VecDeque<(u64, ChannelEvent)>,
     pub(super) held: bool,
@@ -43,15 +40,13 @@ pub(super) struct Input<T> {
 
 impl<T> Input<T> {
     /// A channel whose first records are these.
-    pub(super) fn new(data: Receiver<Batch<T>>, restored: Vec<T>) -> Self {
+    pub(super) fn new(queue: QueueReceiver<T>, restored: Vec<T>) -> Self {
         let count = u64::try_from(restored.len()).unwrap_or(u64::MAX);
         Self {
-            data,
+            queue,
             batch: restored.into_iter(),
-            ahead: VecDeque::new(),
             restored: count,
             taken: 0,
-            pulled: count,
             logged: 0,
             events: VecDeque::new(),
             held: false,
@@ -75,24 +70,14 @@ impl<T> Input<T> {
         if !self.is_waiting() {
             return Fetched::Nothing;
         }
-        if let Some(batch) = self.ahead.pop_front() {
-            self.batch = batch.records.into_iter();
-            return Fetched::Batch { bytes: batch.bytes };
-        }
-        match self.data.try_recv() {
-            Ok(batch) => {
-                self.count(&batch);
-                self.batch = batch.records.into_iter();
-                Fetched::Batch { bytes: batch.bytes }
+        match self.queue.pop() {
+            Ok(Batch { records, bytes, .. }) => {
+                self.batch = records.into_iter();
+                Fetched::Batch { bytes }
             }
             Err(TryRecvError::Empty) => Fetched::Nothing,
             Err(TryRecvError::Disconnected) => Fetched::Gone,
         }
-    }
-
-    fn count(&mut self, batch: &Batch<T>) {
-        let records = u64::try_from(batch.records.len()).unwrap_or(u64::MAX);
-        self.pulled = self.pulled.saturating_add(records);
     }
 
     pub(super) fn expects_event(&self) -> bool {
@@ -134,49 +119,37 @@ impl<T> Input<T> {
         self.logged = self.taken;
     }
 
-    /// Gives `log` the records before the barrier of `id` that it has not seen. Once the barrier is
-    /// known, those that are still in the channel are pulled off it, to make room for what the sender
-    /// holds back: their number is bounded. Before that, what is at hand is logged before it is
-    /// processed. The barrier, once it is reached.
+    /// Gives `log` the records before the barrier of `id` that it has not seen: all of them once the
+    /// barrier is known, because they are in the queue then, and stay there; before that those at hand,
+    /// before they are processed. The barrier, once it is reached.
     pub(super) fn log(
         &mut self,
         id: CheckpointId,
         mut log: impl FnMut(&T) -> Result<()>,
     ) -> Result<Option<Barrier>> {
-        let after = self.place_of(id).map(|(_, after)| after);
-        if let Some(after) = after {
-            while self.pulled < after
-                && let Ok(batch) = self.data.try_recv()
-            {
-                self.count(&batch);
-                self.ahead.push_back(batch);
-            }
-        }
-        let until = after.unwrap_or(u64::MAX).min(self.pulled);
-        let mut number = self.taken;
-        let ahead = self.ahead.iter().map(|batch| batch.records.as_slice());
-        for records in std::iter::once(self.batch.as_slice()).chain(ahead) {
-            let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
-            let seen = usize::try_from(self.logged.saturating_sub(number)).unwrap_or(usize::MAX);
+        let place = self.place_of(id);
+        let until = place.map_or(u64::MAX, |(_, after)| after);
+        let (taken, logged) = (self.taken, self.logged);
+        let mut number = taken;
+        let mut add = |records: &[T]| -> Result<()> {
+            let seen = usize::try_from(logged.saturating_sub(number)).unwrap_or(usize::MAX);
             let here = usize::try_from(until.saturating_sub(number)).unwrap_or(usize::MAX);
             let new = records.get(seen..here.min(records.len())).unwrap_or_default();
             new.iter().try_for_each(&mut log)?;
-            number = number.saturating_add(count);
-        }
-        self.logged = self.logged.max(until);
+            number = number.saturating_add(u64::try_from(records.len()).unwrap_or(u64::MAX));
+            Ok(())
+        };
+        add(self.batch.as_slice())?;
+        let Some((place, _)) = place else {
+            self.logged = self.logged.max(number);
+            return Ok(None);
+        };
+        self.queue.look(|batches| batches.iter().try_for_each(|batch| add(&batch.records)))?;
         // Older events stay in their places; none of them concerns a newer checkpoint.
-        match self.place_of(id) {
-            Some((place, after)) if after == until => match self.events.remove(place) {
-                Some((_, ChannelEvent::Barrier(barrier))) => Ok(Some(barrier)),
-                _ => Ok(None),
-            },
+        match self.events.remove(place) {
+            Some((_, ChannelEvent::Barrier(barrier))) => Ok(Some(barrier)),
             _ => Ok(None),
         }
-    }
-
-    /// True when the barrier of `id` is known and records before it have not come.
-    pub(super) fn lacks(&self, id: CheckpointId) -> bool {
-        self.place_of(id).is_some_and(|(_, after)| self.pulled < after)
     }
 
     /// Where the barrier of `id` is among the events, and how many records lie before it.

@@ -5,18 +5,16 @@
 
 use std::time::Duration;
 
-use crossbeam::channel::Receiver;
-
 use crate::barrier::{BarrierAction, BarrierAligner, BarrierEvent, Moment, RecordAction};
 use crate::error::{Error, Result};
 use crate::ids::CheckpointId;
 use crate::local::control::{ChannelEvent, Control};
-use crate::local::exchange::Batch;
 use crate::local::in_flight::InFlightLog;
 use crate::local::input::{Fetched, Input};
 use crate::local::node::TaskEnv;
 use crate::local::participant::{Participant, Snapshotter};
 use crate::local::push::{Downstream, Signal, wait_for_room};
+use crate::local::queue::QueueReceiver;
 use crate::local::source::Exchange;
 use crate::local::source_task::FLUSH_AFTER;
 use crate::message::CheckpointFailureReason;
@@ -58,14 +56,14 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
     /// The loop over these channels; `restored` are the records on them in the checkpoint.
     pub(super) fn new(
         env: &'e TaskEnv,
-        receivers: Vec<Receiver<Batch<T>>>,
+        receivers: Vec<QueueReceiver<T>>,
         restored: Vec<Vec<T>>,
         worker: W,
     ) -> Self {
         let mut restored = restored.into_iter();
         let inputs: Vec<_> = receivers
             .into_iter()
-            .map(|data| Input::new(data, restored.next().unwrap_or_default()))
+            .map(|queue| Input::new(queue, restored.next().unwrap_or_default()))
             .collect();
         let channels = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
         Self {
@@ -131,9 +129,9 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             // INVARIANT: every event before the end of the batch is on the control lane by now.
             self.drain_control()?;
             moved |= self.events_due(index)?;
-            // What is processed from here on is in the log of an open cut.
-            self.log_input(index)?;
         }
+        // What is processed from here on is in the log of an open cut.
+        self.log_all()?;
         let is_gone = fetched == Fetched::Gone;
         if let Some(input) = self.inputs.get_mut(index) {
             if is_gone && !input.ended && !input.expects_event() {
@@ -243,8 +241,10 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
 
     /// Logs what is there of every channel whose barrier has not been reached.
     fn log_all(&mut self) -> Result<()> {
-        for index in 0..self.inputs.len() {
-            self.log_input(index)?;
+        if self.log.is_some() {
+            for index in 0..self.inputs.len() {
+                self.log_input(index)?;
+            }
         }
         Ok(())
     }
@@ -339,18 +339,15 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
     /// Nothing can be taken: sends everything on, and waits.
     fn rest(&mut self) -> Result<()> {
         self.worker.signal(Signal::Flush)?;
-        let Self { env, inputs, worker, log, .. } = self;
+        let Self { env, inputs, worker, .. } = self;
         let is_stuck = env.inbox.is_stuck();
         let downstream: Option<&dyn Downstream> =
             worker.downstream().map(|downstream| &*downstream);
         let timeout = self.timer.map(|at| at.saturating_sub(env.shared.clock.now()));
         env.inbox.wait(
             |select| {
-                for (index, input) in inputs.iter().enumerate() {
-                    let lacks = log.as_ref().is_some_and(|log| log.lacks(index, input));
-                    if lacks || (!is_stuck && input.is_waiting()) {
-                        select.recv(&input.data);
-                    }
+                for input in inputs.iter().filter(|input| !is_stuck && input.is_waiting()) {
+                    select.recv(input.queue.data());
                 }
                 if let Some(downstream) = downstream {
                     downstream.wait_for(select);
@@ -358,12 +355,5 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             },
             timeout,
         )
-    }
-}
-
-impl OpenLog {
-    /// True when records before a barrier that is known have not come.
-    fn lacks<T>(&self, index: usize, input: &Input<T>) -> bool {
-        self.logging.get(index).copied().unwrap_or_default() && input.lacks(self.id)
     }
 }

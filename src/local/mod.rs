@@ -22,6 +22,7 @@ mod node;
 mod participant;
 mod process;
 mod push;
+mod queue;
 mod restart;
 mod router;
 mod runner;

@@ -1,31 +1,31 @@
 //! The sending half of an exchange.
 //!
-//! A batch that finds its channel full waits here, and its task takes no further record until it is
-//! gone: so a task is held up between two records, where it can still cut, and not within one.
+//! A task whose channel is full takes no further record until it has room: so it is held up between
+//! two records, where it can still cut, and not within one.
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crossbeam::channel::{Select, Sender, TrySendError};
+use crossbeam::channel::{Select, Sender, TryRecvError};
 
 use crate::error::{Error, Result};
 use crate::local::control::{ChannelEvent, Control, Inbox};
-use crate::local::exchange::{Batch, Edge, ExchangeOptions};
+use crate::local::exchange::{Edge, ExchangeOptions, Link};
 use crate::local::push::{Downstream, Push, Signal};
+use crate::local::queue::{Batch, QueueSender};
 use crate::local::router::{Router, Target};
 use crate::local::wiring::TaskWiring;
 use crate::message::EdgeKind;
 
 struct Lane<T> {
-    data: Sender<Batch<T>>,
+    queue: QueueSender<T>,
     control: Sender<Control>,
     /// The number of this channel among the inputs of the receiver.
     channel: u32,
     batch: Vec<T>,
     weight: usize,
-    /// Found the channel full, oldest first.
-    waiting: VecDeque<Batch<T>>,
-    /// Records put into this channel so far, those that wait here included.
+    /// The queue was full; the task takes no record until it is not.
+    is_stuck: bool,
+    /// Records put into this channel so far, those in `batch` included.
     sent: u64,
 }
 
@@ -46,16 +46,16 @@ impl<T, R: Router<T>> ExchangeWriter<T, R> {
         task: &TaskWiring,
     ) -> Result<Self> {
         let controls = task.wiring.lanes_of(receiver)?;
-        let lane = |link: crate::local::exchange::Link<T>| {
+        let lane = |link: Link<T>| {
             let index = usize::try_from(link.receiver).unwrap_or(usize::MAX);
             let control = controls.get(index).cloned();
             Ok(Lane {
-                data: link.data,
+                queue: link.queue,
                 control: control.ok_or_else(|| Error::internal("a task has no control lane"))?,
                 channel: link.channel,
                 batch: Vec::new(),
                 weight: 0,
-                waiting: VecDeque::new(),
+                is_stuck: false,
                 sent: 0,
             })
         };
@@ -84,22 +84,12 @@ impl<T> Lane<T> {
         let full = self.weight >= options.batch_bytes || self.batch.len() >= options.batch_records;
         if full {
             self.close_batch(inbox, options, options.batch_records)?;
-            self.stay_bounded(inbox, options)?;
+            self.stay_bounded(inbox)?;
         }
         Ok(())
     }
 
-    /// One record that makes more than fits here waits after all.
-    fn stay_bounded(&mut self, inbox: &Inbox, options: ExchangeOptions) -> Result<()> {
-        while self.waiting.len() > options.queued_batches {
-            if let Some(first) = self.waiting.pop_front() {
-                inbox.send(&self.data, first)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts the batch at hand into the channel. One that weighs as much as several takes as many
+    /// Puts the batch at hand into the queue. One that weighs as much as several takes as many
     /// places, so that the bytes that wait on a channel stay bounded.
     fn close_batch(
         &mut self,
@@ -110,48 +100,41 @@ impl<T> Lane<T> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let places = self.weight / options.batch_bytes;
-        for _ in 1..places.min(options.queued_batches) {
-            self.offer(Batch { records: Vec::new(), bytes: 0 }, inbox)?;
-        }
         let records = std::mem::replace(&mut self.batch, Vec::with_capacity(capacity));
         let bytes = std::mem::take(&mut self.weight);
-        self.offer(Batch { records, bytes }, inbox)
+        let places = (bytes / options.batch_bytes).clamp(1, options.queued_batches);
+        let places = u64::try_from(places).unwrap_or(u64::MAX);
+        if !self.queue.push(Batch { records, bytes, places }) {
+            return Err(inbox.closed());
+        }
+        if !self.is_stuck && !self.queue.has_room() {
+            self.is_stuck = true;
+            inbox.lane_is_stuck();
+        }
+        Ok(())
     }
 
-    fn offer(&mut self, batch: Batch<T>, inbox: &Inbox) -> Result<()> {
-        if !self.waiting.is_empty() {
-            self.waiting.push_back(batch);
-            return Ok(());
+    /// One record that makes far more than fits here waits after all.
+    fn stay_bounded(&mut self, inbox: &Inbox) -> Result<()> {
+        while self.queue.is_overfull() {
+            inbox.take_ring(self.queue.room())?;
         }
-        match self.data.try_send(batch) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(batch)) => {
-                self.waiting.push_back(batch);
-                inbox.lane_is_stuck();
-                Ok(())
-            }
-            Err(TrySendError::Disconnected(_)) => Err(inbox.closed()),
-        }
+        Ok(())
     }
 
-    /// Sends what waits as far as there is room, then what has come since.
-    fn retry(&mut self, inbox: &Inbox, options: ExchangeOptions) -> Result<()> {
-        while let Some(batch) = self.waiting.pop_front() {
-            match self.data.try_send(batch) {
-                Ok(()) => {}
-                Err(TrySendError::Full(batch)) => {
-                    self.waiting.push_front(batch);
-                    return Ok(());
-                }
-                Err(TrySendError::Disconnected(_)) => return Err(inbox.closed()),
-            }
+    /// Looks whether there is room again.
+    fn retry(&mut self, inbox: &Inbox) -> Result<()> {
+        if self.queue.room().try_recv() == Err(TryRecvError::Disconnected) {
+            return Err(inbox.closed());
         }
-        inbox.lane_is_free();
-        self.close_batch(inbox, options, 0)
+        if self.queue.has_room() {
+            self.is_stuck = false;
+            inbox.lane_is_free();
+        }
+        Ok(())
     }
 
-    /// Says what happens after all records so far, those that wait included: it overtakes them.
+    /// Says what happens after all records so far: it overtakes them.
     fn signal(
         &mut self,
         event: ChannelEvent,
@@ -159,10 +142,8 @@ impl<T> Lane<T> {
         options: ExchangeOptions,
     ) -> Result<()> {
         self.close_batch(inbox, options, 0)?;
-        inbox.send(
-            &self.control,
-            Control::Channel { channel: self.channel, after: self.sent, event },
-        )
+        let (channel, after) = (self.channel, self.sent);
+        inbox.send(&self.control, Control::Channel { channel, after, event })
     }
 }
 
@@ -170,8 +151,8 @@ impl<T, R> Downstream for ExchangeWriter<T, R> {
     fn signal(&mut self, signal: Signal) -> Result<()> {
         let event = match signal {
             Signal::Flush => {
-                // A lane that is stuck sends what it has as soon as there is room.
-                let mut free = self.lanes.iter_mut().filter(|lane| lane.waiting.is_empty());
+                // What is in a full channel goes first anyway; batches fill up meanwhile.
+                let mut free = self.lanes.iter_mut().filter(|lane| !lane.is_stuck);
                 return free.try_for_each(|lane| lane.close_batch(&self.inbox, self.options, 0));
             }
             Signal::Event(ChannelEvent::Barrier(mut barrier)) if !self.unaligned => {
@@ -184,13 +165,13 @@ impl<T, R> Downstream for ExchangeWriter<T, R> {
     }
 
     fn retry(&mut self) -> Result<()> {
-        let mut stuck = self.lanes.iter_mut().filter(|lane| !lane.waiting.is_empty());
-        stuck.try_for_each(|lane| lane.retry(&self.inbox, self.options))
+        let mut stuck = self.lanes.iter_mut().filter(|lane| lane.is_stuck);
+        stuck.try_for_each(|lane| lane.retry(&self.inbox))
     }
 
     fn wait_for<'a>(&'a self, select: &mut Select<'a>) {
-        for lane in self.lanes.iter().filter(|lane| !lane.waiting.is_empty()) {
-            select.send(&lane.data);
+        for lane in self.lanes.iter().filter(|lane| lane.is_stuck) {
+            select.recv(lane.queue.room());
         }
     }
 }
