@@ -218,7 +218,7 @@ impl Actor {
         match control {
             Control::Barrier(barrier) => {
                 self.ends.inputs.defer(channel, (place, control));
-                if h.is_broken(Breakage::CutAtFirstBarrier) {
+                if !h.plan.announces || h.is_broken(Breakage::CutAtFirstBarrier) {
                     return Ok(());
                 }
                 self.tell(BarrierEvent::Announcement { channel, barrier }, h)

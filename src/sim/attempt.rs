@@ -132,7 +132,7 @@ impl Attempt {
         let mut into: Vec<Vec<usize>> = Vec::new();
         for (stage, spec) in plan.stages.iter().enumerate() {
             let receivers = plan.stages.get(stage + 1).map_or(0, |next| next.parallelism);
-            let exchange = plan.into_stage(stage + 1).unwrap_or(Exchange::Keyed);
+            let exchange = plan.exchange_to(stage + 1).unwrap_or(Exchange::Keyed);
             let mut into_next: Vec<Vec<usize>> = (0..receivers).map(|_| Vec::new()).collect();
             let mut inputs = into.into_iter();
             for subtask in 0..spec.parallelism {
@@ -176,8 +176,9 @@ impl Attempt {
         let replayed: usize = in_flight.values().map(Vec::len).sum();
         h.counts.records_replayed += u64::try_from(replayed).unwrap_or(u64::MAX);
         let mut inputs = Inputs::new(inputs, h.plan.mode, in_flight);
+        inputs.pulls = h.plan.announces;
         inputs.logs_too_little = h.is_broken(Breakage::LogTooLittle);
-        let may_log = h.plan.into_stage(stage).is_none_or(Exchange::supports_unaligned);
+        let may_log = h.plan.exchange_to(stage).is_none_or(Exchange::supports_unaligned);
         let ends = Ends { inputs, may_log, outbox };
         let number = u32::try_from(index).unwrap_or(u32::MAX);
         let speed = h.random.between(1, 8);
@@ -367,7 +368,9 @@ fn replayed(mut in_flight: InFlight, h: &Harness) -> InFlight {
         in_flight.clear();
     }
     if h.is_broken(Breakage::ReplayTwice) {
-        in_flight.values_mut().for_each(|records| records.extend_from_within(..));
+        for records in in_flight.values_mut() {
+            records.extend_from_within(..);
+        }
     }
     in_flight
 }

@@ -47,6 +47,8 @@ pub(super) struct Inputs {
     channels: Vec<Channel>,
     pub(super) aligner: BarrierAligner,
     log: Option<Log>,
+    /// Records before a barrier are logged ahead of their turn.
+    pub(super) pulls: bool,
     /// The log leaves the last record before each barrier out.
     pub(super) logs_too_little: bool,
 }
@@ -69,7 +71,7 @@ impl Inputs {
             });
         }
         let aligner = mode.aligner(u32::try_from(channels.len()).unwrap_or(u32::MAX));
-        Self { channels, aligner, log: None, logs_too_little: false }
+        Self { channels, aligner, log: None, pulls: true, logs_too_little: false }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -97,7 +99,7 @@ impl Inputs {
 
     /// True when a record has come that the log needs.
     pub(super) fn can_pull(&self, wires: &[Wire]) -> bool {
-        let Some(log) = &self.log else { return false };
+        let Some(log) = self.log.as_ref().filter(|_| self.pulls) else { return false };
         (0..).zip(&self.channels).any(|(number, channel)| {
             let has_record =
                 || wires.get(channel.wire).is_some_and(|wire| !wire.records.is_empty());
@@ -189,7 +191,7 @@ impl Inputs {
 
     /// Logs what has come of the records before the barriers that are known, ahead of their turn.
     pub(super) fn pull(&mut self, wires: &mut [Wire]) {
-        let Some(log) = &mut self.log else { return };
+        let Some(log) = self.log.as_mut().filter(|_| self.pulls) else { return };
         for (number, channel) in (0..).zip(&mut self.channels) {
             if self.aligner.record(number) != RecordAction::Log {
                 continue;

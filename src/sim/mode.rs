@@ -34,19 +34,14 @@ impl Mode {
         matches!(self, Self::Unaligned | Self::Timeout)
     }
 
-    /// The settings of a job in this mode, of those of any job.
-    pub(super) fn settings(
-        self,
-        settings: CoordinatorSettings,
-        random: &mut Random,
-    ) -> CoordinatorSettings {
+    /// Makes the settings of any job those of one in this mode.
+    pub(super) fn apply(self, settings: &mut CoordinatorSettings, random: &mut Random) {
         let timeout = Duration::from_millis(random.between(1, 25));
-        CoordinatorSettings {
-            exactly_once: self.is_exactly_once(),
-            unaligned: self.overtakes(),
-            aligned_timeout: (self == Self::Timeout).then_some(timeout),
-            max_concurrent: if self.overtakes() { 1 } else { settings.max_concurrent },
-            ..settings
+        settings.exactly_once = self.is_exactly_once();
+        settings.unaligned = self.overtakes();
+        settings.aligned_timeout = (self == Self::Timeout).then_some(timeout);
+        if self.overtakes() {
+            settings.max_concurrent = 1;
         }
     }
 

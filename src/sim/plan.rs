@@ -87,6 +87,8 @@ pub(super) struct Plan {
     pub(super) stages: Vec<OperatorSpec>,
     /// From each stage to the next.
     exchanges: Vec<Exchange>,
+    /// A task heeds barriers ahead of the records before them.
+    pub(super) announces: bool,
     /// A cancel marker does not wait for the records before it.
     pub(super) cancels_overtake: bool,
     /// The most records on their way in one task's snapshot.
@@ -123,10 +125,11 @@ impl Plan {
             mode,
             stages,
             exchanges,
+            announces: random.chance(8500),
             cancels_overtake: random.chance(5000),
             logged_max: random.chance(2000).then(|| random.between(1, 10)),
             capacity: random.index(8) + 1,
-            settings: mode.settings(draw_settings(random), random),
+            settings: draw_settings(random, mode),
             retained: random.index(3) + 1,
             faults: draw_faults(random),
             quiet_from: random.between(1, options.disturbed_steps_max.max(1)),
@@ -172,13 +175,13 @@ impl Plan {
     }
 
     /// How records come to a stage; nothing comes to the first one.
-    pub(super) fn into_stage(&self, stage: usize) -> Option<Exchange> {
+    pub(super) fn exchange_to(&self, stage: usize) -> Option<Exchange> {
         self.exchanges.get(stage.checked_sub(1)?).copied()
     }
 
     /// True when a stage heeds records by key.
     pub(super) fn is_by_key(&self, stage: usize) -> bool {
-        self.into_stage(stage).is_some_and(Exchange::is_by_key)
+        self.exchange_to(stage).is_some_and(Exchange::is_by_key)
     }
 
     /// True when the records of one source and key come to a stage in order.
@@ -190,7 +193,7 @@ impl Plan {
 
     /// True when a subtask of a stage heeds a record that comes to it.
     pub(super) fn heeds(&self, stage: usize, subtask: u32, record: &Record) -> Result<bool> {
-        Ok(self.into_stage(stage) != Some(Exchange::Broadcast)
+        Ok(self.exchange_to(stage) != Some(Exchange::Broadcast)
             || self.route(stage, record)? == subtask)
     }
 
@@ -231,9 +234,9 @@ fn draw_records(random: &mut Random, source: u32, keys: u64, most: u64) -> Vec<R
     (0..count).map(draw).collect()
 }
 
-fn draw_settings(random: &mut Random) -> CoordinatorSettings {
+fn draw_settings(random: &mut Random, mode: Mode) -> CoordinatorSettings {
     let ms = Duration::from_millis;
-    CoordinatorSettings {
+    let mut settings = CoordinatorSettings {
         period: random.chance(8500).then(|| ms(random.between(5, 100))),
         min_pause: ms([0, 0, 5, 50].get(random.index(4)).copied().unwrap_or_default()),
         timeout: ms(random.between(600, 3000)),
@@ -242,7 +245,9 @@ fn draw_settings(random: &mut Random) -> CoordinatorSettings {
             .chance(8000)
             .then(|| u32::try_from(random.below(4)).unwrap_or_default()),
         ..CoordinatorSettings::default()
-    }
+    };
+    mode.apply(&mut settings, random);
+    settings
 }
 
 fn draw_faults(random: &mut Random) -> Faults {
