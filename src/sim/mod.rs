@@ -2,19 +2,27 @@
 //!
 //! Owns a simulated host in the manner of `FoundationDB`'s and `TigerBeetle`'s simulators: the
 //! channels, the tasks, the clock and the outer world are simulated; the coordinator, the barrier
-//! alignment, the tasks' acknowledgements, the checkpoints over the memory storage, the keyed state,
+//! handlers, the tasks' acknowledgements, the checkpoints over the memory storage, the keyed state,
 //! retention and the restore plan are the real ones. Must never read a clock, spawn a thread or take
 //! a choice that the seed does not make.
 //!
-//! A seed draws a job (sources, keyed operators, sinks, bounded channels all-to-all), a policy and a
-//! rate for each kind of fault: late, declined, failed and lost snapshots, lost triggers, failed
-//! commits, stalls, requests of users, and kills at any step, within commits, notifications and
+//! A seed draws a job: sources, operators with and without keys, sinks, and between each two of them an
+//! exchange, which is by key, by turns, broadcast or pointwise, over bounded channels. It draws a mode:
+//! at least once, exactly once with aligned barriers, with unaligned ones, or with aligned ones that
+//! become unaligned after a time. It draws a policy, and a rate for each kind of fault: late, declined,
+//! failed and lost snapshots, too many records on their way, lost triggers, failed commits, stalls,
+//! blocked sinks, requests of users, and kills at any step, within cuts, commits, notifications and
 //! restores too. A kill leaves the storage and the outer world and nothing else. After a drawn number
 //! of steps nothing goes wrong any more, and the job has to end.
 //!
+//! Barriers travel beside the records, with their place among them. A task that may cut early logs the
+//! records before the other barriers as `local` does, and a restore puts them in front of what comes
+//! new. Channels that cannot have it stay aligned, and the judge looks after that.
+//!
 //! On the way the promises about checkpoints are checked event by event (`judge`). At the end the
-//! outer world holds the effect of each record exactly once, and the newest checkpoint the keyed
-//! state of an undisturbed run.
+//! outer world holds the effect of each record exactly once, in order where the exchanges keep it, and
+//! the newest checkpoint the state of an undisturbed run. Of an at-least-once job that restored a
+//! checkpoint this is asked without the "exactly": records may come again, and none is lost.
 //!
 //! ```
 //! use tidegate::sim::Simulation;
