@@ -71,7 +71,7 @@ mod tests {
             for receivers in 1..=4 {
                 let of = |sender| Exchange::Pointwise.receivers(sender, senders, receivers);
                 let mut reached: Vec<u32> = (0..senders).flat_map(of).collect();
-                assert_eq!(reached.len(), senders.max(receivers).try_into().unwrap());
+                assert_eq!(reached.len(), usize::try_from(senders.max(receivers)).unwrap());
                 reached.dedup();
                 assert_eq!(reached, (0..receivers).collect::<Vec<_>>());
             }
