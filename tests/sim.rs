@@ -11,7 +11,7 @@ use std::ops::Range;
 use tidegate::sim::{Breakage, SimCounts, SimOptions, Simulation};
 
 /// The seeds that are run when nobody asks for others.
-const SEEDS: Range<u64> = 0..1000;
+const SEEDS: Range<u64> = 0..2000;
 
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("TIDEGATE_SEEDS") else { return SEEDS };
@@ -39,6 +39,11 @@ fn every_seed_keeps_every_promise() {
         let every = [kills, kills_in_restore, restarts, restores, completed, expired, declined];
         assert!(every.iter().all(|count| *count > 0), "{counts:?}");
         assert!(commits_failed > 0 && savepoints > 0, "{counts:?}");
+        let SimCounts { cuts_with_records, records_replayed, cuts_switched, .. } = counts;
+        let SimCounts { cuts_forced_aligned, cuts_given_up, logs_above_limit, .. } = counts;
+        assert!(cuts_with_records > 0 && records_replayed > 0 && cuts_switched > 0, "{counts:?}");
+        assert!(cuts_forced_aligned > 0 && cuts_given_up > 0, "{counts:?}");
+        assert!(logs_above_limit > 0 && counts.effects_repeated > 0, "{counts:?}");
     }
 }
 
@@ -61,12 +66,17 @@ fn a_disturbed_run_ends_like_the_undisturbed_one() {
         assert_eq!(undisturbed.counts.kills, 0);
         assert_eq!(disturbed.records, undisturbed.records);
         assert_eq!(disturbed.output_hash, undisturbed.output_hash, "seed {seed}");
-        assert_eq!(disturbed.state_hash, undisturbed.state_hash, "seed {seed}");
+        if disturbed.exact {
+            assert_eq!(disturbed.state_hash, undisturbed.state_hash, "seed {seed}");
+        }
     }
 }
 
 const EFFECT_ONCE: &str = "each effect comes once";
 const SEEN_ONCE: &str = "an operator sees the records of a source and key once and in order";
+
+const STATE: &str = "the state is that of the undisturbed run";
+const LOST_OR_REPEATED: [&str; 3] = [EFFECT_ONCE, SEEN_ONCE, STATE];
 
 /// The first failure that a fault brings among some seeds.
 fn noticed(breakage: Breakage) -> tidegate::sim::SimFailure {
@@ -93,7 +103,7 @@ fn an_announcement_before_the_commit_is_noticed() {
 #[test]
 fn a_cut_without_alignment_is_noticed() {
     let failure = noticed(Breakage::CutAtFirstBarrier);
-    assert!([SEEN_ONCE, EFFECT_ONCE].contains(&failure.invariant()), "{failure}");
+    assert!(LOST_OR_REPEATED.contains(&failure.invariant()), "{failure}");
 }
 
 #[test]
@@ -111,7 +121,7 @@ fn transactions_that_a_restart_leaves_open_are_noticed() {
 #[test]
 fn a_source_that_skips_a_record_is_noticed() {
     let failure = noticed(Breakage::SkipOneRecord);
-    assert!([SEEN_ONCE, EFFECT_ONCE].contains(&failure.invariant()), "{failure}");
+    assert!(LOST_OR_REPEATED.contains(&failure.invariant()), "{failure}");
 }
 
 #[test]
@@ -127,6 +137,33 @@ fn a_coordinator_that_forgets_its_ids_or_its_limit_is_noticed() {
 fn retention_that_gives_up_the_newest_checkpoint_is_noticed() {
     let failure = noticed(Breakage::DropNewest);
     assert_eq!(failure.invariant(), "retention keeps what it must", "{failure}");
+}
+
+#[test]
+fn records_on_their_way_that_a_restore_drops_or_repeats_are_noticed() {
+    for breakage in [Breakage::DropInFlight, Breakage::ReplayTwice] {
+        let failure = noticed(breakage);
+        assert!(LOST_OR_REPEATED.contains(&failure.invariant()), "{failure}");
+    }
+}
+
+#[test]
+fn a_log_without_the_last_record_before_a_barrier_is_noticed() {
+    let failure = noticed(Breakage::LogTooLittle);
+    assert!(LOST_OR_REPEATED.contains(&failure.invariant()), "{failure}");
+}
+
+#[test]
+fn a_barrier_that_overtakes_where_it_may_not_is_noticed() {
+    let failure = noticed(Breakage::OvertakeEverywhere);
+    let invariant = "barriers overtake no records on an edge that cannot have it";
+    assert_eq!(failure.invariant(), invariant, "{failure}");
+}
+
+#[test]
+fn a_transaction_that_is_forgotten_with_a_cut_that_is_given_up_is_noticed() {
+    let failure = noticed(Breakage::ForgetSealed);
+    assert!(LOST_OR_REPEATED.contains(&failure.invariant()), "{failure}");
 }
 
 #[test]

@@ -24,6 +24,10 @@ impl Channels {
         self.open
     }
 
+    pub(super) fn is_open(&self, index: usize) -> bool {
+        self.ended.get(index) == Some(&false)
+    }
+
     /// # Errors
     /// `Invalid` when there is no such input, or it has ended.
     pub(super) fn open_index(&self, number: u32) -> Result<usize> {

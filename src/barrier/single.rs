@@ -46,7 +46,7 @@ pub(super) struct Single {
 #[derive(Debug, Clone, Copy, Default)]
 struct Input {
     held: bool,
-    /// Delivered the pending barrier in its place, or ended while it was pending.
+    /// Delivered the pending barrier in its place, or ended.
     aligned: bool,
 }
 
@@ -57,6 +57,8 @@ struct Pending {
     missing: usize,
     /// When the first barrier came, and how late by wall clock.
     first: Option<(Duration, Duration)>,
+    /// After which it becomes unaligned; `None` when it never does.
+    timeout: Option<Duration>,
     timer: Option<Duration>,
     /// Cut as unaligned: what lies before the missing barriers is logged.
     logs: bool,
@@ -75,10 +77,10 @@ impl Pending {
         AlignmentReport { start_delay, duration: at.now.saturating_sub(started) }
     }
 
-    /// Strictly later than its timeout.
+    /// Strictly later than its timeout, where the handler heeds one.
     fn is_overdue(&self, at: Moment) -> bool {
         let age = Duration::from_millis(at.wall_ms.saturating_sub(self.barrier.timestamp_ms));
-        !self.logs && self.barrier.options.timeout().is_some_and(|timeout| age > timeout)
+        !self.logs && self.timeout.is_some_and(|timeout| age > timeout)
     }
 }
 
@@ -229,9 +231,13 @@ impl Single {
         }
         self.abort_pending(CheckpointFailureReason::CheckpointDeclinedSubsumed, actions);
         self.current = barrier.id;
-        self.inputs.iter_mut().for_each(|input| input.aligned = false);
+        for (index, input) in self.inputs.iter_mut().enumerate() {
+            input.aligned = !self.channels.is_open(index);
+        }
         let missing = self.channels.open();
-        self.pending = Some(Pending { barrier, missing, first: None, timer: None, logs: false });
+        let timeout = barrier.options.timeout().filter(|_| self.allows_unaligned);
+        self.pending =
+            Some(Pending { barrier, missing, first: None, timeout, timer: None, logs: false });
         true
     }
 
@@ -259,7 +265,7 @@ impl Single {
         let Some(pending) = self.pending.as_mut().filter(|pending| pending.timer.is_none()) else {
             return;
         };
-        if let Some(timeout) = pending.barrier.options.timeout().filter(|_| self.allows_unaligned) {
+        if let Some(timeout) = pending.timeout {
             let age_ms = at.wall_ms.saturating_sub(pending.barrier.timestamp_ms);
             let left = timeout.saturating_sub(Duration::from_millis(age_ms));
             let timer = at.now.saturating_add(left);

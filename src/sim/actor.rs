@@ -1,38 +1,25 @@
-//! What all simulated tasks have in common: channels, mail, the steps at a cut, background work.
+//! What all simulated tasks have in common: channels, mail, the steps at a cut.
 //!
-//! The order of the steps at a cut is that of `src/local/participant.rs`; the alignment is the real
-//! one. A task does one small thing per step; which one, chance decides.
+//! The order of the steps at a cut is that of `src/local/participant.rs`; the barrier handlers are
+//! the real ones. A task does one small thing per step; which one, chance decides. One that waits for
+//! room in its outputs still takes control messages and cuts, between two of its records.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::barrier::{BarrierAction, BarrierAligner, BarrierEvent, Moment};
+use crate::barrier::{BarrierAction, BarrierEvent, Moment};
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind};
 use crate::ids::CheckpointId;
-use crate::message::{Barrier, CancelMarker, CheckpointFailureReason, Notification};
+use crate::message::{Alignment, Barrier, CancelMarker, CheckpointFailureReason, Notification};
+use crate::sim::background::{Background, Fate, Snapshot, draw_fate};
 use crate::sim::harness::{Harness, Step, broken};
+use crate::sim::inputs::Inputs;
+use crate::sim::mode::Mode;
 use crate::sim::options::Breakage;
-use crate::sim::plan::{Record, Tallies};
-use crate::sim::snapshot::{Content, Sections};
-use crate::sim::world::{Effect, Token};
-use crate::state::FrozenScope;
+use crate::sim::role::{Frozen, Role};
+use crate::sim::snapshot::InFlight;
+use crate::sim::wire::{Control, Outbox, Wire};
 use crate::task::TaskHandle;
-
-/// What travels on a channel.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Item {
-    Record(Record),
-    Barrier(Barrier),
-    Cancel(CancelMarker),
-}
-
-/// A bounded channel from one subtask to another.
-#[derive(Debug)]
-pub(super) struct Wire {
-    pub(super) items: VecDeque<Item>,
-    pub(super) capacity: usize,
-}
 
 /// What the coordinator's side sends to a task, in order.
 #[derive(Debug, Clone, Copy)]
@@ -41,141 +28,33 @@ pub(super) enum Mail {
     News(Notification),
 }
 
-/// What a task sends and has no room for yet, in order.
+/// A cut whose records on their way are still being logged.
 #[derive(Debug)]
-pub(super) struct Outbox {
-    /// By receiving subtask.
-    wires: Vec<usize>,
-    waiting: VecDeque<(usize, Item)>,
-}
-
-impl Outbox {
-    pub(super) fn new(wires: Vec<usize>) -> Self {
-        Self { wires, waiting: VecDeque::new() }
-    }
-
-    pub(super) fn send(&mut self, subtask: u32, record: Record) {
-        let wire = usize::try_from(subtask).ok().and_then(|index| self.wires.get(index));
-        self.waiting.extend(wire.map(|wire| (*wire, Item::Record(record))));
-    }
-
-    fn broadcast(&mut self, item: Item) {
-        self.waiting.extend(self.wires.iter().map(|wire| (*wire, item)));
-    }
-
-    fn can_flush(&self, wires: &[Wire]) -> bool {
-        let room = |wire: &Wire| wire.items.len() < wire.capacity;
-        self.waiting.front().and_then(|(wire, _)| wires.get(*wire)).is_some_and(room)
-    }
-
-    fn flush(&mut self, wires: &mut [Wire]) {
-        while self.can_flush(wires) {
-            let Some((wire, item)) = self.waiting.pop_front() else { return };
-            if let Some(wire) = wires.get_mut(wire) {
-                wire.items.push_back(item);
-            }
-        }
-    }
-}
-
-/// The channels that a task reads.
-#[derive(Debug)]
-pub(super) struct Inputs {
-    wires: Vec<usize>,
-    held: Vec<bool>,
-    aligner: BarrierAligner,
-}
-
-impl Inputs {
-    pub(super) fn new(wires: Vec<usize>) -> Self {
-        let channels = u32::try_from(wires.len()).unwrap_or(u32::MAX);
-        let held = vec![false; wires.len()];
-        Self { wires, held, aligner: BarrierAligner::aligned(channels) }
-    }
-
-    fn ready(&self, wires: &[Wire]) -> Vec<usize> {
-        let has_item = |wire: &usize| wires.get(*wire).is_some_and(|wire| !wire.items.is_empty());
-        let inputs = self.wires.iter().zip(&self.held).enumerate();
-        let ready = inputs.filter(|(_, (wire, held))| !**held && has_item(wire));
-        ready.map(|(channel, _)| channel).collect()
-    }
-
-    fn hold(&mut self, channel: u32, held: bool) {
-        let channel = usize::try_from(channel).ok().and_then(|index| self.held.get_mut(index));
-        if let Some(channel) = channel {
-            *channel = held;
-        }
-    }
-}
-
-/// What a task froze at a barrier.
-#[derive(Debug)]
-pub(super) enum Frozen {
-    Position(u64),
-    Keyed(FrozenScope, Tallies),
-    Sealed(Option<(Token, Vec<Effect>)>),
-}
-
-/// What one kind of task adds.
-pub(super) trait Role {
-    /// True while it can yield a record without an input.
-    fn has_more(&self) -> bool {
-        false
-    }
-
-    fn produce(&mut self, _: &mut Outbox, _: &mut Harness) -> Step {
-        Ok(())
-    }
-
-    fn record(&mut self, record: Record, outbox: &mut Outbox, h: &mut Harness) -> Step;
-
-    fn freeze(&mut self, id: CheckpointId, h: &mut Harness) -> Step<Frozen>;
-
-    /// In the background: what is to be written of what was frozen, and what it means.
-    fn write(&mut self, frozen: Frozen, h: &mut Harness) -> Step<(Sections, Content)>;
-
-    /// True when a completion brings background work.
-    fn commits(&self) -> bool {
-        false
-    }
-
-    /// In the background: everything up to `id` is durable.
-    fn commit(&mut self, _: CheckpointId, _: &mut Harness) -> Step {
-        Ok(())
-    }
-
-    /// The newest completion whose background work is done, for a task that has such work.
-    fn committed(&self) -> Option<CheckpointId> {
-        None
-    }
-
-    fn aborted(&mut self, _: CheckpointId, _: &mut Harness) {}
-}
-
-/// What becomes of a snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Written,
-    Declined,
-    /// Its writing fails half-way.
-    Failed,
-    /// Nobody hears of it again.
-    Lost,
-}
-
-#[derive(Debug)]
-enum Work {
-    Snapshot { barrier: Barrier, frozen: Frozen, fate: Fate },
-    Commit(CheckpointId),
+struct Cut {
+    barrier: Barrier,
+    frozen: Frozen,
+    given_up: bool,
 }
 
 /// What a task can do now.
 #[derive(Debug, Clone, Copy)]
 enum Choice {
     Read,
+    Receive(u32),
+    Timer,
+    Pull,
     Flush,
-    Input(usize),
+    Input(u32),
     Produce,
+}
+
+/// The ends of a task that lead to other tasks.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) inputs: Inputs,
+    /// False where barriers may not overtake the records of the inputs.
+    pub(super) may_log: bool,
+    pub(super) outbox: Outbox,
 }
 
 pub(super) struct Actor {
@@ -183,12 +62,13 @@ pub(super) struct Actor {
     /// The task's number in the job.
     index: u32,
     role: Box<dyn Role>,
-    is_source: bool,
-    inputs: Inputs,
-    outbox: Outbox,
+    ends: Ends,
     mail: VecDeque<Mail>,
-    /// In order, on a thread of its own.
-    background: VecDeque<(Duration, Work)>,
+    background: Background,
+    cut: Option<Cut>,
+    timer: Option<Duration>,
+    /// It takes no record until then.
+    rests_until: Duration,
     /// The newest checkpoint that this task cut or gave up.
     last: CheckpointId,
     aborted: BTreeSet<CheckpointId>,
@@ -204,19 +84,19 @@ impl Actor {
         handle: TaskHandle,
         index: u32,
         role: Box<dyn Role>,
-        inputs: Inputs,
-        outbox: Outbox,
+        ends: Ends,
         speed: u64,
     ) -> Self {
         Self {
             handle,
             index,
             role,
-            is_source: inputs.wires.is_empty(),
-            inputs,
-            outbox,
+            ends,
             mail: VecDeque::new(),
-            background: VecDeque::new(),
+            background: Background::default(),
+            cut: None,
+            timer: None,
+            rests_until: Duration::ZERO,
             last: CheckpointId(0),
             aborted: BTreeSet::new(),
             told: CheckpointId(0),
@@ -226,7 +106,7 @@ impl Actor {
     }
 
     pub(super) fn is_source(&self) -> bool {
-        self.is_source
+        self.ends.inputs.is_empty()
     }
 
     pub(super) fn role(&self) -> &dyn Role {
@@ -239,67 +119,89 @@ impl Actor {
 
     /// When its background work goes on, if it has some.
     pub(super) fn work_at(&self) -> Option<Duration> {
-        self.background.front().map(|(ready_at, _)| *ready_at)
+        self.background.ready_at()
     }
 
-    fn choices(&self, wires: &[Wire]) -> Vec<Choice> {
+    /// When it moves again by itself.
+    pub(super) fn wakes_at(&self, now: Duration) -> Option<Duration> {
+        let rests = Some(self.rests_until).filter(|until| *until > now);
+        self.timer.into_iter().chain(rests).min()
+    }
+
+    fn choices(&self, wires: &[Wire], now: Duration) -> Vec<Choice> {
+        let Ends { inputs, outbox, .. } = &self.ends;
         let mut choices = Vec::new();
         if !self.mail.is_empty() {
             choices.push(Choice::Read);
         }
-        if !self.outbox.waiting.is_empty() {
-            if self.outbox.can_flush(wires) {
+        choices.extend(inputs.with_control(wires).map(Choice::Receive));
+        if self.timer.is_some_and(|at| at <= now) {
+            choices.push(Choice::Timer);
+        }
+        if inputs.can_pull(wires) {
+            choices.push(Choice::Pull);
+        }
+        if outbox.is_blocked() {
+            if outbox.can_flush(wires) {
                 choices.push(Choice::Flush);
             }
-            return choices;
-        }
-        choices.extend(self.inputs.ready(wires).into_iter().map(Choice::Input));
-        if self.role.has_more() {
-            choices.push(Choice::Produce);
+        } else if self.rests_until <= now {
+            choices.extend(inputs.ready(wires).map(Choice::Input));
+            if self.role.has_more() {
+                choices.push(Choice::Produce);
+            }
         }
         choices
     }
 
-    pub(super) fn can_move(&self, wires: &[Wire]) -> bool {
-        !self.choices(wires).is_empty()
+    pub(super) fn can_move(&self, wires: &[Wire], now: Duration) -> bool {
+        !self.choices(wires, now).is_empty()
     }
 
-    /// Does one of the things that it can do.
+    /// Does one of the things that it can do, and what follows of itself.
     pub(super) fn act(&mut self, wires: &mut [Wire], h: &mut Harness) -> Step {
-        let choices = self.choices(wires);
+        let choices = self.choices(wires, h.now());
         match choices.get(h.random.index(choices.len())) {
-            Some(Choice::Read) => match self.mail.pop_front() {
-                Some(mail) => self.read(mail, h),
-                None => Ok(()),
-            },
-            Some(Choice::Flush) => {
-                self.outbox.flush(wires);
-                Ok(())
+            Some(Choice::Read) => {
+                if let Some(mail) = self.mail.pop_front() {
+                    self.read(mail, h)?;
+                }
             }
-            Some(Choice::Input(channel)) => self.take(*channel, wires, h),
-            Some(Choice::Produce) => self.role.produce(&mut self.outbox, h),
-            None => Ok(()),
+            Some(Choice::Receive(channel)) => self.receive(*channel, wires, h)?,
+            Some(Choice::Timer) => {
+                self.timer = None;
+                self.tell(BarrierEvent::Timer, h)?;
+            }
+            Some(Choice::Flush) => self.ends.outbox.flush(wires),
+            Some(Choice::Input(channel)) => self.take(*channel, wires, h)?,
+            Some(Choice::Produce) => self.role.produce(&mut self.ends.outbox, h)?,
+            Some(Choice::Pull) | None => {}
         }
+        self.settle(wires, h)?;
+        self.ends.outbox.deliver(wires);
+        Ok(())
     }
 
     fn read(&mut self, mail: Mail, h: &mut Harness) -> Step {
         match mail {
-            Mail::Trigger(barrier) => self.cut(barrier, h),
+            Mail::Trigger(barrier) => self.cut(barrier, false, h),
             Mail::News(Notification::Completed { id }) => {
                 if id > self.told && self.role.commits() {
-                    let ready_at = h.now() + Duration::from_micros(h.random.below(5000));
-                    self.background.push_back((ready_at, Work::Commit(id)));
+                    self.background.commit(id, h);
                 }
                 self.told = self.told.max(id);
                 Ok(())
             }
             Mail::News(Notification::Aborted { id, .. }) => {
                 self.role.aborted(id, h);
+                if let Some(cut) = self.cut.as_mut().filter(|cut| cut.barrier.id == id) {
+                    cut.given_up = true;
+                }
                 if id > self.last {
                     self.aborted.insert(id);
-                    if self.is_source {
+                    if self.is_source() {
                         // Who waits for this source's barrier would wait for ever.
-                        self.outbox.broadcast(Item::Cancel(CancelMarker { id }));
+                        self.ends.outbox.post(Control::Cancel(CancelMarker { id }));
                     }
                 }
                 Ok(())
@@ -308,44 +210,129 @@ impl Actor {
         }
     }
 
-    fn take(&mut self, channel: usize, wires: &mut [Wire], h: &mut Harness) -> Step {
-        let wire = self.inputs.wires.get(channel).and_then(|wire| wires.get_mut(*wire));
-        let Some(item) = wire.and_then(|wire| wire.items.pop_front()) else { return Ok(()) };
-        let channel = u32::try_from(channel).unwrap_or(u32::MAX);
-        let event = match item {
-            Item::Record(record) => return self.role.record(record, &mut self.outbox, h),
-            Item::Barrier(barrier) if h.is_broken(Breakage::CutAtFirstBarrier) => {
-                return self.cut(barrier, h);
-            }
-            Item::Barrier(barrier) => BarrierEvent::Barrier { channel, barrier },
-            Item::Cancel(marker) => BarrierEvent::Cancel { channel, marker },
+    /// Takes a control message, which may be ahead of the records before it.
+    fn receive(&mut self, channel: u32, wires: &mut [Wire], h: &mut Harness) -> Step {
+        let Some((place, control)) = self.ends.inputs.receive(channel, wires) else {
+            return Ok(());
         };
-        let at = Moment { now: h.now(), wall_ms: h.clock.wall_ms() };
-        let mut actions = Vec::new();
-        self.inputs.aligner.handle(event, at, &mut actions)?;
-        for action in actions {
-            match action {
-                BarrierAction::Hold { channel } => self.inputs.hold(channel, true),
-                BarrierAction::Resume { channel } => self.inputs.hold(channel, false),
-                BarrierAction::Cut { barrier, .. } => self.cut(barrier, h)?,
-                BarrierAction::Abort { id, reason } => {
-                    self.last = self.last.max(id);
-                    h.trace.note(format!("task {} gives {id} up: {reason}", self.index));
-                    self.handle.decline(id, reason);
+        match control {
+            Control::Barrier(barrier) => {
+                self.ends.inputs.defer(channel, (place, control));
+                if !h.plan.announces || h.is_broken(Breakage::CutAtFirstBarrier) {
+                    return Ok(());
                 }
-                BarrierAction::Logged { .. }
-                | BarrierAction::ArmTimer { .. }
-                | BarrierAction::DisarmTimer => {}
-                BarrierAction::ForwardCancel(marker) => {
-                    self.outbox.broadcast(Item::Cancel(marker));
-                }
+                self.tell(BarrierEvent::Announcement { channel, barrier }, h)
             }
+            Control::Cancel(marker) if h.plan.cancels_overtake => {
+                self.tell(BarrierEvent::Cancel { channel, marker }, h)
+            }
+            Control::Cancel(_) => {
+                self.ends.inputs.defer(channel, (place, control));
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a record, after the control messages before it.
+    fn take(&mut self, channel: u32, wires: &mut [Wire], h: &mut Harness) -> Step {
+        if self.ends.outbox.leads_nowhere() && h.disturb(h.plan.faults.rest) {
+            let rest = Duration::from_millis(h.random.between(1, 60));
+            h.trace.note(format!("task {} rests for {rest:?}", self.index));
+            self.rests_until = h.now() + rest;
+            return Ok(());
+        }
+        while self.ends.inputs.with_control(wires).any(|with_control| with_control == channel) {
+            self.receive(channel, wires, h)?;
+            self.settle(wires, h)?;
+        }
+        if let Some(record) = self.ends.inputs.take(channel, wires)? {
+            self.role.record(record, &mut self.ends.outbox, h)?;
         }
         Ok(())
     }
 
-    fn cut(&mut self, barrier: Barrier, h: &mut Harness) -> Step {
+    /// Logs what can be logged, and tells the barrier handler what has passed by now.
+    fn settle(&mut self, wires: &mut [Wire], h: &mut Harness) -> Step {
+        loop {
+            self.ends.inputs.pull(wires);
+            self.check_limit(h);
+            let Some(event) = self.ends.inputs.reached() else { return Ok(()) };
+            match event {
+                BarrierEvent::Barrier { barrier, .. }
+                    if h.is_broken(Breakage::CutAtFirstBarrier) =>
+                {
+                    self.cut(barrier, false, h)?;
+                }
+                event => self.tell(event, h)?,
+            }
+        }
+    }
+
+    /// Gives a snapshot up that holds too many records on their way.
+    fn check_limit(&mut self, h: &mut Harness) {
+        let Some(cut) = self.cut.as_mut().filter(|cut| !cut.given_up) else { return };
+        let count = self.ends.inputs.log().map_or(0, |log| log.count);
+        if h.is_quiet() || h.plan.logged_max.is_none_or(|most| count <= most) {
+            return;
+        }
+        let id = cut.barrier.id;
+        cut.given_up = true;
+        h.counts.logs_above_limit += 1;
+        h.trace.note(format!("task {} finds {count} records on their way for {id}", self.index));
+        self.handle.decline(id, CheckpointFailureReason::InFlightDataTooLarge);
+    }
+
+    fn tell(&mut self, event: BarrierEvent, h: &mut Harness) -> Step {
+        let at = Moment { now: h.now(), wall_ms: h.clock.wall_ms() };
+        let mut actions = Vec::new();
+        self.ends.inputs.aligner.handle(event, at, &mut actions)?;
+        for action in actions {
+            self.obey(action, h)?;
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, action: BarrierAction, h: &mut Harness) -> Step {
+        match action {
+            BarrierAction::Hold { channel } => self.ends.inputs.hold(channel, true),
+            BarrierAction::Resume { channel } => self.ends.inputs.hold(channel, false),
+            BarrierAction::Cut { barrier, logs, .. } => self.cut(barrier, logs, h)?,
+            BarrierAction::Logged { id, .. } => self.logged(id, h),
+            BarrierAction::Abort { id, reason } => {
+                self.last = self.last.max(id);
+                h.trace.note(format!("task {} gives {id} up: {reason}", self.index));
+                self.handle.decline(id, reason);
+                self.ends.inputs.close_log(id);
+                if let Some(cut) = self.cut.take_if(|cut| cut.barrier.id == id) {
+                    h.counts.cuts_given_up += 1;
+                    self.keep(cut, InFlight::new(), Fate::GivenUp, h);
+                }
+            }
+            BarrierAction::ForwardCancel(marker) => {
+                self.ends.outbox.post(Control::Cancel(marker));
+            }
+            BarrierAction::ArmTimer { at } => self.timer = Some(at),
+            // A timer that could not be stopped in time changes nothing.
+            BarrierAction::DisarmTimer if h.random.chance(2000) => {}
+            BarrierAction::DisarmTimer => self.timer = None,
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self, barrier: Barrier, logs: bool, h: &mut Harness) -> Step {
         let id = barrier.id;
+        if logs && !self.ends.may_log {
+            return broken(
+                "barriers overtake no records on an edge that cannot have it",
+                format!("task {} cuts {id} with records on their way", self.index),
+            );
+        }
+        if let Some(cut) = &self.cut {
+            return broken("a cut ends before the next", format!("{id}, {:?}", cut.barrier));
+        }
+        if logs {
+            self.ends.inputs.open_log(id);
+        }
         if id <= self.last {
             return Ok(());
         }
@@ -353,82 +340,59 @@ impl Actor {
         let is_aborted = self.aborted.contains(&id);
         self.aborted = self.aborted.split_off(&id.next());
         if is_aborted {
-            self.outbox.broadcast(Item::Cancel(CancelMarker { id }));
+            self.ends.outbox.post(Control::Cancel(CancelMarker { id }));
             return Ok(());
         }
-        self.outbox.broadcast(Item::Barrier(barrier));
+        self.count_kind(barrier, h);
+        self.ends.outbox.post_barrier(barrier);
         let frozen = self.role.freeze(id, h)?;
-        if self.is_source && !self.role.has_more() && self.cut_after_end.is_none() {
+        if self.is_source() && !self.role.has_more() && self.cut_after_end.is_none() {
             self.cut_after_end = Some(id);
         }
-        let (fate, delay) = draw_fate(h);
-        h.trace.note(format!("task {} cuts {id}, to be {fate:?}", self.index));
-        let work = Work::Snapshot { barrier, frozen, fate };
-        self.background.push_back((h.now() + delay, work));
+        h.trace.note(format!("task {} cuts {id}, logs {logs}", self.index));
+        let cut = Cut { barrier, frozen, given_up: false };
+        if logs {
+            self.cut = Some(cut);
+        } else {
+            let fate = draw_fate(h);
+            self.keep(cut, InFlight::new(), fate, h);
+        }
         Ok(())
+    }
+
+    fn count_kind(&self, barrier: Barrier, h: &mut Harness) {
+        if self.is_source() {
+            return;
+        }
+        let is_unaligned = barrier.options.alignment == Alignment::Unaligned;
+        h.counts.cuts_switched += u64::from(h.plan.mode == Mode::Timeout && is_unaligned);
+        let asks = is_unaligned || barrier.options.timeout().is_some();
+        h.counts.cuts_forced_aligned += u64::from(asks && !self.ends.may_log);
+    }
+
+    /// Every record on its way to the cut is known.
+    fn logged(&mut self, id: CheckpointId, h: &mut Harness) {
+        let records = self.ends.inputs.close_log(id).map(|log| log.records).unwrap_or_default();
+        let Some(cut) = self.cut.take_if(|cut| cut.barrier.id == id) else { return };
+        let count: usize = records.values().map(Vec::len).sum();
+        h.trace.note(format!("task {} has logged {count} for {id}", self.index));
+        h.counts.cuts_with_records += u64::from(count > 0);
+        h.counts.records_logged += u64::try_from(count).unwrap_or(u64::MAX);
+        let fate = if cut.given_up { Fate::GivenUp } else { draw_fate(h) };
+        self.keep(cut, records, fate, h);
+    }
+
+    fn keep(&mut self, cut: Cut, in_flight: InFlight, fate: Fate, h: &mut Harness) {
+        if fate == Fate::GivenUp && h.is_broken(Breakage::ForgetSealed) {
+            return;
+        }
+        h.trace.note(format!("task {}: {} is to be {fate:?}", self.index, cut.barrier.id));
+        let Cut { barrier, frozen, .. } = cut;
+        self.background.write(Snapshot { barrier, frozen, in_flight, fate }, h);
     }
 
     /// Does the oldest piece of background work.
     pub(super) fn work(&mut self, h: &mut Harness) -> Step {
-        match self.background.pop_front() {
-            Some((_, Work::Snapshot { barrier, frozen, fate })) => {
-                self.snapshot(barrier, frozen, fate, h)
-            }
-            Some((_, Work::Commit(id))) => self.role.commit(id, h),
-            None => Ok(()),
-        }
+        self.background.step(&mut *self.role, &self.handle, self.index, h)
     }
-
-    fn snapshot(&mut self, barrier: Barrier, frozen: Frozen, fate: Fate, h: &mut Harness) -> Step {
-        let id = barrier.id;
-        let (sections, content) = self.role.write(frozen, h)?;
-        h.crash_point("before a snapshot is written")?;
-        match fate {
-            Fate::Declined => {
-                self.handle.decline(id, CheckpointFailureReason::CheckpointDeclined);
-                return Ok(());
-            }
-            Fate::Lost => return Ok(()),
-            Fate::Written | Fate::Failed => {}
-        }
-        let mut begun = false;
-        let mut sections = Some(sections);
-        let written = self.handle.snapshot(barrier, &mut |sink| {
-            begun = true;
-            sections.take().map_or(Ok(()), |sections| sections.write(sink))?;
-            match fate {
-                Fate::Failed => Err(Error::new(ErrorKind::Unavailable, "the writing fails")),
-                _ => Ok(()),
-            }
-        });
-        if begun {
-            h.judge.begun(id);
-            h.judge.writes(id, self.index, content);
-        }
-        match (fate, written) {
-            (Fate::Failed, Ok(())) if begun => {
-                broken("a snapshot whose writing fails is declined", format!("{id}"))
-            }
-            (Fate::Written, Err(error)) => Err(error.into()),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn draw_fate(h: &mut Harness) -> (Fate, Duration) {
-    let faults = h.plan.faults;
-    let fate = if h.disturb(faults.decline) {
-        if h.random.chance(5000) { Fate::Declined } else { Fate::Failed }
-    } else if h.disturb(faults.lose_snapshot) {
-        Fate::Lost
-    } else {
-        Fate::Written
-    };
-    let mut delay = Duration::from_micros(h.random.below(20_000));
-    if h.disturb(faults.late_snapshot) {
-        // Up to half as much again as a checkpoint may take.
-        let percent = u32::try_from(h.random.below(151)).unwrap_or_default();
-        delay += h.plan.settings.timeout / 100 * percent;
-    }
-    (fate, delay)
 }

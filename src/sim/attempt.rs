@@ -13,13 +13,19 @@ use crate::coordinator::{
 use crate::ids::{CheckpointId, JobId, TaskId};
 use crate::message::{Barrier, CheckpointType};
 use crate::restore::{RestorePolicy, check_fit, choose_checkpoint};
-use crate::sim::actor::{Actor, Inputs, Outbox, Role, Wire};
+use crate::sim::actor::{Actor, Ends};
+use crate::sim::exchange::Exchange;
 use crate::sim::harness::{Harness, Step, Stop, broken};
+use crate::sim::inputs::Inputs;
 use crate::sim::operator::Operator;
 use crate::sim::options::Breakage;
+use crate::sim::plan::Tally;
+use crate::sim::role::Role;
 use crate::sim::sink::{self, Sink};
-use crate::sim::snapshot::{Content, read_content};
+use crate::sim::snapshot::{Content, InFlight, read_part};
 use crate::sim::source::Source;
+use crate::sim::summing::Summing;
+use crate::sim::wire::{Outbox, Wire};
 use crate::storage::CheckpointStorage;
 use crate::sync::{AtomicBool, Ordering};
 use crate::task::{ActiveCheckpoints, Meter, TaskHandle};
@@ -37,6 +43,9 @@ pub(super) struct Attempt {
     pub(super) commits: VecDeque<(Duration, Commit<TaskSnapshot>)>,
     /// The job is beyond its tolerance: only what is being committed still moves.
     pub(super) failing: bool,
+    /// The first completed checkpoint that the sources cut after their last record and that holds no
+    /// records on their way.
+    pub(super) holds_all: Option<CheckpointId>,
     wires: Vec<Wire>,
     requests: Vec<TriggerHandle>,
     wake: Arc<AtomicBool>,
@@ -105,6 +114,7 @@ impl Attempt {
             barriers: BTreeMap::new(),
             commits: VecDeque::new(),
             failing: false,
+            holds_all: None,
             wires: Vec::new(),
             requests: Vec::new(),
             wake,
@@ -115,34 +125,64 @@ impl Attempt {
         Ok(this)
     }
 
-    /// Makes the tasks, all-to-all between one stage and the next.
+    /// Makes the tasks and the channels between them.
     fn connect(&mut self, restored: Option<CheckpointId>, h: &mut Harness) -> Step {
         let plan = Rc::clone(&h.plan);
         // By receiving subtask, then by sending one: the channels into the stage that is made.
         let mut into: Vec<Vec<usize>> = Vec::new();
         for (stage, spec) in plan.stages.iter().enumerate() {
-            let next = plan.stages.get(stage.saturating_add(1)).map_or(0, |next| next.parallelism);
-            let mut into_next: Vec<Vec<usize>> = (0..next).map(|_| Vec::new()).collect();
+            let receivers = plan.stages.get(stage + 1).map_or(0, |next| next.parallelism);
+            let exchange = plan.exchange_to(stage + 1).unwrap_or(Exchange::Keyed);
+            let mut into_next: Vec<Vec<usize>> = (0..receivers).map(|_| Vec::new()).collect();
             let mut inputs = into.into_iter();
             for subtask in 0..spec.parallelism {
                 h.crash_point("between two restored tasks")?;
+                let reached = exchange.receivers(subtask, spec.parallelism, receivers);
                 let mut outputs = Vec::new();
-                for receiver in &mut into_next {
+                for (_, receiver) in
+                    (0..).zip(&mut into_next).filter(|(number, _)| reached.contains(number))
+                {
                     outputs.push(self.wires.len());
                     receiver.push(self.wires.len());
-                    self.wires.push(Wire { items: VecDeque::new(), capacity: plan.capacity });
+                    self.wires.push(Wire::new(plan.capacity));
                 }
-                let index = self.actors.len();
-                let role = self.restore(restored, index, stage, subtask, h)?;
-                let handle = self.task_handle(index)?;
-                let inputs = Inputs::new(inputs.next().unwrap_or_default());
-                let number = u32::try_from(index).unwrap_or(u32::MAX);
-                let speed = h.random.between(1, 8);
-                let outbox = Outbox::new(outputs);
-                self.actors.push(Actor::new(handle, number, role, inputs, outbox, speed));
+                let mut outbox = Outbox::new(exchange, reached.start, outputs);
+                outbox.overtakes_always = h.is_broken(Breakage::OvertakeEverywhere);
+                self.add_task(
+                    restored,
+                    stage,
+                    subtask,
+                    inputs.next().unwrap_or_default(),
+                    outbox,
+                    h,
+                )?;
             }
             into = into_next;
         }
+        Ok(())
+    }
+
+    fn add_task(
+        &mut self,
+        restored: Option<CheckpointId>,
+        stage: usize,
+        subtask: u32,
+        inputs: Vec<usize>,
+        outbox: Outbox,
+        h: &mut Harness,
+    ) -> Step {
+        let index = self.actors.len();
+        let (role, in_flight) = self.restore(restored, index, stage, subtask, h)?;
+        let replayed: usize = in_flight.values().map(Vec::len).sum();
+        h.counts.records_replayed += u64::try_from(replayed).unwrap_or(u64::MAX);
+        let mut inputs = Inputs::new(inputs, h.plan.mode, in_flight);
+        inputs.pulls = h.plan.announces;
+        inputs.logs_too_little = h.is_broken(Breakage::LogTooLittle);
+        let may_log = h.plan.exchange_to(stage).is_none_or(Exchange::supports_unaligned);
+        let ends = Ends { inputs, may_log, outbox };
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        let speed = h.random.between(1, 8);
+        self.actors.push(Actor::new(self.task_handle(index)?, number, role, ends, speed));
         Ok(())
     }
 
@@ -156,6 +196,7 @@ impl Attempt {
         Ok(TaskHandle::new(task.clone(), number, attempt, handle, active, self.meter.clone()))
     }
 
+    /// What a task does, and the records on their way to it.
     fn restore(
         &self,
         restored: Option<CheckpointId>,
@@ -163,33 +204,35 @@ impl Attempt {
         stage: usize,
         subtask: u32,
         h: &mut Harness,
-    ) -> Step<Box<dyn Role>> {
+    ) -> Step<(Box<dyn Role>, InFlight)> {
         let plan = Rc::clone(&h.plan);
-        let of_task = |id| self.tasks.get(index).map(|task| (id, task));
-        let part = restored.and_then(of_task);
+        let task = restored.zip(self.tasks.get(index));
         let number = u32::try_from(index).unwrap_or(u32::MAX);
-        if stage != 0 && stage + 1 != plan.stages.len() {
-            let reader = part.map(|(id, task)| self.checkpoints.read_task(id, task)).transpose()?;
-            let operator = Operator::new(plan, stage, subtask, reader)?;
-            if let Some((id, _)) = part {
-                h.judge.read(id, number, &operator.content())?;
+        let is_operator = stage != 0 && stage != plan.last_stage();
+        if is_operator && plan.is_by_key(stage) {
+            let reader = task.map(|(id, task)| self.checkpoints.read_task(id, task)).transpose()?;
+            let (operator, part) = Operator::new(plan, stage, subtask, reader)?;
+            if let Some((id, _)) = task {
+                h.judge.read(id, number, &part)?;
             }
-            return Ok(Box::new(operator));
+            return Ok((Box::new(operator), replayed(part.in_flight, h)));
         }
-        let content = part.map(|(id, task)| {
-            let reader = self.checkpoints.read_task(id, task)?;
-            let content = read_content(&plan.stages, task, reader)?;
-            h.judge.read(id, number, &content)?;
-            Ok::<_, Stop>(content)
-        });
-        let position = match content.transpose()? {
-            Some(Content::Position(position)) => position,
-            _ => 0,
+        let mut in_flight = InFlight::new();
+        let mut content = None;
+        if let Some((id, task)) = task {
+            let part = read_part(&plan, task, self.checkpoints.read_task(id, task)?)?;
+            h.judge.read(id, number, &part)?;
+            in_flight = replayed(part.in_flight, h);
+            content = Some(part.content);
+        }
+        let role: Box<dyn Role> = match content {
+            Some(Content::Position(position)) => Box::new(Source::new(plan, subtask, position)),
+            None if stage == 0 => Box::new(Source::new(plan, subtask, 0)),
+            Some(Content::Sum(sum)) => Box::new(Summing::new(plan, stage, sum)),
+            None if is_operator => Box::new(Summing::new(plan, stage, Tally::default())),
+            _ => Box::new(Sink::new(plan, subtask, self.checkpoints.attempt())),
         };
-        if stage == 0 {
-            return Ok(Box::new(Source::new(plan, subtask, position)));
-        }
-        Ok(Box::new(Sink::new(subtask, self.checkpoints.attempt())))
+        Ok((role, in_flight))
     }
 
     /// Runs until the job has ended.
@@ -249,7 +292,7 @@ impl Attempt {
             return moves;
         }
         for (index, actor) in self.actors.iter().enumerate() {
-            if actor.can_move(&self.wires) {
+            if actor.can_move(&self.wires, now) {
                 moves.push((actor.speed, Move::Act(index)));
             }
             if actor.work_at().is_some_and(is_due) {
@@ -261,9 +304,11 @@ impl Attempt {
 
     /// Nobody can move: time passes until somebody can.
     fn wait(&mut self, h: &mut Harness) -> Step {
-        let work = self.actors.iter().filter(|_| !self.failing).filter_map(Actor::work_at);
+        let now = h.now();
+        let wakes = |actor: &Actor| actor.work_at().into_iter().chain(actor.wakes_at(now)).min();
+        let actors = self.actors.iter().filter(|_| !self.failing).filter_map(wakes);
         let commit = self.commits.front().map(|(at, _)| *at);
-        let next = work.chain(commit).chain(self.coordinator.next_deadline()).min();
+        let next = actors.chain(commit).chain(self.coordinator.next_deadline()).min();
         match next {
             Some(at) => h.pass_until(at),
             None if self.failing => {
@@ -290,14 +335,10 @@ impl Attempt {
         self.step_coordinator(h)
     }
 
-    /// True when a checkpoint that every source cut after its last record is complete, and every
-    /// sink has committed it.
+    /// True when a checkpoint that holds everything is complete, and every sink has committed it.
     fn has_ended(&self) -> bool {
-        let sources = self.actors.iter().filter(|actor| actor.is_source());
-        let cuts = sources.map(|source| source.cut_after_end);
-        let last = cuts.reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b))).flatten();
         let mut sinks = self.actors.iter().filter_map(|actor| actor.role().committed());
-        last.is_some_and(|last| sinks.all(|committed| committed >= last))
+        self.holds_all.is_some_and(|last| sinks.all(|committed| committed >= last))
     }
 
     /// Ends the coordinator in order: what is being committed is finished.
@@ -321,6 +362,19 @@ impl Attempt {
     }
 }
 
+/// What a restore brings of the records on their way.
+fn replayed(mut in_flight: InFlight, h: &Harness) -> InFlight {
+    if h.is_broken(Breakage::DropInFlight) {
+        in_flight.clear();
+    }
+    if h.is_broken(Breakage::ReplayTwice) {
+        for records in in_flight.values_mut() {
+            records.extend_from_within(..);
+        }
+    }
+    in_flight
+}
+
 /// Gives the tokens of the restored checkpoint to the outer world, before any task runs.
 fn recover_sinks(
     checkpoints: &Checkpoints,
@@ -333,7 +387,7 @@ fn recover_sinks(
     let mut held = Vec::new();
     for task in tasks.iter().filter(|task| restored.is_some() && task.operator == *uid) {
         let reader = checkpoints.read_task(restored.unwrap_or_default(), task)?;
-        if let Content::Tokens(tokens) = read_content(&plan.stages, task, reader)? {
+        if let Content::Tokens(tokens) = read_part(&plan, task, reader)?.content {
             held.extend(tokens);
         }
     }

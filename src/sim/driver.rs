@@ -12,7 +12,7 @@ use crate::sim::actor::Mail;
 use crate::sim::attempt::Attempt;
 use crate::sim::harness::{Harness, Step, Stop, broken};
 use crate::sim::options::Breakage;
-use crate::sim::snapshot::read_content;
+use crate::sim::snapshot::read_part;
 
 impl Attempt {
     /// Lets the coordinator do what is due, and does what it asks for.
@@ -35,7 +35,8 @@ impl Attempt {
             Event::Trigger { barrier, kind, .. } => {
                 h.trace.note(format!("{kind} {} is triggered", barrier.id));
                 h.counts.triggered += 1;
-                h.judge.triggered(barrier.id, kind, h.plan.settings.max_concurrent)?;
+                let forced = kind.is_savepoint() && !h.plan.mode.overtakes();
+                h.judge.triggered(barrier.id, kind, h.plan.settings.max_concurrent, forced)?;
                 self.barriers.insert(barrier.id, barrier);
                 self.active.insert(barrier.id, None);
                 for source in self.actors.iter_mut().filter(|actor| actor.is_source()) {
@@ -93,6 +94,15 @@ impl Attempt {
         if !h.is_broken(Breakage::AnnounceBeforeCommit) {
             self.barriers.remove(&id);
             self.active.remove(id);
+        }
+        let sources = self.actors.iter().filter(|actor| actor.is_source());
+        let mut cuts = sources.map(|source| source.cut_after_end);
+        if completed
+            && self.holds_all.is_none()
+            && cuts.all(|cut| cut.is_some_and(|cut| cut <= id))
+            && h.judge.holds_no_records(id)
+        {
+            self.holds_all = Some(id);
         }
         h.judge.ended(id, completed)
     }
@@ -162,8 +172,8 @@ impl Attempt {
         self.checkpoints.verify(id, &mut |_| {})?;
         for (index, task) in (0..).zip(&self.tasks) {
             let reader = self.checkpoints.read_task(id, task)?;
-            let content = read_content(&h.plan.stages, task, reader)?;
-            h.judge.read(id, index, &content)?;
+            let part = read_part(&h.plan, task, reader)?;
+            h.judge.read(id, index, &part)?;
         }
         Ok(())
     }

@@ -88,7 +88,18 @@ impl Harness {
 
     /// True when a fault is to happen; never once the run is quiet.
     pub(super) fn disturb(&mut self, in_ten_thousand: u64) -> bool {
-        self.step < self.plan.quiet_from && self.random.chance(in_ten_thousand)
+        !self.is_quiet() && self.random.chance(in_ten_thousand)
+    }
+
+    /// True once nothing goes wrong any more.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.step >= self.plan.quiet_from
+    }
+
+    /// True as long as each record has to count once: at-least-once permits more when a checkpoint
+    /// was restored.
+    pub(super) fn is_exact(&self) -> bool {
+        self.plan.mode.is_exactly_once() || self.counts.restores == 0
     }
 
     pub(super) fn is_broken(&self, breakage: Breakage) -> bool {

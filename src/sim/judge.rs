@@ -6,7 +6,7 @@ use crate::coordinator::{CheckpointOutcome, RequestKind, TriggerHandle};
 use crate::ids::CheckpointId;
 use crate::message::{CheckpointFailureReason, Notification};
 use crate::sim::harness::{Step, broken};
-use crate::sim::snapshot::Content;
+use crate::sim::snapshot::Part;
 
 const OUTCOME: &str = "each triggered checkpoint has one outcome";
 const NEWS: &str = "notifications are true, in order and given once";
@@ -30,7 +30,7 @@ pub(super) struct Judge {
     announced: Option<CheckpointId>,
     /// What an abort has to name as completed last.
     latest: Option<CheckpointId>,
-    contents: BTreeMap<CheckpointId, BTreeMap<u32, Content>>,
+    parts: BTreeMap<CheckpointId, BTreeMap<u32, Part>>,
 }
 
 impl Judge {
@@ -50,13 +50,19 @@ impl Judge {
         Ok(())
     }
 
-    pub(super) fn triggered(&mut self, id: CheckpointId, kind: RequestKind, most: u32) -> Step {
+    /// Beyond `most` in flight only those may come that are `forced`.
+    pub(super) fn triggered(
+        &mut self,
+        id: CheckpointId,
+        kind: RequestKind,
+        most: u32,
+        forced: bool,
+    ) -> Step {
         if id <= self.newest {
             return broken("ids rise, over kills too", format!("{id} after {}", self.newest));
         }
         self.newest = id;
-        let is_forced = kind.is_savepoint();
-        if !is_forced && self.in_flight.len() >= usize::try_from(most).unwrap_or(usize::MAX) {
+        if !forced && self.in_flight.len() >= usize::try_from(most).unwrap_or(usize::MAX) {
             return broken(
                 "no more checkpoints are in flight than permitted",
                 format!("{kind} {id} starts beside {:?}, permitted are {most}", self.in_flight),
@@ -110,8 +116,14 @@ impl Judge {
     }
 
     /// What a task is about to write.
-    pub(super) fn writes(&mut self, id: CheckpointId, task: u32, content: Content) {
-        self.contents.entry(id).or_default().insert(task, content);
+    pub(super) fn writes(&mut self, id: CheckpointId, task: u32, part: Part) {
+        self.parts.entry(id).or_default().insert(task, part);
+    }
+
+    /// True when a checkpoint holds no records on their way.
+    pub(super) fn holds_no_records(&self, id: CheckpointId) -> bool {
+        let mut parts = self.parts.get(&id).into_iter().flatten();
+        parts.all(|(_, part)| part.in_flight.is_empty())
     }
 
     pub(super) fn durable(&mut self, id: CheckpointId) {
@@ -124,8 +136,8 @@ impl Judge {
     }
 
     /// A task's part of a checkpoint was read.
-    pub(super) fn read(&self, id: CheckpointId, task: u32, found: &Content) -> Step {
-        match self.contents.get(&id).and_then(|tasks| tasks.get(&task)) {
+    pub(super) fn read(&self, id: CheckpointId, task: u32, found: &Part) -> Step {
+        match self.parts.get(&id).and_then(|tasks| tasks.get(&task)) {
             Some(written) if written == found => Ok(()),
             written => broken(
                 READ_BACK,
@@ -150,7 +162,7 @@ impl Judge {
             let detail = format!("of {before:?} remain {after:?}, of checkpoints {most} are due");
             return broken(RETENTION, detail);
         }
-        self.contents.retain(|id, _| after.contains(id) || self.in_flight.contains(id));
+        self.parts.retain(|id, _| after.contains(id) || self.in_flight.contains(id));
         Ok(())
     }
 

@@ -2,19 +2,27 @@
 //!
 //! Owns a simulated host in the manner of `FoundationDB`'s and `TigerBeetle`'s simulators: the
 //! channels, the tasks, the clock and the outer world are simulated; the coordinator, the barrier
-//! alignment, the tasks' acknowledgements, the checkpoints over the memory storage, the keyed state,
+//! handlers, the tasks' acknowledgements, the checkpoints over the memory storage, the keyed state,
 //! retention and the restore plan are the real ones. Must never read a clock, spawn a thread or take
 //! a choice that the seed does not make.
 //!
-//! A seed draws a job (sources, keyed operators, sinks, bounded channels all-to-all), a policy and a
-//! rate for each kind of fault: late, declined, failed and lost snapshots, lost triggers, failed
-//! commits, stalls, requests of users, and kills at any step, within commits, notifications and
+//! A seed draws a job: sources, operators with and without keys, sinks, and between each two of them an
+//! exchange, which is by key, by turns, broadcast or pointwise, over bounded channels. It draws a mode:
+//! at least once, exactly once with aligned barriers, with unaligned ones, or with aligned ones that
+//! become unaligned after a time. It draws a policy, and a rate for each kind of fault: late, declined,
+//! failed and lost snapshots, too many records on their way, lost triggers, failed commits, stalls,
+//! blocked sinks, requests of users, and kills at any step, within cuts, commits, notifications and
 //! restores too. A kill leaves the storage and the outer world and nothing else. After a drawn number
 //! of steps nothing goes wrong any more, and the job has to end.
 //!
+//! Barriers travel beside the records, with their place among them. A task that may cut early logs the
+//! records before the other barriers as `local` does, and a restore puts them in front of what comes
+//! new. Channels that cannot have it stay aligned, and the judge looks after that.
+//!
 //! On the way the promises about checkpoints are checked event by event (`judge`). At the end the
-//! outer world holds the effect of each record exactly once, and the newest checkpoint the keyed
-//! state of an undisturbed run.
+//! outer world holds the effect of each record exactly once, in order where the exchanges keep it, and
+//! the newest checkpoint the state of an undisturbed run. Of an at-least-once job that restored a
+//! checkpoint this is asked without the "exactly": records may come again, and none is lost.
 //!
 //! ```
 //! use tidegate::sim::Simulation;
@@ -26,21 +34,27 @@
 
 mod actor;
 mod attempt;
+mod background;
 mod driver;
+mod exchange;
 mod harness;
+mod inputs;
 mod judge;
+mod mode;
 mod operator;
 mod options;
+mod outcome;
 mod plan;
 mod random;
 mod report;
+mod role;
 mod sink;
 mod snapshot;
 mod source;
+mod summing;
 mod trace;
+mod wire;
 mod world;
-
-use std::collections::BTreeMap;
 
 #[doc(hidden)]
 pub use options::Breakage;
@@ -48,13 +62,10 @@ pub use options::SimOptions;
 pub use report::{SimCounts, SimFailure, SimReport};
 
 use attempt::Attempt;
-use harness::{Broken, Harness, Step, Stop, broken};
-use plan::{Plan, Tallies};
+use harness::{Broken, Harness, Step, Stop};
+use plan::Plan;
 use random::Random;
 use report::FailureParts;
-use snapshot::{Content, read_content};
-use trace::Checksum;
-use world::Effect;
 
 /// How long a failed job waits before it starts again.
 const RESTART_DELAY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -89,11 +100,12 @@ impl Simulation {
             self.failure(0, "a job can be drawn", error.to_string(), Vec::new())
         })?;
         let mut h = Harness::new(random, plan, &self.options);
-        match run_starts(&mut h).and_then(|()| judge_end(&mut h)) {
+        match run_starts(&mut h).and_then(|()| outcome::judge(&h)) {
             Ok((output_hash, state_hash)) => Ok(SimReport {
                 seed: self.seed,
                 steps: h.step,
                 trace_hash: h.trace.hash(),
+                exact: h.is_exact(),
                 records: h.plan.records.iter().map(|records| records.len() as u64).sum(),
                 output_hash,
                 state_hash,
@@ -141,52 +153,4 @@ fn run_starts(h: &mut Harness) -> Step {
             Err(stop) => return Err(stop),
         }
     }
-}
-
-/// Compares what is left with the undisturbed run, and gives the checksums of output and state.
-fn judge_end(h: &mut Harness) -> Step<(u64, u64)> {
-    let sources = h.plan.records.iter().flatten();
-    let expected: Vec<Effect> = sources.map(|record| (record.source, record.number)).collect();
-    let mut output = Checksum::new();
-    for effect in &expected {
-        if !h.world.effects().contains(effect) {
-            return broken("each effect comes once", format!("record {effect:?} has none"));
-        }
-        output.add(format!("{effect:?}").as_bytes());
-    }
-    if h.world.effects().len() != expected.len() {
-        return broken("each effect comes once", "there are effects of no record".to_owned());
-    }
-    if let Some(token) = h.world.invisible() {
-        return broken("no transaction is left open", format!("{token:?} is"));
-    }
-    let found = final_state(h)?;
-    let expected = h.plan.expected_state();
-    if found != expected {
-        let detail = format!("{found:?} instead of {expected:?}");
-        return broken("the keyed state is that of the undisturbed run", detail);
-    }
-    let mut state = Checksum::new();
-    state.add(format!("{found:?}").as_bytes());
-    Ok((output.0, state.0))
-}
-
-/// The keyed state in the newest checkpoint, by stage.
-fn final_state(h: &Harness) -> Step<BTreeMap<usize, Tallies>> {
-    let checkpoints = attempt::open(h)?;
-    let Some(newest) = checkpoints.newest()? else {
-        return broken("a job that ended left a checkpoint", "there is none");
-    };
-    let keyed = 1..h.plan.stages.len().saturating_sub(1);
-    let mut found: BTreeMap<usize, Tallies> = keyed.map(|stage| (stage, Tallies::new())).collect();
-    for task in h.plan.tasks() {
-        let stage = h.plan.stages.iter().position(|stage| stage.uid == task.operator);
-        let reader = checkpoints.read_task(newest, &task)?;
-        if let Content::Keyed(tallies) = read_content(&h.plan.stages, &task, reader)?
-            && let Some(of_stage) = stage.and_then(|stage| found.get_mut(&stage))
-        {
-            of_stage.extend(tallies);
-        }
-    }
-    Ok(found)
 }

@@ -4,48 +4,61 @@ use std::rc::Rc;
 
 use crate::catalog::SnapshotReader;
 use crate::ids::CheckpointId;
-use crate::sim::actor::{Frozen, Outbox, Role};
 use crate::sim::harness::{Harness, Step, broken};
-use crate::sim::plan::{Plan, Record, Tallies};
-use crate::sim::snapshot::{Content, KeyedState, Sections};
+use crate::sim::plan::{Plan, Record, Tallies, Tally};
+use crate::sim::role::{Frozen, Role};
+use crate::sim::snapshot::{Content, InFlight, KeyedState, Part, Sections};
+use crate::sim::wire::Outbox;
 
 pub(super) struct Operator {
     plan: Rc<Plan>,
     stage: usize,
+    subtask: u32,
+    keeps_order: bool,
     keyed: KeyedState,
     /// What the state should hold.
     mirror: Tallies,
 }
 
 impl Operator {
-    /// With the state that `reader` gives back, if there is one.
+    /// With the state that `reader` gives back, if there is one; and what that gave back.
     pub(super) fn new(
         plan: Rc<Plan>,
         stage: usize,
         subtask: u32,
         reader: Option<SnapshotReader>,
-    ) -> Step<Self> {
+    ) -> Step<(Self, Part)> {
         let Some(spec) = plan.stages.get(stage) else {
             return broken("every task has a stage", format!("{stage}"));
         };
         let keyed = KeyedState::new(spec, subtask)?;
+        let mut in_flight = InFlight::new();
         if let Some(mut reader) = reader {
-            keyed.restore(&mut reader)?;
+            in_flight = keyed.restore(&mut reader)?;
         }
         let mirror = keyed.tallies()?;
-        Ok(Self { plan, stage, keyed, mirror })
-    }
-
-    pub(super) fn content(&self) -> Content {
-        Content::Keyed(self.mirror.clone())
+        let part = Part { content: Content::Keyed(mirror.clone()), in_flight };
+        let keeps_order = plan.keeps_order(stage);
+        Ok((Self { plan, stage, subtask, keeps_order, keyed, mirror }, part))
     }
 }
 
 impl Role for Operator {
-    fn record(&mut self, record: Record, outbox: &mut Outbox, _: &mut Harness) -> Step {
+    fn record(&mut self, record: Record, outbox: &mut Outbox, h: &mut Harness) -> Step {
+        if !self.plan.heeds(self.stage, self.subtask, &record)? {
+            return Ok(());
+        }
         let key = self.plan.key_at(self.stage, &record);
-        self.mirror.entry(key).or_default().add(&record);
-        if let Some(due) = self.keyed.map.update(&key, |tally| tally.add(&record))? {
+        let keeps_order = self.keeps_order;
+        let add = |tally: &mut Tally| {
+            if keeps_order {
+                return tally.add_in_order(&record);
+            }
+            tally.add(&record);
+            None
+        };
+        add(self.mirror.entry(key).or_default());
+        if let Some(due) = self.keyed.map.update(&key, add)?.filter(|_| h.is_exact()) {
             return broken(
                 "an operator sees the records of a source and key once and in order",
                 format!("stage {} sees {record:?}, due is {due}", self.stage),

@@ -52,4 +52,14 @@ pub enum Breakage {
     DropNewest,
     /// One checkpoint more than permitted may be in flight.
     OneMoreInFlight,
+    /// A restore leaves the records out that were on their way.
+    DropInFlight,
+    /// A restore brings the records on their way twice.
+    ReplayTwice,
+    /// The log misses the last record before each barrier.
+    LogTooLittle,
+    /// A barrier overtakes records on an edge that cannot be unaligned.
+    OvertakeEverywhere,
+    /// A sink forgets what it sealed at a cut that was given up later.
+    ForgetSealed,
 }

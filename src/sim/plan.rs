@@ -9,12 +9,14 @@ use crate::catalog::OperatorSpec;
 use crate::coordinator::CoordinatorSettings;
 use crate::error::Result;
 use crate::ids::{OperatorUid, TaskId};
+use crate::sim::exchange::Exchange;
+use crate::sim::mode::Mode;
 use crate::sim::options::SimOptions;
 use crate::sim::random::{Random, mix};
 use crate::state::{codec, key_group, key_group_owner, key_hash};
 
 /// One record on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) source: u32,
     /// Its place in its source.
@@ -24,8 +26,8 @@ pub(super) struct Record {
     pub(super) of_key: u64,
 }
 
-/// What a keyed operator knows of one key. Sums, so that the order among sources does not matter,
-/// and per source and key the last record, because there the order does.
+/// What an operator knows of one key, or of all its records. Sums, so that the order among sources
+/// does not matter, and per source and key the last record, where the order does.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Tally {
     pub(super) count: u64,
@@ -34,18 +36,30 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Counts a record. The answer is the one that should have come when it is another.
-    pub(super) fn add(&mut self, record: &Record) -> Option<u64> {
+    /// Counts a record.
+    pub(super) fn add(&mut self, record: &Record) {
+        self.count = self.count.saturating_add(1);
+        self.sum = self.sum.wrapping_add(mix(u64::from(record.source) << 32 | record.number));
+    }
+
+    /// Counts a record where the order counts. The answer is the one that should have come when it
+    /// is another.
+    pub(super) fn add_in_order(&mut self, record: &Record) -> Option<u64> {
+        self.add(record);
         let last = self.last.entry((record.source, record.key)).or_default();
         let due = last.saturating_add(1);
         *last = record.of_key;
-        self.count = self.count.saturating_add(1);
-        self.sum = self.sum.wrapping_add(mix(u64::from(record.source) << 32 | record.number));
         (record.of_key != due).then_some(due)
+    }
+
+    /// Adds what another subtask counted.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.count = self.count.saturating_add(other.count);
+        self.sum = self.sum.wrapping_add(other.sum);
     }
 }
 
-/// The keyed state of one operator.
+/// The state of one operator by key; all under key 0 where it has no keys.
 pub(super) type Tallies = BTreeMap<u64, Tally>;
 
 /// How much goes wrong, in ten thousand cases each.
@@ -59,6 +73,8 @@ pub(super) struct Faults {
     pub(super) lose_trigger: u64,
     pub(super) fail_commit: u64,
     pub(super) request: u64,
+    /// A sink takes no record for a while.
+    pub(super) rest: u64,
 }
 
 #[derive(Debug)]
@@ -66,8 +82,17 @@ pub(super) struct Plan {
     /// By source.
     pub(super) records: Vec<Vec<Record>>,
     pub(super) keys: u64,
-    /// The operators from the sources to the sinks; those between are keyed.
+    pub(super) mode: Mode,
+    /// The operators from the sources to the sinks.
     pub(super) stages: Vec<OperatorSpec>,
+    /// From each stage to the next.
+    exchanges: Vec<Exchange>,
+    /// A task heeds barriers ahead of the records before them.
+    pub(super) announces: bool,
+    /// A cancel marker does not wait for the records before it.
+    pub(super) cancels_overtake: bool,
+    /// The most records on their way in one task's snapshot.
+    pub(super) logged_max: Option<u64>,
     /// How many records a channel holds.
     pub(super) capacity: usize,
     pub(super) settings: CoordinatorSettings,
@@ -89,15 +114,22 @@ impl Plan {
             stages.push(stage(&format!("operator-{operator}"), random.between(1, 3))?);
         }
         stages.push(stage("sink", random.between(1, 2))?);
+        let mode = Mode::draw(random);
+        let exchanges = (1..stages.len()).map(|_| Exchange::draw(random)).collect();
         let records = (0..stages.first().map_or(0, |stage| stage.parallelism))
             .map(|source| draw_records(random, source, keys, options.records_max))
             .collect();
         Ok(Self {
             records,
             keys,
+            mode,
             stages,
+            exchanges,
+            announces: random.chance(8500),
+            cancels_overtake: random.chance(5000),
+            logged_max: random.chance(2000).then(|| random.between(1, 10)),
             capacity: random.index(8) + 1,
-            settings: draw_settings(random),
+            settings: draw_settings(random, mode),
             retained: random.index(3) + 1,
             faults: draw_faults(random),
             quiet_from: random.between(1, options.disturbed_steps_max.max(1)),
@@ -111,6 +143,11 @@ impl Plan {
             self.quiet_from = 0;
         }
         self
+    }
+
+    /// The stage of the sinks.
+    pub(super) fn last_stage(&self) -> usize {
+        self.stages.len().saturating_sub(1)
     }
 
     /// Every subtask, numbered in this order.
@@ -137,17 +174,47 @@ impl Plan {
         Ok(key_group_owner(group, spec.max_parallelism, spec.parallelism))
     }
 
-    /// What the keyed operators hold at the end, by stage.
+    /// How records come to a stage; nothing comes to the first one.
+    pub(super) fn exchange_to(&self, stage: usize) -> Option<Exchange> {
+        self.exchanges.get(stage.checked_sub(1)?).copied()
+    }
+
+    /// True when a stage heeds records by key.
+    pub(super) fn is_by_key(&self, stage: usize) -> bool {
+        self.exchange_to(stage).is_some_and(Exchange::is_by_key)
+    }
+
+    /// True when the records of one source and key come to a stage in order.
+    pub(super) fn keeps_order(&self, stage: usize) -> bool {
+        let sides = self.stages.iter().zip(self.stages.iter().skip(1));
+        let mut edges = self.exchanges.iter().zip(sides).take(stage);
+        edges.all(|(exchange, (from, to))| exchange.keeps_order(from.parallelism, to.parallelism))
+    }
+
+    /// True when a subtask of a stage heeds a record that comes to it.
+    pub(super) fn heeds(&self, stage: usize, subtask: u32, record: &Record) -> Result<bool> {
+        Ok(self.exchange_to(stage) != Some(Exchange::Broadcast)
+            || self.route(stage, record)? == subtask)
+    }
+
+    /// What the operators hold at the end, by stage.
     pub(super) fn expected_state(&self) -> BTreeMap<usize, Tallies> {
-        let keyed = 1..self.stages.len().saturating_sub(1);
+        let operators = 1..self.stages.len().saturating_sub(1);
         let fold = |stage| {
             let mut tallies = Tallies::new();
+            let (is_by_key, keeps_order) = (self.is_by_key(stage), self.keeps_order(stage));
             for record in self.records.iter().flatten() {
-                tallies.entry(self.key_at(stage, record)).or_default().add(record);
+                let key = if is_by_key { self.key_at(stage, record) } else { 0 };
+                let tally = tallies.entry(key).or_default();
+                if is_by_key && keeps_order {
+                    tally.add_in_order(record);
+                } else {
+                    tally.add(record);
+                }
             }
             (stage, tallies)
         };
-        keyed.map(fold).collect()
+        operators.map(fold).collect()
     }
 }
 
@@ -167,9 +234,9 @@ fn draw_records(random: &mut Random, source: u32, keys: u64, most: u64) -> Vec<R
     (0..count).map(draw).collect()
 }
 
-fn draw_settings(random: &mut Random) -> CoordinatorSettings {
+fn draw_settings(random: &mut Random, mode: Mode) -> CoordinatorSettings {
     let ms = Duration::from_millis;
-    CoordinatorSettings {
+    let mut settings = CoordinatorSettings {
         period: random.chance(8500).then(|| ms(random.between(5, 100))),
         min_pause: ms([0, 0, 5, 50].get(random.index(4)).copied().unwrap_or_default()),
         timeout: ms(random.between(600, 3000)),
@@ -178,7 +245,9 @@ fn draw_settings(random: &mut Random) -> CoordinatorSettings {
             .chance(8000)
             .then(|| u32::try_from(random.below(4)).unwrap_or_default()),
         ..CoordinatorSettings::default()
-    }
+    };
+    mode.apply(&mut settings, random);
+    settings
 }
 
 fn draw_faults(random: &mut Random) -> Faults {
@@ -192,5 +261,6 @@ fn draw_faults(random: &mut Random) -> Faults {
         lose_trigger: up_to(300),
         fail_commit: up_to(1500),
         request: up_to(40),
+        rest: up_to(100),
     }
 }

@@ -34,6 +34,22 @@ pub struct SimCounts {
     pub rejected: u64,
     /// Transactions that the sinks made visible.
     pub transactions: u64,
+    /// Snapshots of tasks that hold records on their way, which a barrier overtook.
+    pub cuts_with_records: u64,
+    /// These records.
+    pub records_logged: u64,
+    /// Records on their way that a restore brought back.
+    pub records_replayed: u64,
+    /// Snapshots of tasks for which an aligned checkpoint had become unaligned.
+    pub cuts_switched: u64,
+    /// Snapshots of tasks behind an edge that cannot be unaligned, in checkpoints that would be.
+    pub cuts_forced_aligned: u64,
+    /// Snapshots of tasks that were given up while records on their way were collected.
+    pub cuts_given_up: u64,
+    /// Snapshots of tasks that were declined because too many records were on their way.
+    pub logs_above_limit: u64,
+    /// Effects that came again after a restart, which at-least-once permits.
+    pub effects_repeated: u64,
 }
 
 impl SimCounts {
@@ -54,6 +70,14 @@ impl SimCounts {
             savepoints,
             rejected,
             transactions,
+            cuts_with_records,
+            records_logged,
+            records_replayed,
+            cuts_switched,
+            cuts_forced_aligned,
+            cuts_given_up,
+            logs_above_limit,
+            effects_repeated,
         } = other;
         self.kills += kills;
         self.kills_in_restore += kills_in_restore;
@@ -69,6 +93,14 @@ impl SimCounts {
         self.savepoints += savepoints;
         self.rejected += rejected;
         self.transactions += transactions;
+        self.cuts_with_records += cuts_with_records;
+        self.records_logged += records_logged;
+        self.records_replayed += records_replayed;
+        self.cuts_switched += cuts_switched;
+        self.cuts_forced_aligned += cuts_forced_aligned;
+        self.cuts_given_up += cuts_given_up;
+        self.logs_above_limit += logs_above_limit;
+        self.effects_repeated += effects_repeated;
     }
 }
 
@@ -84,10 +116,14 @@ pub struct SimReport {
     pub trace_hash: u64,
     /// How many records the sources held.
     pub records: u64,
-    /// A checksum of what the outer world holds: equal to that of the undisturbed run.
+    /// A checksum of what the outer world holds, repetitions left out: equal to that of the
+    /// undisturbed run.
     pub output_hash: u64,
-    /// A checksum of the keyed state: equal to that of the undisturbed run.
+    /// A checksum of the state: equal to that of the undisturbed run where the run is `exact`.
     pub state_hash: u64,
+    /// Each record counted once. False for an at-least-once job that restored a checkpoint: there
+    /// records may have counted more than once, and none was lost.
+    pub exact: bool,
     /// What happened on the way.
     pub counts: SimCounts,
 }

@@ -3,15 +3,19 @@
 //! Every checkpoint carries all tokens whose commit has not returned. A failed checkpoint aborts
 //! nothing; only a restore does.
 
+use std::rc::Rc;
+
 use crate::ids::{Attempt, CheckpointId};
-use crate::sim::actor::{Frozen, Outbox, Role};
 use crate::sim::harness::{Harness, Step, broken};
 use crate::sim::options::Breakage;
-use crate::sim::plan::Record;
+use crate::sim::plan::{Plan, Record};
+use crate::sim::role::{Frozen, Role};
 use crate::sim::snapshot::{Content, Sections};
+use crate::sim::wire::Outbox;
 use crate::sim::world::{Effect, Token};
 
 pub(super) struct Sink {
+    plan: Rc<Plan>,
     subtask: u32,
     attempt: Attempt,
     /// The open transaction.
@@ -22,14 +26,17 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    pub(super) fn new(subtask: u32, attempt: Attempt) -> Self {
-        Self { subtask, attempt, open: Vec::new(), tokens: Vec::new(), committed: CheckpointId(0) }
+    pub(super) fn new(plan: Rc<Plan>, subtask: u32, attempt: Attempt) -> Self {
+        let committed = CheckpointId(0);
+        Self { plan, subtask, attempt, open: Vec::new(), tokens: Vec::new(), committed }
     }
 }
 
 impl Role for Sink {
     fn record(&mut self, record: Record, _: &mut Outbox, _: &mut Harness) -> Step {
-        self.open.push((record.source, record.number));
+        if self.plan.heeds(self.plan.last_stage(), self.subtask, &record)? {
+            self.open.push((record.source, record.number));
+        }
         Ok(())
     }
 
@@ -93,13 +100,20 @@ fn commit_token(token: Token, h: &mut Harness) -> Step {
     if !h.judge.is_durable(token.checkpoint) {
         return broken("only what is durable is committed outside", format!("{token:?}"));
     }
-    match h.world.commit(token) {
-        Ok(is_new) => {
-            h.counts.transactions += u64::from(is_new);
-            h.trace.note(format!("transaction {token:?} is visible"));
-            Ok(())
-        }
-        Err(why) => broken("each effect comes once", why),
+    let repeated = match h.world.commit(token) {
+        Ok(Some(repeated)) => repeated,
+        Ok(None) => return Ok(()),
+        Err(why) => return broken("each effect comes once", why),
+    };
+    h.counts.transactions += 1;
+    h.counts.effects_repeated += u64::try_from(repeated.len()).unwrap_or(u64::MAX);
+    h.trace.note(format!("transaction {token:?} is visible"));
+    match repeated.first().filter(|_| h.is_exact()) {
+        Some(effect) => broken(
+            "each effect comes once",
+            format!("{token:?} repeats the effect of record {effect:?}"),
+        ),
+        None => Ok(()),
     }
 }
 

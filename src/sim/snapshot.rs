@@ -1,20 +1,37 @@
 //! What tasks write into checkpoints and read back, in the sections that `local` uses as well.
 
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::catalog::{OperatorSpec, SnapshotReader};
 use crate::error::{Error, Result};
 use crate::ids::TaskId;
-use crate::sim::plan::{Tallies, Tally};
+use crate::sim::plan::{Plan, Record, Tallies, Tally};
 use crate::sim::world::Token;
 use crate::state::{
     FrozenScope, KeyedMap, SectionKey, SectionKind, SnapshotSink, SnapshotSource, StateScope,
     codec, read_entries, write_entry,
 };
 
-/// What a task's part of a checkpoint means.
+/// The records on their way to a task, by input channel, in order.
+pub(super) type InFlight = BTreeMap<u32, Vec<Record>>;
+
+/// A task's part of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) content: Content,
+    pub(super) in_flight: InFlight,
+}
+
+/// What the state in a task's part of a checkpoint means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Content {
     Position(u64),
     Keyed(Tallies),
+    Sum(Tally),
     Tokens(Vec<Token>),
 }
 
@@ -23,18 +40,27 @@ pub(super) enum Content {
 pub(super) enum Sections {
     Position(u64),
     Keyed(FrozenScope),
+    Sum(Tally),
     Tokens(Vec<Token>),
 }
 
 impl Sections {
-    pub(super) fn write(self, sink: &mut dyn SnapshotSink) -> Result<()> {
+    pub(super) fn write(self, in_flight: &InFlight, sink: &mut dyn SnapshotSink) -> Result<()> {
+        self.write_state(sink)?;
+        let mut entry = Vec::new();
+        for (channel, records) in in_flight {
+            let key = SectionKey::new(SectionKind::Channel, "in-flight").with_index(*channel);
+            sink.section(&key, &mut |out| {
+                records.iter().try_for_each(|record| write_entry(&mut entry, &[], record, out))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn write_state(self, sink: &mut dyn SnapshotSink) -> Result<()> {
         match self {
-            Self::Position(position) => {
-                let mut bytes = Vec::new();
-                codec::encode_into(&position, &mut bytes)?;
-                let key = SectionKey::new(SectionKind::Position, "position");
-                sink.section(&key, &mut |out| Ok(out.write_all(&bytes)?))
-            }
+            Self::Position(position) => write_value(SectionKind::Position, &position, sink),
+            Self::Sum(tally) => write_value(SectionKind::Raw, &tally, sink),
             Self::Keyed(scope) => scope.write(sink),
             Self::Tokens(tokens) => {
                 let mut entry = Vec::new();
@@ -45,6 +71,16 @@ impl Sections {
             }
         }
     }
+}
+
+fn write_value<T: Serialize>(
+    kind: SectionKind,
+    value: &T,
+    sink: &mut dyn SnapshotSink,
+) -> Result<()> {
+    let mut bytes = Vec::new();
+    codec::encode_into(value, &mut bytes)?;
+    sink.section(&SectionKey::new(kind, "value"), &mut |out| Ok(out.write_all(&bytes)?))
 }
 
 /// The keyed state of one subtask: the real scope with its one map.
@@ -61,11 +97,9 @@ impl KeyedState {
         Ok(Self { scope, map })
     }
 
-    pub(super) fn restore(&self, reader: &mut SnapshotReader) -> Result<()> {
-        while let Some(key) = reader.next_section()? {
-            self.scope.restore(&key, reader.body())?;
-        }
-        Ok(())
+    /// The answer is what was on its way.
+    pub(super) fn restore(&self, reader: &mut SnapshotReader) -> Result<InFlight> {
+        read_sections(reader, &mut |key, body| self.scope.restore(key, body))
     }
 
     pub(super) fn tallies(&self) -> Result<Tallies> {
@@ -79,45 +113,75 @@ impl KeyedState {
 }
 
 /// Reads a task's part as what its place in the job makes of it.
-pub(super) fn read_content(
-    stages: &[OperatorSpec],
-    task: &TaskId,
-    mut reader: SnapshotReader,
-) -> Result<Content> {
+pub(super) fn read_part(plan: &Plan, task: &TaskId, mut reader: SnapshotReader) -> Result<Part> {
+    let stages = &plan.stages;
     let stage = stages.iter().position(|stage| stage.uid == task.operator).unwrap_or_default();
-    if stage == 0 {
-        return read_position(&mut reader).map(Content::Position);
-    }
-    if stage + 1 == stages.len() {
-        return read_tokens(&mut reader).map(Content::Tokens);
-    }
-    let spec = stages.get(stage).ok_or_else(|| Error::internal("a task without a stage"))?;
-    let keyed = KeyedState::new(spec, task.subtask)?;
-    keyed.restore(&mut reader)?;
-    keyed.tallies().map(Content::Keyed)
+    let reader = &mut reader;
+    let (content, in_flight) = if stage == 0 {
+        let (position, in_flight) = read_value(SectionKind::Position, reader)?;
+        (Content::Position(position), in_flight)
+    } else if stage + 1 == stages.len() {
+        let (tokens, in_flight) = read_tokens(reader)?;
+        (Content::Tokens(tokens), in_flight)
+    } else if plan.is_by_key(stage) {
+        let spec = stages.get(stage).ok_or_else(|| Error::internal("a task without a stage"))?;
+        let keyed = KeyedState::new(spec, task.subtask)?;
+        let in_flight = keyed.restore(reader)?;
+        (Content::Keyed(keyed.tallies()?), in_flight)
+    } else {
+        let (tally, in_flight) = read_value(SectionKind::Raw, reader)?;
+        (Content::Sum(tally), in_flight)
+    };
+    Ok(Part { content, in_flight })
 }
 
-fn read_position(reader: &mut SnapshotReader) -> Result<u64> {
-    let mut position = None;
-    while let Some(key) = reader.next_section()? {
-        check_kind(&key, SectionKind::Position)?;
+fn read_value<T: DeserializeOwned>(
+    kind: SectionKind,
+    reader: &mut SnapshotReader,
+) -> Result<(T, InFlight)> {
+    let mut value = None;
+    let in_flight = read_sections(reader, &mut |key, body| {
+        check_kind(key, kind)?;
         let mut bytes = Vec::new();
-        reader.body().read_to_end(&mut bytes)?;
-        position = Some(codec::decode(&bytes)?);
-    }
-    position.ok_or_else(|| Error::internal("a source without a position"))
+        body.read_to_end(&mut bytes)?;
+        value = Some(codec::decode(&bytes)?);
+        Ok(())
+    })?;
+    let value = value.ok_or_else(|| Error::internal(format!("a task without a {kind:?}")))?;
+    Ok((value, in_flight))
 }
 
-fn read_tokens(reader: &mut SnapshotReader) -> Result<Vec<Token>> {
+fn read_tokens(reader: &mut SnapshotReader) -> Result<(Vec<Token>, InFlight)> {
     let mut tokens = Vec::new();
-    while let Some(key) = reader.next_section()? {
-        check_kind(&key, SectionKind::Tokens)?;
-        read_entries(reader.body(), |_, token| {
+    let in_flight = read_sections(reader, &mut |key, body| {
+        check_kind(key, SectionKind::Tokens)?;
+        read_entries(body, |_, token| {
             tokens.push(codec::decode(token)?);
             Ok(())
+        })
+    })?;
+    Ok((tokens, in_flight))
+}
+
+/// Reads all sections: those of channels itself, the others with `read_state`.
+fn read_sections(
+    reader: &mut SnapshotReader,
+    read_state: &mut dyn FnMut(&SectionKey, &mut dyn Read) -> Result<()>,
+) -> Result<InFlight> {
+    let mut in_flight = InFlight::new();
+    while let Some(key) = reader.next_section()? {
+        if key.kind != SectionKind::Channel {
+            read_state(&key, reader.body())?;
+            continue;
+        }
+        let mut records = Vec::new();
+        read_entries(reader.body(), |_, record| {
+            records.push(codec::decode(record)?);
+            Ok(())
         })?;
+        in_flight.insert(key.index, records);
     }
-    Ok(tokens)
+    Ok(in_flight)
 }
 
 fn check_kind(key: &SectionKey, kind: SectionKind) -> Result<()> {

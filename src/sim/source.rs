@@ -3,11 +3,12 @@
 use std::rc::Rc;
 
 use crate::ids::CheckpointId;
-use crate::sim::actor::{Frozen, Outbox, Role};
 use crate::sim::harness::{Harness, Step, broken};
 use crate::sim::options::Breakage;
 use crate::sim::plan::{Plan, Record};
+use crate::sim::role::{Frozen, Role};
 use crate::sim::snapshot::{Content, Sections};
+use crate::sim::wire::Outbox;
 
 pub(super) struct Source {
     plan: Rc<Plan>,

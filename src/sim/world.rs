@@ -27,6 +27,8 @@ struct Transaction {
 pub(super) struct World {
     transactions: BTreeMap<Token, Transaction>,
     visible: BTreeSet<Effect>,
+    /// As it became visible.
+    output: Vec<Effect>,
 }
 
 impl World {
@@ -36,21 +38,19 @@ impl World {
         self.transactions.insert(token, transaction).is_none()
     }
 
-    /// Makes a transaction visible; doing it again changes nothing. True when it was not before.
-    pub(super) fn commit(&mut self, token: Token) -> Result<bool, String> {
+    /// Makes a transaction visible and names the effects that were visible before; doing it again
+    /// changes nothing, and the answer is `None`.
+    pub(super) fn commit(&mut self, token: Token) -> Result<Option<Vec<Effect>>, String> {
         let Some(transaction) = self.transactions.get_mut(&token) else {
             return Err(format!("{token:?} is no transaction"));
         };
         if transaction.visible {
-            return Ok(false);
+            return Ok(None);
         }
         transaction.visible = true;
-        for effect in &transaction.effects {
-            if !self.visible.insert(*effect) {
-                return Err(format!("{token:?} repeats the effect of record {effect:?}"));
-            }
-        }
-        Ok(true)
+        self.output.extend(&transaction.effects);
+        let effects = transaction.effects.iter().copied();
+        Ok(Some(effects.filter(|effect| !self.visible.insert(*effect)).collect()))
     }
 
     /// Gives up every invisible transaction that is not held.
@@ -81,5 +81,10 @@ impl World {
     /// What everybody can see.
     pub(super) fn effects(&self) -> &BTreeSet<Effect> {
         &self.visible
+    }
+
+    /// The same in the order in which it came, with what came again.
+    pub(super) fn output(&self) -> &[Effect] {
+        &self.output
     }
 }
