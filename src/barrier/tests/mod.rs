@@ -12,7 +12,10 @@
 //! every short script beside.
 
 mod aligned;
+mod alternating;
 mod model;
+mod tracker;
+mod unaligned;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
