@@ -15,14 +15,16 @@ mod work;
 
 use std::time::Duration;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 
 use gate::Checkpoints;
 use work::RECORDS;
 
 fn benches(c: &mut Criterion) {
     let mut group = c.benchmark_group("pipeline");
-    group.throughput(Throughput::Elements(RECORDS)).sample_size(10);
+    group.throughput(Throughput::Elements(RECORDS));
+    // An iteration takes seconds.
+    group.sample_size(10).sampling_mode(SamplingMode::Flat).warm_up_time(Duration::from_secs(1));
     group.bench_function("raw_channel", |b| {
         b.iter_custom(|rounds| (0..rounds).map(|_| raw::run()).sum());
     });

@@ -19,6 +19,8 @@ use tidegate::config::CheckpointConfig;
 use tidegate::local::{Flow, Job, JobEnd, Next, Output, Source};
 use tidegate::storage::SledCheckpointStorage;
 
+#[path = "word_count/modes.rs"]
+mod modes;
 #[path = "word_count/storages.rs"]
 mod storages;
 mod support;

@@ -9,7 +9,7 @@ use crossbeam::utils::CachePadded;
 use tidegate::clock::{Clock, SystemClock};
 
 /// Of both sources together.
-pub(crate) const RECORDS: u64 = 16_000_000;
+pub(crate) const RECORDS: u64 = 32_000_000;
 pub(crate) const PARALLELISM: u64 = 2;
 /// Distinct keys: the state is small.
 pub(crate) const KEYS: u64 = 1024;

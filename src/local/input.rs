@@ -80,6 +80,11 @@ impl<T> Input<T> {
         }
     }
 
+    /// True while records of the restored checkpoint are left.
+    pub(super) fn is_replaying(&self) -> bool {
+        self.taken < self.restored
+    }
+
     pub(super) fn expects_event(&self) -> bool {
         !self.events.is_empty()
     }

@@ -29,6 +29,9 @@ pub(super) struct InputLoop<'e, T, W> {
     env: &'e TaskEnv,
     inputs: Vec<Input<T>>,
     open: usize,
+    /// Some input has records of the restored checkpoint left. Nothing new is taken from any before
+    /// these are processed: with another parallelism, records of one key may come on another channel.
+    replays: bool,
     /// Inputs that have not said that their records are over.
     with_data: usize,
     worker: W,
@@ -69,6 +72,7 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
         Self {
             env,
             open: inputs.len(),
+            replays: true,
             with_data: inputs.len(),
             aligner: BarrierAligner::new(&env.shared.config, channels),
             inputs,
@@ -93,6 +97,7 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             if self.env.inbox.is_stuck() {
                 self.worker.downstream().map_or(Ok(()), |downstream| downstream.retry())?;
             }
+            self.replays &= self.inputs.iter().any(Input::is_replaying);
             let mut moved = false;
             for index in 0..self.inputs.len() {
                 moved |= self.step(index)?;
@@ -118,8 +123,8 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             return Ok(moved);
         }
         let fetched = match self.inputs.get_mut(index) {
-            Some(input) => input.fetch(),
-            None => Fetched::Nothing,
+            Some(input) if !self.replays => input.fetch(),
+            _ => Fetched::Nothing,
         };
         if let Fetched::Batch { bytes } = fetched {
             self.polled_bytes =

@@ -94,3 +94,25 @@ fn assert_same_rows(what: &str, found: &[String], expected: &[String]) {
     }
     assert_eq!(found.len(), expected.len(), "{what}: how many");
 }
+
+/// With at least once no line is missing, and no word is counted too seldom.
+pub(crate) fn assert_at_least(found: &Outputs, expected: &Outputs) {
+    let mut lines = found.lines.clone();
+    lines.dedup();
+    assert_same_rows("line of lines/", &lines, &expected.lines);
+    let counts = |table: &[u8]| -> HashMap<Vec<u8>, u64> {
+        let rows = table.split(|byte| *byte == b'\n').filter(|row| !row.is_empty());
+        rows.map(|row| {
+            let tab = row.iter().position(|byte| *byte == b'\t').unwrap();
+            let count = std::str::from_utf8(&row[..tab]).unwrap().parse().unwrap();
+            (row[tab + 1..].to_vec(), count)
+        })
+        .collect()
+    };
+    let (found, expected) = (counts(&found.counts), counts(&expected.counts));
+    assert_eq!(found.len(), expected.len(), "distinct words");
+    for (word, count) in expected {
+        let found = found.get(&word).copied().unwrap_or_default();
+        assert!(found >= count, "{:.80} counted {found} times", word.escape_ascii());
+    }
+}
