@@ -6,6 +6,8 @@
 //! disturbs both; a time is from the first record of a source to the last at a sink.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench may panic")]
 
+#[path = "pipeline/align.rs"]
+mod align;
 #[path = "pipeline/gate.rs"]
 mod gate;
 #[path = "pipeline/raw.rs"]
@@ -70,5 +72,5 @@ fn report(name: &str, pairs: &mut [(Duration, gate::Run)]) {
     );
 }
 
-criterion_group!(all, benches);
+criterion_group!(all, benches, align::benches);
 criterion_main!(all);

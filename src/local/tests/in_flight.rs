@@ -186,6 +186,17 @@ fn an_unaligned_checkpoint_overtakes_what_an_aligned_one_waits_for() {
         let entry = entry(&handle, outcome);
         assert_eq!(entry.is_unaligned, unaligned);
         assert_eq!(entry.persisted_bytes > 0, unaligned, "{entry:?}");
+        let parts: Vec<_> = entry.measured().iter().flatten().collect();
+        assert!(parts.iter().all(|part| part.unaligned == unaligned), "{parts:?}");
+        let sinks = &parts[parts.len() - 2..];
+        if !unaligned {
+            // The records before the barriers had to be processed first.
+            assert!(sinks.iter().all(|sink| sink.processed_bytes > 0), "{sinks:?}");
+            assert!(sinks.iter().all(|sink| !sink.alignment_duration.is_zero()), "{sinks:?}");
+        }
+        let pause = handle.statistics().summary.hot_pause;
+        assert_eq!(pause.count, 6, "one for each snapshot");
+        assert!(pause.p50 <= pause.p99 && pause.p99 <= pause.max && !pause.max.is_zero());
         taken.push(meanwhile);
         kill(&handle, thread);
         bench.finish(bench.job(&config(unaligned, 0), 2, 2, 1 << 20));
