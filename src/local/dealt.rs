@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::local::exchange::{Edge, Home};
+use crate::local::exchange::{Edge, Home, Owner};
 use crate::local::flow::{EncodeKey, Stream};
 use crate::local::process::Scope;
 use crate::local::push::{Output, Push};
@@ -94,19 +94,16 @@ impl<T: Exchange> Dealing<T> {
         }
     }
 
-    fn by_function(choose: Arc<dyn Fn(&T, u32) -> u32 + Send + Sync>) -> Self {
-        let of_home = Arc::clone(&choose);
+    fn by_function(owner: Owner<T>) -> Self {
+        let of_home = Arc::clone(&owner);
         Self {
             kind: EdgeKind::AllToAll,
             is_custom: true,
             is_forward: false,
-            make_home: Arc::new(move |_| {
-                let choose = Arc::clone(&of_home);
-                Home::OfRecord(Arc::new(move |item: &T, parallelism| Ok(choose(item, parallelism))))
-            }),
+            make_home: Arc::new(move |_| Home::OfRecord(Arc::clone(&of_home))),
             make_writer: Arc::new(move |edge, receiver, _, task| {
-                let choose = Arc::clone(&choose);
-                let router = ByFunction::new(move |item: &T, lanes| Ok(choose(item, lanes)));
+                let owner = Arc::clone(&owner);
+                let router = ByFunction::new(move |item: &T, lanes| owner(item, lanes));
                 Ok(Box::new(ExchangeWriter::new(edge, receiver, router, task)?))
             }),
         }
@@ -184,7 +181,7 @@ impl<T: Exchange> Stream<T> {
     where
         F: Fn(&T, u32) -> u32 + Send + Sync + 'static,
     {
-        self.dealt(Dealing::by_function(Arc::new(choose)))
+        self.dealt(Dealing::by_function(Arc::new(move |item: &T, of| Ok(choose(item, of)))))
     }
 
     fn dealt(&self, dealing: Dealing<T>) -> DealtStream<T> {

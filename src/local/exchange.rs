@@ -68,10 +68,13 @@ impl ExchangeOptions {
     }
 }
 
+/// Says which subtask of so many a record belongs to.
+pub(super) type Owner<T> = Arc<dyn Fn(&T, u32) -> Result<u32> + Send + Sync>;
+
 /// Who gets a record that was on its way, when the receiving operator has another parallelism.
 pub(super) enum Home<T> {
     /// The subtask of so many that the record says.
-    OfRecord(Arc<dyn Fn(&T, u32) -> Result<u32> + Send + Sync>),
+    OfRecord(Owner<T>),
     /// One subtask after the other.
     ByTurns,
 }

@@ -95,7 +95,7 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             self.timer_if_due()?;
             self.log_all()?;
             if self.env.inbox.is_stuck() {
-                self.worker.downstream().map_or(Ok(()), |downstream| downstream.retry())?;
+                self.worker.downstream().map_or(Ok(()), Downstream::retry)?;
             }
             self.replays &= self.inputs.iter().any(Input::is_replaying);
             let mut moved = false;

@@ -103,9 +103,9 @@ pub(crate) fn assert_at_least(found: &Outputs, expected: &Outputs) {
     let counts = |table: &[u8]| -> HashMap<Vec<u8>, u64> {
         let rows = table.split(|byte| *byte == b'\n').filter(|row| !row.is_empty());
         rows.map(|row| {
-            let tab = row.iter().position(|byte| *byte == b'\t').unwrap();
-            let count = std::str::from_utf8(&row[..tab]).unwrap().parse().unwrap();
-            (row[tab + 1..].to_vec(), count)
+            let mut columns = row.splitn(2, |byte| *byte == b'\t');
+            let count = std::str::from_utf8(columns.next().unwrap()).unwrap().parse().unwrap();
+            (columns.next().unwrap().to_vec(), count)
         })
         .collect()
     };
