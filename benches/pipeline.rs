@@ -10,6 +10,8 @@
 mod align;
 #[path = "pipeline/gate.rs"]
 mod gate;
+#[path = "pipeline/latency.rs"]
+mod latency;
 #[path = "pipeline/raw.rs"]
 mod raw;
 #[path = "pipeline/work.rs"]
@@ -72,5 +74,5 @@ fn report(name: &str, pairs: &mut [(Duration, gate::Run)]) {
     );
 }
 
-criterion_group!(all, benches, align::benches);
+criterion_group!(all, benches, latency::benches, align::benches);
 criterion_main!(all);

@@ -85,7 +85,7 @@ impl Sink<Record> for Counter {
 }
 
 /// There is nothing to commit.
-struct Nothing;
+pub(crate) struct Nothing;
 
 impl Committer for Nothing {
     type Sealed = ();

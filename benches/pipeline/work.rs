@@ -50,6 +50,6 @@ impl Seen {
         while self.total() < RECORDS {
             thread::sleep(pause);
         }
-        clock.now() - start
+        clock.now().saturating_sub(start)
     }
 }
