@@ -8,10 +8,12 @@
 //! | `store_ops` | what happens to a store: work, ends of every kind, damage |
 //! | `config_file` | a configuration file |
 //! | `coordinator` | what happens to a coordinator |
+//! | `aligner` | what comes over the inputs of a task, and when |
 //!
 //! A target panics when a promise is broken. Not part of the public promises; nothing here touches a
 //! disk: `memory` has one that is none.
 
+mod aligner;
 mod config_file;
 mod coordinator;
 mod memory;
@@ -20,6 +22,7 @@ mod record_decode;
 mod segment_scan;
 mod store_ops;
 
+pub use aligner::aligner;
 pub use config_file::config_file;
 pub use coordinator::coordinator;
 pub use metadata_decode::metadata_decode;

@@ -4,6 +4,7 @@
 //! of a failed job. It decides nothing about when checkpoints happen: the engine does; nothing
 //! about how barriers align: `barrier` does.
 
+mod aborts;
 mod background;
 mod control;
 mod dealt;

@@ -4,7 +4,6 @@
 //! unaligned cut the last step waits until the records on their way are logged. The background
 //! acknowledges; what it cannot write declines.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use crate::barrier::AlignmentReport;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::ids::CheckpointId;
+use crate::local::aborts::Aborts;
 use crate::local::background::{Job, Work};
 use crate::local::control::{ChannelEvent, Inbox};
 use crate::local::in_flight::InFlightLog;
@@ -24,9 +24,6 @@ use crate::message::{Barrier, CancelMarker, CheckpointFailureReason};
 use crate::state::SnapshotSink;
 use crate::sync::Ordering;
 use crate::task::{SnapshotTiming, TaskHandle};
-
-/// How many checkpoints a task remembers that were given up before their barrier came.
-const REMEMBERED_ABORTS_MAX: usize = 1024;
 
 /// Writes what was frozen and acknowledges it; runs in the background.
 pub(super) type Part = Box<dyn FnOnce(&Cut) -> Result<()> + Send>;
@@ -86,7 +83,7 @@ pub(super) struct Participant {
     /// The newest checkpoint that this task cut or gave up.
     last: CheckpointId,
     /// Given up by the coordinator before the barrier came.
-    aborted: BTreeSet<CheckpointId>,
+    aborted: Aborts,
     /// The newest completion that the task was told of.
     told: CheckpointId,
     /// Frozen, while the records on their way are still being logged.
@@ -109,7 +106,7 @@ impl Participant {
             background: env.background.clone(),
             inbox: Rc::clone(&env.inbox),
             last: CheckpointId(0),
-            aborted: BTreeSet::new(),
+            aborted: Aborts::default(),
             told: CheckpointId(0),
             open: None,
             at_end: false,
@@ -140,13 +137,11 @@ impl Participant {
         self.last = barrier.id;
         // A newer barrier ends what an older one left open.
         self.give_up_open(|_| true)?;
-        if self.aborted.contains(&barrier.id) {
-            self.forget_up_to(barrier.id);
+        if self.aborted.take(barrier.id) {
             let marker = CancelMarker { id: barrier.id };
             task.signal(Signal::Event(ChannelEvent::Cancel(marker)))?;
             return Ok(false);
         }
-        self.forget_up_to(barrier.id);
         let start = self.shared.clock.now();
         task.signal(Signal::Event(ChannelEvent::Barrier(barrier)))?;
         let part = task.freeze(barrier.id)?;
@@ -224,10 +219,7 @@ impl Participant {
         if id <= self.last {
             return Ok(false);
         }
-        self.aborted.insert(id);
-        while self.aborted.len() > REMEMBERED_ABORTS_MAX {
-            self.aborted.pop_first();
-        }
+        self.aborted.remember(id);
         Ok(true)
     }
 
@@ -243,10 +235,6 @@ impl Participant {
             Some(work) => self.submit(work),
             None => Ok(()),
         }
-    }
-
-    fn forget_up_to(&mut self, id: CheckpointId) {
-        self.aborted = self.aborted.split_off(&id.next());
     }
 
     fn submit(&self, run: Work) -> Result<()> {

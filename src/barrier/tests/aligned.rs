@@ -5,7 +5,7 @@ use crate::barrier::{BarrierAction, BarrierAligner, BarrierEvent, Moment, Record
 use crate::error::ErrorKind;
 use crate::message::Alignment;
 
-// H1
+// Flink: AlignedCheckpointsTest.testSingleChannelNoBarriers
 #[test]
 fn without_barriers_every_record_passes() {
     for channels in [1, 4] {
@@ -15,7 +15,7 @@ fn without_barriers_every_record_passes() {
     }
 }
 
-// H2
+// Flink: AlignedCheckpointsTest.testSingleChannelWithBarriers
 #[test]
 fn one_channel_cuts_at_each_barrier_and_ids_may_skip() {
     check(
@@ -39,7 +39,7 @@ fn channels_are_held_until_the_last_barrier() {
     );
 }
 
-// H4
+// Flink: AlignedCheckpointsTest.testMultiChannelJumpingOverCheckpoint
 #[test]
 fn a_newer_barrier_aborts_the_pending_checkpoint() {
     check(
@@ -67,7 +67,7 @@ fn with_one_open_channel_a_newer_barrier_cuts_at_once() {
     );
 }
 
-// H10
+// Flink: AlignedCheckpointsTest.testMultiChannelAbortCheckpoint
 #[test]
 fn a_cancel_marker_aborts_once_and_late_barriers_pass() {
     check(
@@ -108,7 +108,7 @@ fn a_cancel_of_a_newer_checkpoint_gives_up_the_pending_one_too() {
     );
 }
 
-// H13
+// Flink: AlignedCheckpointsTest.testTriggerCheckpointsWithEndOfPartition
 #[test]
 fn an_input_that_ends_counts_as_one_that_delivered_the_barrier() {
     check(
@@ -117,7 +117,7 @@ fn an_input_that_ends_counts_as_one_that_delivered_the_barrier() {
     );
 }
 
-// H14
+// Flink: AlignedCheckpointsTest.testDeduplicateChannelsWithBothBarrierAndEndOfPartition
 #[test]
 fn a_channel_with_barrier_and_end_counts_once() {
     check(
@@ -126,7 +126,7 @@ fn a_channel_with_barrier_and_end_counts_once() {
     );
 }
 
-// H7
+// Flink: AlignedCheckpointsTest.testStartAlignmentWithClosedChannels
 #[test]
 fn channels_that_ended_before_are_not_waited_for() {
     check(
@@ -135,7 +135,7 @@ fn channels_that_ended_before_are_not_waited_for() {
     );
 }
 
-// H8
+// Flink: AlignedCheckpointsTest.testEndOfStreamWhileCheckpoint
 #[test]
 fn by_policy_an_end_aborts_the_pending_checkpoint() {
     check(
@@ -151,7 +151,7 @@ fn by_policy_an_end_aborts_the_pending_checkpoint() {
     );
 }
 
-// H11
+// Flink: AlignedCheckpointsTest.testAbortOnCanceledBarriers
 #[test]
 fn barriers_of_a_cancelled_checkpoint_do_not_disturb_the_newer_one() {
     check(
@@ -245,7 +245,7 @@ fn what_cannot_happen_is_refused_and_changes_nothing() {
     script.rows(&[("b1@0", "cut1")]);
 }
 
-// H5
+// Flink: AlignedCheckpointsTest.testMetrics
 #[test]
 fn alignment_is_measured_from_the_first_to_the_last_barrier() {
     let mut script = check(
@@ -274,7 +274,7 @@ fn alignment_is_measured_from_the_first_to_the_last_barrier() {
     assert_eq!(script.reports[&4], (0, 0));
 }
 
-// H16
+// Flink: AlignedCheckpointsMassiveRandomTest
 #[test]
 fn over_a_long_run_no_barrier_overtakes_and_every_checkpoint_is_cut() {
     let mut script = Script::new(BarrierAligner::aligned(10));

@@ -4,7 +4,7 @@ use super::{Script, check, options};
 use crate::barrier::BarrierAligner;
 use crate::error::ErrorKind;
 
-// K1
+// Flink: AlternatingCheckpointsTest.testChannelResetOnNewBarrier
 #[test]
 fn an_unaligned_barrier_takes_the_place_of_a_pending_savepoint() {
     let script = check(
@@ -20,7 +20,7 @@ fn an_unaligned_barrier_takes_the_place_of_a_pending_savepoint() {
     assert_eq!(script.ids_cut(), [2]);
 }
 
-// K2
+// Flink: AlternatingCheckpointsTest.testSwitchToUnalignedByUpstream
 #[test]
 fn an_unaligned_barrier_from_upstream_cuts_what_was_announced_as_aligned() {
     let script = check(
@@ -38,7 +38,7 @@ fn an_unaligned_barrier_from_upstream_cuts_what_was_announced_as_aligned() {
     assert_eq!(script.cuts[0].options, options('u'));
 }
 
-// K4
+// Flink: AlternatingCheckpointsTest.testAlternation
 #[test]
 fn aligned_and_unaligned_checkpoints_alternate_over_many_channels() {
     let mut script = Script::new(BarrierAligner::alternating(123));
@@ -53,7 +53,7 @@ fn aligned_and_unaligned_checkpoints_alternate_over_many_channels() {
     assert_eq!(script.ids_cut(), (1..=123).collect::<Vec<_>>());
 }
 
-// K5
+// Flink: AlternatingCheckpointsTest.testAlignedAfterTimedOut
 #[test]
 fn after_a_checkpoint_that_became_unaligned_the_next_one_is_aligned_again() {
     let script = check(
@@ -69,7 +69,7 @@ fn after_a_checkpoint_that_became_unaligned_the_next_one_is_aligned_again() {
     assert_eq!([script.cuts[0].options, script.cuts[1].options], [options('u'), options('l')]);
 }
 
-// K7
+// Flink: AlternatingCheckpointsTest.testTimeoutAlignment
 #[test]
 fn the_timer_lets_announced_barriers_overtake_the_records_before_them() {
     check(
@@ -89,7 +89,7 @@ fn the_timer_lets_announced_barriers_overtake_the_records_before_them() {
     );
 }
 
-// K7
+// Flink: AlternatingCheckpointsTest.testTimeoutAlignment
 #[test]
 fn what_was_held_before_a_switch_stays_held_until_the_last_barrier() {
     check(
@@ -110,7 +110,7 @@ fn what_was_held_before_a_switch_stays_held_until_the_last_barrier() {
     );
 }
 
-// K8
+// Flink: AlternatingCheckpointsTest.testTimeoutAlignmentOnFirstBarrier
 #[test]
 fn a_first_barrier_after_the_time_limit_cuts_though_no_timer_came() {
     check(
@@ -127,7 +127,7 @@ fn a_first_barrier_after_the_time_limit_cuts_though_no_timer_came() {
     );
 }
 
-// K10
+// Flink: AlternatingCheckpointsTest.testTimeoutAlignmentWhenLocalBarrierFirst
 #[test]
 fn the_time_limit_counts_from_the_trigger_and_is_exceeded_strictly() {
     check(
@@ -152,7 +152,7 @@ fn the_time_limit_counts_from_the_trigger_and_is_exceeded_strictly() {
     );
 }
 
-// K11
+// Flink: AlternatingCheckpointsTest.testActiveTimeoutAfterLocalBarrierPassiveTimeout
 #[test]
 fn an_announcement_after_the_time_limit_and_the_timer_cut_once() {
     let script = check(
@@ -175,7 +175,7 @@ fn an_announcement_after_the_time_limit_and_the_timer_cut_once() {
     assert_eq!(script.ids_cut(), [1, 2]);
 }
 
-// K13
+// Flink: AlternatingCheckpointsTest.testPassiveTimeoutAlignmentOnAnnouncement
 #[test]
 fn a_time_limit_that_passed_unnoticed_is_noticed_at_the_next_announcement() {
     let script = check(
@@ -190,7 +190,7 @@ fn a_time_limit_that_passed_unnoticed_is_noticed_at_the_next_announcement() {
     assert_eq!(script.cuts[0].options, options('u'));
 }
 
-// K14
+// Flink: AlternatingCheckpointsTest.testActiveTimeoutAlignmentOnFirstBarrier
 #[test]
 fn the_timer_cuts_without_the_other_channels() {
     check(
@@ -209,7 +209,7 @@ fn the_timer_cuts_without_the_other_channels() {
     );
 }
 
-// K16
+// Flink: AlternatingCheckpointsTest.testNoActiveTimeoutAlignmentAfterLastBarrier
 #[test]
 fn a_timer_after_the_last_barrier_changes_nothing() {
     let script = check(
@@ -225,7 +225,7 @@ fn a_timer_after_the_last_barrier_changes_nothing() {
     assert_eq!(script.cuts[0].options, options('l'));
 }
 
-// K17
+// Flink: AlternatingCheckpointsTest.testNoActiveTimeoutAlignmentAfterAbort
 #[test]
 fn a_timer_after_an_abort_changes_nothing() {
     let script = check(
@@ -260,7 +260,7 @@ fn an_announced_checkpoint_is_given_up_by_a_cancel_and_by_a_newer_announcement()
     );
 }
 
-// K19
+// Flink: AlternatingCheckpointsTest.testActiveTimeoutAlignmentOnAnnouncement
 #[test]
 fn timer_and_late_barriers_cut_once_in_any_order() {
     for rows in [
@@ -282,7 +282,7 @@ fn timer_and_late_barriers_cut_once_in_any_order() {
     script.rows(&[("?0", "pass"), ("l1@1", "logged1")]);
 }
 
-// K20
+// Flink: AlternatingCheckpointsTest.testTimeoutAlignmentOnUnalignedCheckpoint
 #[test]
 fn an_unaligned_barrier_behind_an_aligned_one_cuts_and_logs_what_it_overtook() {
     check(
@@ -310,7 +310,7 @@ fn an_aligned_barrier_behind_an_unaligned_one_ends_the_log_of_its_channel() {
     );
 }
 
-// K22
+// Flink: AlternatingCheckpointsTest.testStartNewCheckpointViaAnnouncement
 #[test]
 fn what_an_announcement_started_is_measured_from_the_end_of_an_input() {
     let script = check(
@@ -343,7 +343,7 @@ fn an_end_after_the_time_limit_cuts_as_a_barrier_does() {
     );
 }
 
-// K23
+// Flink: AlternatingCheckpointsTest.testMetricsAlternation
 #[test]
 fn start_delays_and_durations_belong_to_their_own_checkpoint() {
     let mut script = check(
@@ -369,7 +369,7 @@ fn start_delays_and_durations_belong_to_their_own_checkpoint() {
     assert_eq!(script.reports, [(1, (10, 6)), (2, (5, 5)), (3, (7, 10))].into());
 }
 
-// K23
+// Flink: AlternatingCheckpointsTest.testMetricsAlternation
 #[test]
 fn an_overtaking_cut_is_measured_from_the_cut() {
     let mut script = check(
@@ -381,7 +381,7 @@ fn an_overtaking_cut_is_measured_from_the_cut() {
     assert_eq!(script.reports, [(1, (100, 17))].into());
 }
 
-// K25
+// Flink: AlternatingCheckpointsTest.testOutOfOrderBarrier
 #[test]
 fn a_barrier_out_of_order_is_ignored_and_its_channel_goes_on() {
     check(
@@ -398,7 +398,7 @@ fn a_barrier_out_of_order_is_ignored_and_its_channel_goes_on() {
     );
 }
 
-// K26
+// Flink: AlternatingCheckpointsTest.testHasInflightDataBeforeProcessBarrier
 #[test]
 fn a_checkpoint_is_pending_until_its_last_barrier() {
     for (first, last) in [("u1@0", "u1@1"), ("b1@0", "b1@1"), ("+l1@0", "u1@1")] {

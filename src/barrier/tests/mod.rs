@@ -135,7 +135,9 @@ impl Script {
             }
             _ => {
                 let actions = self.handle(word).unwrap();
-                actions.iter().for_each(|action| self.note(action));
+                for action in &actions {
+                    self.note(action);
+                }
                 return actions.iter().map(text).collect::<Vec<_>>().join(" ");
             }
         }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Script;
+use crate::barrier::channels::channel_number;
 use crate::barrier::{BarrierAction, BarrierAligner, BarrierEvent, RecordAction};
 
 /// What was heard so far, as far as it says what may come.
@@ -23,7 +24,7 @@ struct Model {
 
 impl Model {
     fn has_passed(&self, channel: usize, id: u64) -> bool {
-        self.ended.contains(&(channel as u32)) || self.newest[channel] >= id
+        self.ended.contains(&channel_number(channel)) || self.newest[channel] >= id
     }
 
     fn all_passed(&self, id: u64) -> bool {
@@ -101,7 +102,7 @@ impl Model {
         const IDS: u64 = 3;
         let mut words = Vec::new();
         for channel in 0..self.newest.len() {
-            if self.ended.contains(&(channel as u32)) {
+            if self.ended.contains(&channel_number(channel)) {
                 continue;
             }
             let newest = self.newest[channel];
@@ -109,7 +110,7 @@ impl Model {
             for id in ahead..=(ahead + 1).min(IDS) {
                 words.extend(announced.iter().map(|kind| format!("+{kind}{id}@{channel}")));
             }
-            if self.held.contains(&(channel as u32)) {
+            if self.held.contains(&channel_number(channel)) {
                 continue;
             }
             words.push(format!("e@{channel}"));
@@ -172,7 +173,9 @@ fn step(
     let actions = script.handle(word).unwrap();
     assert!(!is_idle || actions.is_empty(), "a timer that nobody asked for");
     let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        actions.iter().for_each(|action| model.obey(action));
+        for action in &actions {
+            model.obey(action);
+        }
         model.check(&script.aligner);
     }));
     assert!(played.is_ok(), "{word} in {aligner:?} {model:?}: {actions:?}");

@@ -4,7 +4,7 @@ use super::{Script, check};
 use crate::barrier::{BarrierAligner, RecordAction};
 use crate::error::ErrorKind;
 
-// I1
+// Flink: CheckpointBarrierTrackerTest.testSingleChannelWithSkippedBarriers
 #[test]
 fn one_channel_cuts_at_each_barrier_at_once_and_ids_may_skip() {
     check(
@@ -13,7 +13,7 @@ fn one_channel_cuts_at_each_barrier_at_once_and_ids_may_skip() {
     );
 }
 
-// I2
+// Flink: CheckpointBarrierTrackerTest.testMultiChannelWithBarriers
 #[test]
 fn the_last_barrier_cuts_and_no_record_is_ever_held() {
     let script = check(
@@ -33,7 +33,7 @@ fn the_last_barrier_cuts_and_no_record_is_ever_held() {
     assert!(!script.aligner.is_pending());
 }
 
-// I4
+// Flink: CheckpointBarrierTrackerTest.testCompleteCheckpointsOnLateBarriers
 #[test]
 fn late_barriers_complete_older_checkpoints_until_a_newer_one_is_complete() {
     check(
@@ -62,7 +62,7 @@ fn late_barriers_complete_older_checkpoints_until_a_newer_one_is_complete() {
     );
 }
 
-// I5
+// Flink: CheckpointBarrierTrackerTest.testNextFirstCheckpointBarrierOvertakesCancellationBarrier
 #[test]
 fn a_late_cancel_of_an_older_checkpoint_does_not_disturb_what_is_measured() {
     let mut script = check(
@@ -85,7 +85,7 @@ fn a_late_cancel_of_an_older_checkpoint_does_not_disturb_what_is_measured() {
     assert_eq!((script.reports[&3], script.reports[&4]), ((0, 0), (0, 7)));
 }
 
-// I7
+// Flink: CheckpointBarrierTrackerTest.testMultiChannelAbortCheckpoint
 #[test]
 fn a_cancel_marker_aborts_once_and_later_barriers_are_only_counted() {
     let script = check(
@@ -135,7 +135,7 @@ fn a_cancel_gives_up_every_older_checkpoint_that_is_open() {
     );
 }
 
-// I8
+// Flink: CheckpointBarrierTrackerTest.testInterleavedCancellationBarriers
 #[test]
 fn cancels_of_two_checkpoints_may_interleave() {
     let script = check(
@@ -155,7 +155,7 @@ fn cancels_of_two_checkpoints_may_interleave() {
     assert!(!script.aligner.is_pending());
 }
 
-// I10
+// Flink: CheckpointBarrierTrackerTest.testTriggerCheckpointsWithEndOfPartition
 #[test]
 fn an_end_completes_the_newest_checkpoint_that_lacked_only_this_channel() {
     check(
@@ -183,7 +183,7 @@ fn an_end_with_nothing_complete_is_counted_in_every_open_checkpoint() {
     );
 }
 
-// I11
+// Flink: CheckpointBarrierTrackerTest.testDeduplicateChannelsWithBothBarrierAndEndOfPartition
 #[test]
 fn a_channel_with_barrier_and_end_counts_once() {
     check(
@@ -192,7 +192,7 @@ fn a_channel_with_barrier_and_end_counts_once() {
     );
 }
 
-// I13
+// Flink: CheckpointBarrierTrackerTest.testCompleteAndRemoveAbortedCheckpointWithEndOfPartition
 #[test]
 fn an_end_takes_away_an_aborted_checkpoint_and_cuts_nothing() {
     check(
@@ -207,7 +207,7 @@ fn an_end_takes_away_an_aborted_checkpoint_and_cuts_nothing() {
     );
 }
 
-// I14
+// Flink: CheckpointBarrierTrackerTest.testAbortCheckpointsAfterEndOfPartitionReceived
 #[test]
 fn cancels_after_an_end_abort_in_order() {
     check(
@@ -228,7 +228,7 @@ fn cancels_after_an_end_abort_in_order() {
     );
 }
 
-// I16
+// Flink: CheckpointBarrierTracker, its bound
 #[test]
 fn beyond_fifty_open_checkpoints_the_oldest_is_forgotten_without_a_word() {
     let mut script = Script::new(BarrierAligner::at_least_once(2));

@@ -3,7 +3,7 @@
 use super::{Script, check, options};
 use crate::barrier::BarrierAligner;
 
-// J1
+// Flink: UnalignedCheckpointsTest.testMultiChannelWithBarriers
 #[test]
 fn the_first_barrier_cuts_and_each_channel_is_logged_up_to_its_own() {
     let script = check(
@@ -23,7 +23,7 @@ fn the_first_barrier_cuts_and_each_channel_is_logged_up_to_its_own() {
     assert_eq!(script.cuts[0].options, options('u'));
 }
 
-// J1
+// Flink: UnalignedCheckpointsTest.testMultiChannelWithBarriers
 #[test]
 fn an_announced_barrier_overtakes_the_records_before_it_which_are_logged() {
     check(
@@ -46,7 +46,7 @@ fn an_announced_barrier_overtakes_the_records_before_it_which_are_logged() {
     );
 }
 
-// J2
+// Flink: CheckpointBarrierTracker, its bound
 #[test]
 fn with_one_channel_nothing_is_on_its_way_at_a_barrier_in_place() {
     check(
@@ -55,7 +55,7 @@ fn with_one_channel_nothing_is_on_its_way_at_a_barrier_in_place() {
     );
 }
 
-// J4
+// Flink: UnalignedCheckpointsTest.testMultiChannelTrailingInflightData
 #[test]
 fn an_end_is_the_last_of_what_is_logged_of_a_channel() {
     check(
@@ -73,7 +73,7 @@ fn an_end_is_the_last_of_what_is_logged_of_a_channel() {
     );
 }
 
-// J5
+// Flink: UnalignedCheckpointsTest.testMissingCancellationBarriers
 #[test]
 fn a_cancel_without_a_barrier_before_it_aborts_once() {
     check(
@@ -89,7 +89,7 @@ fn a_cancel_without_a_barrier_before_it_aborts_once() {
     );
 }
 
-// J7
+// Flink: UnalignedCheckpointsTest.testStartAlignmentWithClosedChannels
 #[test]
 fn channels_that_ended_before_are_neither_logged_nor_waited_for() {
     check(
@@ -106,7 +106,7 @@ fn channels_that_ended_before_are_neither_logged_nor_waited_for() {
     );
 }
 
-// J8
+// Flink: UnalignedCheckpointsTest.testEndOfStreamWithPendingCheckpoint
 #[test]
 fn by_policy_an_end_drops_what_is_being_logged() {
     let mut script = check(
@@ -123,7 +123,7 @@ fn by_policy_an_end_drops_what_is_being_logged() {
     script.rows(&[("u2@2", "cutlog2"), ("u2@0", "logged2")]);
 }
 
-// J10
+// Flink: UnalignedCheckpointsTest.testProcessCancellationBarrierBeforeProcessAndReceiveBarrier
 #[test]
 fn the_barrier_of_a_checkpoint_that_was_cancelled_before_cuts_nothing() {
     check(
@@ -165,7 +165,7 @@ fn a_newer_barrier_drops_what_is_being_logged_for_an_older_one() {
     );
 }
 
-// J13
+// Flink: UnalignedCheckpointsCancellationTest
 #[test]
 fn barriers_and_cancels_in_any_order_end_each_checkpoint_once() {
     for (first, second, answers) in [
