@@ -390,10 +390,10 @@ fn wrong_arguments_are_refused_with_code_two() {
         ["--unknown", "x"],
         ["word", "count"],
     ] {
-        let ended = child::run(&arguments);
+        let ended = child::run("word_count", &arguments);
         refused(&ended, 2, "error");
     }
-    let help = child::run(&["--help"]);
+    let help = child::run("word_count", &["--help"]);
     assert_eq!(help.code, Some(0), "{}", help.text);
 }
 

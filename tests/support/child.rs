@@ -1,4 +1,4 @@
-//! Runs the example as a process of its own.
+//! Runs an example as a process of its own.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,10 +12,11 @@ use tidegate::clock::{Clock, SystemClock};
 const PATIENCE: Duration = Duration::from_secs(100);
 
 /// What to do about an old program.
-const BUILD_IT: &str = "run `cargo test` whole, or first `cargo build --example word_count`";
+const BUILD_IT: &str = "run `cargo test` whole, or first `cargo build --example`";
 
 /// The directories of one saved run and how it is started.
 pub(crate) struct Run {
+    example: &'static str,
     pub(crate) state: PathBuf,
     pub(crate) output: PathBuf,
     arguments: Vec<String>,
@@ -29,9 +30,10 @@ pub(crate) struct Ended {
 }
 
 impl Run {
-    pub(crate) fn new(dir: &Path, inputs: &[PathBuf]) -> Self {
-        let inputs = inputs.iter().flat_map(|path| ["--input".into(), text(path)]);
-        Self { state: dir.join("state"), output: dir.join("output"), arguments: inputs.collect() }
+    /// A run whose state and output are in `dir`, so far without other arguments.
+    pub(crate) fn of(example: &'static str, dir: &Path) -> Self {
+        let [state, output] = ["state", "output"].map(|name| dir.join(name));
+        Self { example, state, output, arguments: Vec::new() }
     }
 
     /// The same run with more arguments.
@@ -58,7 +60,7 @@ impl Run {
     }
 
     fn command(&self) -> Command {
-        let mut command = example();
+        let mut command = example(self.example);
         command.args(&self.arguments);
         command.args([OsStr::new("--state"), self.state.as_os_str()]);
         command.args([OsStr::new("--output"), self.output.as_os_str()]);
@@ -114,10 +116,10 @@ impl Drop for Process {
 }
 
 /// The program as `cargo test` built it, beside the test's own executable.
-fn example() -> Command {
+fn example(example: &str) -> Command {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
-    let name = format!("word_count{}", std::env::consts::EXE_SUFFIX);
+    let name = format!("{example}{}", std::env::consts::EXE_SUFFIX);
     let program = profile.join("examples").join(name);
     assert!(is_up_to_date(&program), "{} is missing or old: {BUILD_IT}", program.display());
     let mut command = Command::new(program);
@@ -138,8 +140,9 @@ fn is_up_to_date(program: &Path) -> bool {
 }
 
 /// Runs the program with exactly these arguments.
-pub(crate) fn run(arguments: &[&str]) -> Ended {
-    let Output { status, stdout, stderr } = example().args(arguments).output().unwrap();
+pub(crate) fn run(example: &str, arguments: &[&str]) -> Ended {
+    let Output { status, stdout, stderr } =
+        self::example(example).args(arguments).output().unwrap();
     let text = [stdout, stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     Ended { code: status.code(), text: text.concat() }
 }
