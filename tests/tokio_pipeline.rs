@@ -123,8 +123,8 @@ fn wait_for_a_random_moment(
     if random.below(4) == 0 {
         return process.wait(Duration::from_millis(random.below(80)));
     }
-    let before = committed_files(&run.output).len();
-    let committed = || committed_files(&run.output).len() > before;
+    let before = committed_names(&run.output).len();
+    let committed = || committed_names(&run.output).len() > before;
     let ended = process.wait_until(committed, Duration::from_secs(30));
     ended.or_else(|| process.wait(Duration::from_millis(random.below(200))))
 }
@@ -279,10 +279,14 @@ fn differences<'a>(expected: &'a [String], found: &'a [String]) -> (Vec<&'a str>
 
 /// By name, with what is in them.
 fn committed_files(output: &Path) -> BTreeMap<String, Vec<u8>> {
-    let Ok(entries) = fs::read_dir(output) else { return BTreeMap::new() };
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let names = names.filter(|name| name.starts_with("part-"));
+    let names = committed_names(output).into_iter();
     names.map(|name| (name.clone(), fs::read(output.join(name)).unwrap())).collect()
+}
+
+fn committed_names(output: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(output) else { return Vec::new() };
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("part-")).collect()
 }
 
 fn number_from(variable: &str) -> Option<u64> {
