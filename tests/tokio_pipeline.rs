@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what goes wrong here fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -44,8 +45,33 @@ fn aligned_outputs_are_exact_after_any_number_of_kills() {
 
 #[test]
 fn unaligned_outputs_are_exact_after_any_number_of_kills() {
-    let found = kill_in_mode("unaligned", assert_exact);
-    assert!(found.in_flight > 0, "no restart had records that were on their way");
+    kill_in_mode("unaligned", assert_exact);
+}
+
+#[test]
+fn what_an_unaligned_cut_had_on_its_way_is_processed_after_a_restart() {
+    let (dir, log) = (dir(), tempfile::NamedTempFile::new().unwrap());
+    let more = 10 * RECORDS;
+    // Without a rate the channels are full, whenever the signal comes.
+    let run = Run::of(EXAMPLE, dir.path()).with(&[
+        "--records",
+        &more.to_string(),
+        "--mode",
+        "unaligned",
+        "--interval",
+        "3600s",
+    ]);
+    let mut process = run.start(log.path());
+    let is_filling = || fs::read_dir(&run.output).is_ok_and(|mut files| files.next().is_some());
+    assert!(process.wait_until(is_filling, Duration::from_secs(30)).is_none());
+    process.signal("INT");
+    let ended = process.wait(Duration::from_secs(20)).and_then(|status| status.code());
+    assert_eq!(ended, Some(130), "{}", child::read(log.path()));
+
+    let last = run.finish();
+    assert_eq!(last.code, Some(0), "{}", last.text);
+    assert!(in_flight_in(&last.text) > 0, "{}", last.text);
+    assert_exact_of(&run.output, more);
 }
 
 #[test]
@@ -66,22 +92,22 @@ fn kill_in_mode(mode: &str, judge: fn(&Path)) -> Seen {
     let target = number_from("TIDEGATE_KILLS").unwrap_or(KILLS);
     let seed = number_from("TIDEGATE_SEED").unwrap_or(11);
     let mut random = Random::new(seed ^ mode.len() as u64);
-    let (mut seen, mut rounds) = (Seen::default(), 0);
-    while seen.kills < target {
+    let (mut found, mut rounds) = (Seen::default(), 0);
+    while found.kills < target {
         let dir = dir();
         let run = run(&dir).with(&["--mode", mode, "--interval", "20ms", "--rate", "40000"]);
-        kill_and_resume(&run, dir.path(), &mut random, target, &mut seen);
+        kill_and_resume(&run, dir.path(), &mut random, target, &mut found);
         judge(&run.output);
         rounds += 1;
         assert!(rounds < 20 + target, "runs end before they are killed");
     }
-    let Seen { kills, restores, in_flight } = seen;
+    let Seen { kills, restores, in_flight } = found;
     println!(
         "{mode}: {kills} kills over {rounds} runs, {restores} restores, {in_flight} records in \
          flight (seed {seed})"
     );
     assert!(restores > kills / 4, "few starts found a checkpoint");
-    seen
+    found
 }
 
 fn kill_and_resume(run: &Run, dir: &Path, random: &mut Random, target: u64, seen: &mut Seen) {
@@ -100,8 +126,7 @@ fn kill_and_resume(run: &Run, dir: &Path, random: &mut Random, target: u64, seen
         let text = child::read(&log);
         assert!(!text.contains("panicked") && !text.contains("warning"), "{text}");
         seen.restores += u64::from(text.contains("restored checkpoint"));
-        let in_flight = text.lines().find_map(|line| line.strip_suffix(" records were in flight"));
-        seen.in_flight += in_flight.map_or(0, |count| count.parse::<u64>().unwrap());
+        seen.in_flight += in_flight_in(&text);
         match ended {
             None if is_last => panic!("it does not end:\n{text}"),
             None => seen.kills += 1,
@@ -205,8 +230,18 @@ fn refused(ended: &child::Ended, code: i32, says: &str) {
     assert!(!ended.text.contains("panicked"), "{}", ended.text);
 }
 
+/// How many records a start says were in flight.
+fn in_flight_in(text: &str) -> u64 {
+    let count = text.lines().find_map(|line| line.strip_suffix(" records were in flight"));
+    count.map_or(0, |count| count.parse().unwrap())
+}
+
 fn assert_exact(output: &Path) {
-    let mut expected: Vec<String> = numbers()
+    assert_exact_of(output, RECORDS);
+}
+
+fn assert_exact_of(output: &Path, records: u64) {
+    let mut expected: Vec<String> = numbers(records)
         .map(|(source, number)| {
             format!("{source}\t{number}\t{}\t{}", number % KEYS, number / KEYS + 1)
         })
@@ -216,8 +251,8 @@ fn assert_exact(output: &Path) {
     let (missing, extra) = differences(&expected, &found);
     assert!(found == expected, "missing {missing:?}, more than expected {extra:?}");
     let mut counts = String::new();
-    for (key, count) in totals() {
-        counts.push_str(&format!("{key}\t{count}\n"));
+    for (key, count) in totals(records) {
+        writeln!(counts, "{key}\t{count}").unwrap();
     }
     assert!(fs::read_to_string(output.join("counts.tsv")).unwrap() == counts);
 }
@@ -231,25 +266,25 @@ fn assert_complete(output: &Path) {
             (fields.next().unwrap(), fields.next().unwrap())
         })
         .collect();
-    assert!(numbers().eq(found), "lines are missing, or are of no number");
+    assert!(numbers(RECORDS).eq(found), "lines are missing, or are of no number");
     let counts = fs::read_to_string(output.join("counts.tsv")).unwrap();
     let counts = counts.lines().map(|line| {
         let (key, count) = line.split_once('\t').unwrap();
         (key.parse::<u64>().unwrap(), count.parse::<u64>().unwrap())
     });
-    let (counts, least): (BTreeMap<_, _>, _) = (counts.collect(), totals());
+    let (counts, least): (BTreeMap<_, _>, _) = (counts.collect(), totals(RECORDS));
     assert!(counts.keys().eq(least.keys()));
     assert!(least.iter().all(|(key, least)| counts.get(key) >= Some(least)), "counts are too low");
 }
 
 /// Every number of every source, ordered.
-fn numbers() -> impl Iterator<Item = (u64, u64)> {
-    (0..2).flat_map(|source| (0..RECORDS).map(move |number| (source, number)))
+fn numbers(records: u64) -> impl Iterator<Item = (u64, u64)> {
+    (0..2).flat_map(move |source| (0..records).map(move |number| (source, number)))
 }
 
-fn totals() -> BTreeMap<u64, u64> {
+fn totals(records: u64) -> BTreeMap<u64, u64> {
     let mut totals = BTreeMap::new();
-    numbers().for_each(|(_, number)| *totals.entry(number % KEYS).or_default() += 1);
+    numbers(records).for_each(|(_, number)| *totals.entry(number % KEYS).or_default() += 1);
     totals
 }
 
@@ -268,7 +303,9 @@ fn lines(output: &Path) -> Vec<String> {
 fn differences<'a>(expected: &'a [String], found: &'a [String]) -> (Vec<&'a str>, Vec<&'a str>) {
     let [e, f] = [expected, found].map(|lines| {
         let mut counts = BTreeMap::<&str, u64>::new();
-        lines.iter().for_each(|line| *counts.entry(line).or_default() += 1);
+        for line in lines {
+            *counts.entry(line).or_default() += 1;
+        }
         counts
     });
     let of = |a: &BTreeMap<&'a str, u64>, b: &BTreeMap<&str, u64>| {
