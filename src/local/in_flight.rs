@@ -7,10 +7,29 @@ use crate::error::{Error, Result};
 use crate::local::exchange::{Edge, Home};
 use crate::local::node::TaskEnv;
 use crate::local::source::Exchange;
+use crate::message::CheckpointFailureReason;
 use crate::state::{SectionKey, SectionKind, SnapshotSink, append_entry, codec, read_entries};
 
 /// The state name of the records on the channels of a task.
 const IN_FLIGHT: &str = "in-flight";
+
+/// Why a record on its way is not in the log.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotLogged {
+    #[error("more than {limit} bytes are on their way")]
+    TooMany { limit: usize },
+    #[error("a record cannot be encoded: {0}")]
+    Encoding(Error),
+}
+
+impl NotLogged {
+    pub(super) fn reason(&self) -> CheckpointFailureReason {
+        match self {
+            Self::TooMany { .. } => CheckpointFailureReason::InFlightDataTooLarge,
+            Self::Encoding(_) => CheckpointFailureReason::CheckpointAsyncException,
+        }
+    }
+}
 
 /// The in-flight records of one cut, by channel.
 #[derive(Debug)]
@@ -25,20 +44,21 @@ impl InFlightLog {
         Self { channels: vec![Vec::new(); channels], bytes: 0, limit }
     }
 
-    /// Adds the next record of a channel. False, without it, when it would pass the limit.
-    pub(super) fn add<T: Exchange>(&mut self, channel: usize, item: &T) -> Result<bool> {
+    /// Adds the next record of a channel.
+    pub(super) fn add<T: Exchange>(&mut self, channel: usize, item: &T) -> Result<(), NotLogged> {
         let Some(buffer) = self.channels.get_mut(channel) else {
-            return Err(Error::internal("a record was logged of no input of the task"));
+            let error = Error::internal("a record was logged of no input of the task");
+            return Err(NotLogged::Encoding(error));
         };
         let before = buffer.len();
-        append_entry(buffer, item)?;
+        append_entry(buffer, item).map_err(NotLogged::Encoding)?;
         let bytes = self.bytes.saturating_add(buffer.len().saturating_sub(before));
         if bytes > self.limit {
             buffer.truncate(before);
-            return Ok(false);
+            return Err(NotLogged::TooMany { limit: self.limit });
         }
         self.bytes = bytes;
-        Ok(true)
+        Ok(())
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -101,5 +121,37 @@ impl<T: Exchange> Restored<T> {
 
     pub(super) fn into_channels(self) -> Vec<Vec<T>> {
         self.channels
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::ser::Error as _;
+    use serde::{Deserialize, Serialize, Serializer};
+
+    use super::*;
+
+    /// A record that nobody can encode.
+    #[derive(Debug, Clone, Deserialize)]
+    struct Opaque;
+
+    impl Serialize for Opaque {
+        fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(S::Error::custom("opaque"))
+        }
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_logged_says_why_and_leaves_the_log_as_it_was() {
+        // An entry of a `u64` has 8 bytes of lengths and 8 of its own.
+        let mut log = InFlightLog::new(2, 40);
+        assert!(log.add(0, &1_u64).is_ok() && log.add(1, &2_u64).is_ok());
+        let full = log.add(0, &3_u64).unwrap_err();
+        assert_eq!(full.reason(), CheckpointFailureReason::InFlightDataTooLarge);
+        let opaque = log.add(0, &Opaque).unwrap_err();
+        assert_eq!(opaque.reason(), CheckpointFailureReason::CheckpointAsyncException);
+        assert!(opaque.to_string().contains("cannot be encoded"), "{opaque}");
+        assert_eq!(log.bytes(), 32);
+        assert_eq!(log.channels.iter().map(Vec::len).sum::<usize>(), 32);
     }
 }

@@ -127,33 +127,28 @@ impl<T> Input<T> {
     /// Gives `log` the records before the barrier of `id` that it has not seen: all of them once the
     /// barrier is known, because they are in the queue then, and stay there; before that those at hand,
     /// before they are processed. The barrier, once it is reached.
-    pub(super) fn log(
-        &mut self,
-        id: CheckpointId,
-        mut log: impl FnMut(&T) -> Result<()>,
-    ) -> Result<Option<Barrier>> {
+    pub(super) fn log(&mut self, id: CheckpointId, mut log: impl FnMut(&T)) -> Option<Barrier> {
         let place = self.place_of(id);
         let until = place.map_or(u64::MAX, |(_, after)| after);
         let (taken, logged) = (self.taken, self.logged);
         let mut number = taken;
-        let mut add = |records: &[T]| -> Result<()> {
+        let mut add = |records: &[T]| {
             let seen = usize::try_from(logged.saturating_sub(number)).unwrap_or(usize::MAX);
             let here = usize::try_from(until.saturating_sub(number)).unwrap_or(usize::MAX);
             let new = records.get(seen..here.min(records.len())).unwrap_or_default();
-            new.iter().try_for_each(&mut log)?;
+            new.iter().for_each(&mut log);
             number = number.saturating_add(u64::try_from(records.len()).unwrap_or(u64::MAX));
-            Ok(())
         };
-        add(self.batch.as_slice())?;
+        add(self.batch.as_slice());
         let Some((place, _)) = place else {
             self.logged = self.logged.max(number);
-            return Ok(None);
+            return None;
         };
-        self.queue.look(|batches| batches.iter().try_for_each(|batch| add(&batch.records)))?;
+        self.queue.look(|batches| batches.iter().for_each(|batch| add(&batch.records)));
         // Older events stay in their places; none of them concerns a newer checkpoint.
         match self.events.remove(place) {
-            Some((_, ChannelEvent::Barrier(barrier))) => Ok(Some(barrier)),
-            _ => Ok(None),
+            Some((_, ChannelEvent::Barrier(barrier))) => Some(barrier),
+            _ => None,
         }
     }
 

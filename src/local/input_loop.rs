@@ -9,7 +9,7 @@ use crate::barrier::{BarrierAction, BarrierAligner, BarrierEvent, Moment, Record
 use crate::error::{Error, Result};
 use crate::ids::CheckpointId;
 use crate::local::control::{ChannelEvent, Control};
-use crate::local::in_flight::InFlightLog;
+use crate::local::in_flight::{InFlightLog, NotLogged};
 use crate::local::input::{Fetched, Input};
 use crate::local::node::TaskEnv;
 use crate::local::participant::{Participant, Snapshotter};
@@ -17,7 +17,6 @@ use crate::local::push::{Downstream, Signal, wait_for_room};
 use crate::local::queue::QueueReceiver;
 use crate::local::source::Exchange;
 use crate::local::source_task::FLUSH_AFTER;
-use crate::message::CheckpointFailureReason;
 use crate::task::SnapshotTiming;
 
 /// A task that takes records.
@@ -263,31 +262,34 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
         }
         let clock = &self.env.shared.clock;
         let start = clock.now();
-        let (id, mut is_full) = (open.id, false);
+        let (id, mut lost) = (open.id, None);
         let reached = input.log(id, |item| {
-            is_full = is_full || !open.log.add(index, item)?;
-            Ok(())
-        })?;
+            if lost.is_none() {
+                lost = open.log.add(index, item).err();
+            }
+        });
+        if reached.is_some()
+            && let Some(logging) = open.logging.get_mut(index)
+        {
+            *logging = false;
+        }
         self.participant.add_hot_pause(clock.now().saturating_sub(start));
-        if is_full {
-            return self.give_log_up(id);
+        if let Some(error) = lost {
+            self.give_log_up(id, &error)?;
         }
         if let Some(barrier) = reached {
-            if let Some(logging) = open.logging.get_mut(index) {
-                *logging = false;
-            }
             let channel = u32::try_from(index).unwrap_or(u32::MAX);
             self.align(BarrierEvent::Barrier { channel, barrier })?;
         }
         Ok(())
     }
 
-    /// More is on its way than a checkpoint may contain. The barriers still pass in their places.
-    fn give_log_up(&mut self, id: CheckpointId) -> Result<()> {
+    /// A record on its way cannot be part of the checkpoint, which fails; the record goes its way.
+    fn give_log_up(&mut self, id: CheckpointId, error: &NotLogged) -> Result<()> {
         self.log = None;
-        let limit = self.env.wiring.options.in_flight_bytes;
-        tracing::warn!(checkpoint = id.0, task = %self.env.handle.id(), limit, "too many bytes in flight");
-        self.participant.decline(id, CheckpointFailureReason::InFlightDataTooLarge)
+        let task = self.env.handle.id();
+        tracing::warn!(checkpoint = id.0, %task, %error, "records in flight cannot be logged");
+        self.participant.decline(id, error.reason())
     }
 
     fn set_held(&mut self, channel: u32, held: bool) {
