@@ -39,8 +39,7 @@ const KEYS: u64 = 1_000;
 
 #[test]
 fn aligned_outputs_are_exact_after_any_number_of_kills() {
-    let found = kill_in_mode("aligned", assert_exact);
-    assert_eq!(found.in_flight, 0, "an aligned cut has nothing on its way");
+    kill_in_mode("aligned", assert_exact);
 }
 
 #[test]
@@ -88,7 +87,7 @@ struct Seen {
     in_flight: u64,
 }
 
-fn kill_in_mode(mode: &str, judge: fn(&Path)) -> Seen {
+fn kill_in_mode(mode: &str, judge: fn(&Path)) {
     let target = number_from("TIDEGATE_KILLS").unwrap_or(KILLS);
     let seed = number_from("TIDEGATE_SEED").unwrap_or(11);
     let mut random = Random::new(seed ^ mode.len() as u64);
@@ -107,7 +106,7 @@ fn kill_in_mode(mode: &str, judge: fn(&Path)) -> Seen {
          flight (seed {seed})"
     );
     assert!(restores > kills / 4, "few starts found a checkpoint");
-    found
+    assert!(in_flight == 0 || mode == "unaligned", "only an unaligned cut has records in flight");
 }
 
 fn kill_and_resume(run: &Run, dir: &Path, random: &mut Random, target: u64, seen: &mut Seen) {
@@ -304,7 +303,7 @@ fn differences<'a>(expected: &'a [String], found: &'a [String]) -> (Vec<&'a str>
     let [e, f] = [expected, found].map(|lines| {
         let mut counts = BTreeMap::<&str, u64>::new();
         for line in lines {
-            *counts.entry(line).or_default() += 1;
+            *counts.entry(line.as_str()).or_default() += 1;
         }
         counts
     });

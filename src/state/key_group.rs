@@ -5,7 +5,11 @@
 
 use std::ops::Range;
 
+use serde::Serialize;
+
+use crate::error::Result;
 use crate::limits::MAX_PARALLELISM;
+use crate::state::codec;
 use crate::state::murmur::{murmur3_32, spread};
 
 /// The version of the hash below; stored with every checkpoint.
@@ -34,6 +38,28 @@ pub fn key_group(hash: u32, max_parallelism: u32) -> u32 {
 pub fn key_group_owner(key_group: u32, max_parallelism: u32, parallelism: u32) -> u32 {
     let owner = u64::from(key_group) * u64::from(parallelism) / u64::from(max_parallelism.max(1));
     u32::try_from(owner).unwrap_or(u32::MAX)
+}
+
+/// The subtask that owns a key of a [`KeyedMap`](crate::state::KeyedMap): where a host sends its
+/// records.
+///
+/// ```
+/// let owner = tidegate::state::key_owner(&"word", 128, 2)?;
+/// assert!(owner < 2);
+/// # Ok::<_, tidegate::Error>(())
+/// ```
+///
+/// # Errors
+/// `Invalid` when the key cannot be encoded.
+pub fn key_owner<K: Serialize + ?Sized>(
+    key: &K,
+    max_parallelism: u32,
+    parallelism: u32,
+) -> Result<u32> {
+    let mut encoded = Vec::new();
+    codec::encode_into(key, &mut encoded)?;
+    let group = key_group(key_hash(&encoded), max_parallelism);
+    Ok(key_group_owner(group, max_parallelism, parallelism))
 }
 
 /// The key groups of one subtask (Flink: `computeKeyGroupRangeForOperatorIndex`).

@@ -14,7 +14,7 @@ mod section;
 pub(crate) use entries::{append_entry, read_entries, write_entry};
 pub use key_group::{
     HASH_SEED, HASH_VERSION, default_max_parallelism, key_group, key_group_owner, key_group_range,
-    key_hash,
+    key_hash, key_owner,
 };
 pub use keyed_map::{KeyedMap, StateKey, StateValue};
 pub use scope::{FrozenScope, StateScope};
