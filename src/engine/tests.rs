@@ -432,10 +432,16 @@ fn a_checkpoint_that_does_not_fit_the_job_is_refused() {
     drop(engine);
     let config = CheckpointConfig::builder().build().unwrap();
     let storage = Arc::new(SledCheckpointStorage::new(dir.path()));
-    let other = Engine::builder(JobId::new("job").unwrap(), config, storage)
-        .operator(OperatorSpec::new(OperatorUid::new("op").unwrap(), 3))
-        .open();
-    assert_eq!(other.unwrap_err().kind(), ErrorKind::Incompatible);
+    let open = |parallelism| {
+        let operator = OperatorSpec::new(OperatorUid::new("op").unwrap(), parallelism);
+        let storage = Arc::<SledCheckpointStorage>::clone(&storage);
+        let job = JobId::new("job").unwrap();
+        Engine::builder(job, config.clone(), storage).operator(operator).open()
+    };
+    // So many subtasks have other key groups.
+    assert_eq!(open(90).unwrap_err().kind(), ErrorKind::Incompatible);
+    let other = open(3).unwrap();
+    assert!(other.is_rescaled(&OperatorUid::new("op").unwrap()));
 }
 
 /// Flips a bit behind the last occurrence of `text` in the log.
