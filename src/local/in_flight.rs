@@ -75,31 +75,25 @@ impl InFlightLog {
     }
 }
 
-/// The records that a checkpoint had on their way to one subtask, by channel.
+/// The records that a checkpoint had on their way to one subtask, in the order of its sections.
+///
+/// INVARIANT: they are replayed one after the other, and a cut meanwhile logs what is left of them
+/// before anything new. So the order of one sender and key outlives any number of restarts, whatever
+/// channel its records come on.
 pub(super) struct Restored<T> {
-    channels: Vec<Vec<T>>,
+    records: Vec<T>,
     turn: u32,
 }
 
 impl<T: Exchange> Restored<T> {
-    pub(super) fn new(channels: usize) -> Self {
-        Self { channels: (0..channels).map(|_| Vec::new()).collect(), turn: 0 }
+    pub(super) fn new() -> Self {
+        Self { records: Vec::new(), turn: 0 }
     }
 
     /// Takes a section back. When the operator has another parallelism than then, every subtask is
-    /// given the sections of all and keeps what is at home in it. The order of one old channel is
-    /// kept, because all of it comes on one new channel.
-    pub(super) fn take(
-        &mut self,
-        key: &SectionKey,
-        edge: &Edge<T>,
-        task: &mut TaskEnv,
-    ) -> Result<()> {
-        let channels = u32::try_from(self.channels.len()).unwrap_or(u32::MAX);
-        let channel = key.index.checked_rem(channels).unwrap_or_default();
-        let records = usize::try_from(channel).ok().and_then(|c| self.channels.get_mut(c));
-        let records = records.ok_or_else(|| Error::internal("a task has no inputs"))?;
-        let turn = &mut self.turn;
+    /// given the sections of all and keeps what is at home in it.
+    pub(super) fn take(&mut self, edge: &Edge<T>, task: &mut TaskEnv) -> Result<()> {
+        let Self { records, turn } = self;
         let TaskEnv { rescaled, subtask, parallelism, .. } = *task;
         read_entries(task.state.body(), |_, bytes| {
             let item: T = codec::decode(bytes)?;
@@ -119,8 +113,8 @@ impl<T: Exchange> Restored<T> {
         })
     }
 
-    pub(super) fn into_channels(self) -> Vec<Vec<T>> {
-        self.channels
+    pub(super) fn into_records(self) -> Vec<T> {
+        self.records
     }
 }
 

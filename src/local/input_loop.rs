@@ -46,26 +46,25 @@ pub(super) struct InputLoop<'e, T, W> {
     last_flush: Duration,
 }
 
-/// What is being logged, and of which inputs.
+/// What is being logged, of the inputs of which the aligner says so.
 struct OpenLog {
     id: CheckpointId,
     log: InFlightLog,
-    /// By channel: its barrier is not reached yet.
-    logging: Vec<bool>,
 }
 
 impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
-    /// The loop over these channels; `restored` are the records on them in the checkpoint.
+    /// The loop over these channels; `restored` are the records on them in the checkpoint, which go
+    /// before everything on the first.
     pub(super) fn new(
         env: &'e TaskEnv,
         receivers: Vec<QueueReceiver<T>>,
-        restored: Vec<Vec<T>>,
+        restored: Vec<T>,
         worker: W,
     ) -> Self {
-        let mut restored = restored.into_iter();
+        let mut restored = Some(restored);
         let inputs: Vec<_> = receivers
             .into_iter()
-            .map(|queue| Input::new(queue, restored.next().unwrap_or_default()))
+            .map(|queue| Input::new(queue, restored.take().unwrap_or_default()))
             .collect();
         let channels = u32::try_from(inputs.len()).unwrap_or(u32::MAX);
         Self {
@@ -234,13 +233,9 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
     }
 
     fn begin_log(&mut self, id: CheckpointId) {
-        let mut logging = Vec::with_capacity(self.inputs.len());
-        for (channel, input) in (0..).zip(&mut self.inputs) {
-            input.begin_log();
-            logging.push(self.aligner.record(channel) == RecordAction::Log);
-        }
+        self.inputs.iter_mut().for_each(Input::begin_log);
         let log = InFlightLog::new(self.inputs.len(), self.env.wiring.options.in_flight_bytes);
-        self.log = Some(OpenLog { id, log, logging });
+        self.log = Some(OpenLog { id, log });
     }
 
     /// Logs what is there of every channel whose barrier has not been reached.
@@ -254,10 +249,12 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
     }
 
     fn log_input(&mut self, index: usize) -> Result<()> {
+        let channel = u32::try_from(index).unwrap_or(u32::MAX);
         let (Some(open), Some(input)) = (&mut self.log, self.inputs.get_mut(index)) else {
             return Ok(());
         };
-        if !open.logging.get(index).copied().unwrap_or_default() {
+        // A barrier that was reached in its place ends the log of its channel, too.
+        if self.aligner.record(channel) != RecordAction::Log {
             return Ok(());
         }
         let clock = &self.env.shared.clock;
@@ -268,17 +265,11 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
                 lost = open.log.add(index, item).err();
             }
         });
-        if reached.is_some()
-            && let Some(logging) = open.logging.get_mut(index)
-        {
-            *logging = false;
-        }
         self.participant.add_hot_pause(clock.now().saturating_sub(start));
         if let Some(error) = lost {
             self.give_log_up(id, &error)?;
         }
         if let Some(barrier) = reached {
-            let channel = u32::try_from(index).unwrap_or(u32::MAX);
             self.align(BarrierEvent::Barrier { channel, barrier })?;
         }
         Ok(())
@@ -312,7 +303,7 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
                         self.align(BarrierEvent::Announcement { channel, barrier })?;
                     }
                 }
-                Control::News => self.participant.news(&mut self.worker)?,
+                Control::News => {}
                 Control::Aborted(id) => {
                     self.log.take_if(|open| open.id == id);
                     self.participant.remember_abort(id)?;
@@ -322,7 +313,8 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
                 }
             }
         }
-        Ok(())
+        // News that a full lane has lost is found with the messages in it.
+        self.participant.news(&mut self.worker)
     }
 
     fn timer_if_due(&mut self) -> Result<()> {

@@ -101,17 +101,17 @@ where
         };
         let process = (self.open)(&mut scope)?;
         let states = scope.states;
-        let mut restored = Restored::new(receivers.len());
+        let mut restored = Restored::new();
         while let Some(key) = env.state.next_section()? {
             if key.kind == SectionKind::Channel {
-                restored.take(&key, &self.edge, env)?;
+                restored.take(&self.edge, env)?;
             } else {
                 states.restore(&key, env.state.body())?;
             }
         }
         let output = self.outlets.output(&env.wiring())?;
         let worker = ProcessWorker { process, output, states };
-        InputLoop::new(env, receivers, restored.into_channels(), worker).run()
+        InputLoop::new(env, receivers, restored.into_records(), worker).run()
     }
 }
 

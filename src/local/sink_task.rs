@@ -127,14 +127,14 @@ where
             events: env.shared.events.clone(),
         };
         let worker = SinkWorker { sink, pending: Arc::new(Mutex::new(pending)), item: PhantomData };
-        let mut restored = Restored::new(receivers.len());
+        let mut restored = Restored::new();
         while let Some(key) = env.state.next_section()? {
             // Tokens were committed before any task began.
             if key.kind == SectionKind::Channel {
-                restored.take(&key, &self.edge, env)?;
+                restored.take(&self.edge, env)?;
             }
         }
-        InputLoop::new(env, receivers, restored.into_channels(), worker).run()
+        InputLoop::new(env, receivers, restored.into_records(), worker).run()
     }
 }
 

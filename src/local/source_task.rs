@@ -152,6 +152,8 @@ impl<S: Source> SourceLoop<'_, '_, S> {
                     return self.end();
                 }
             }
+            // News that a full lane has lost is found with the messages in it.
+            self.participant.news(&mut self.worker)?;
             if self.env.inbox.is_stuck() {
                 wait_for_room(&self.env.inbox, self.worker.downstream())?;
             } else if self.worker.ended || self.stopped {
@@ -188,7 +190,7 @@ impl<S: Source> SourceLoop<'_, '_, S> {
                 let taken = self.participant.cut(&mut self.worker, barrier, measured, false)?;
                 self.stopped |= taken && barrier.options.kind == CheckpointType::SyncSavepoint;
             }
-            Control::News => self.participant.news(&mut self.worker)?,
+            Control::News => {}
             Control::Aborted(id) => {
                 // The trigger was lost: tasks downstream would wait for this source's barrier.
                 if self.participant.remember_abort(id)? {
