@@ -128,6 +128,17 @@ pub struct TaskId {
     pub subtask: u32,
 }
 
+impl TaskId {
+    /// Every subtask of an operator with so many.
+    pub(crate) fn all(
+        operator: &OperatorUid,
+        parallelism: u32,
+    ) -> impl Iterator<Item = Self> + use<> {
+        let operator = operator.clone();
+        (0..parallelism).map(move |subtask| Self { operator: operator.clone(), subtask })
+    }
+}
+
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.operator, self.subtask)

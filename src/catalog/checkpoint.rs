@@ -45,10 +45,8 @@ impl CompletedCheckpoint {
 
     /// Every task with its manifest.
     pub(crate) fn tasks(&self) -> impl Iterator<Item = (TaskId, &RecordRef)> {
-        let tasks = self.metadata.operators.iter().flat_map(|operator| {
-            (0..operator.parallelism)
-                .map(|subtask| TaskId { operator: operator.uid.clone(), subtask })
-        });
+        let operators = self.metadata.operators.iter();
+        let tasks = operators.flat_map(|operator| TaskId::all(&operator.uid, operator.parallelism));
         tasks.zip(&self.manifests)
     }
 

@@ -32,8 +32,7 @@ impl OperatorSpec {
 
     /// Its subtasks.
     pub fn tasks(&self) -> impl Iterator<Item = TaskId> + use<> {
-        let operator = self.uid.clone();
-        (0..self.parallelism).map(move |subtask| TaskId { operator: operator.clone(), subtask })
+        TaskId::all(&self.uid, self.parallelism)
     }
 }
 

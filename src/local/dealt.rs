@@ -17,7 +17,7 @@ use crate::local::source::Exchange;
 use crate::local::wiring::TaskWiring;
 use crate::local::writer::ExchangeWriter;
 use crate::message::EdgeKind;
-use crate::state::{key_group, key_group_owner, key_hash};
+use crate::state::encoded_key_owner;
 
 type MakeWriter<T> =
     Arc<dyn Fn(&Edge<T>, usize, u32, &TaskWiring) -> Result<Box<dyn Push<T>>> + Send + Sync>;
@@ -57,8 +57,7 @@ impl<T: Exchange> Dealing<T> {
                 Home::OfRecord(Arc::new(move |item: &T, parallelism| {
                     let mut key = Vec::new();
                     encode_key(item, &mut key)?;
-                    let group = key_group(key_hash(&key), max_parallelism);
-                    Ok(key_group_owner(group, max_parallelism, parallelism))
+                    Ok(encoded_key_owner(&key, max_parallelism, parallelism))
                 }))
             }),
             make_writer: Arc::new(move |edge, receiver, max_parallelism, task| {

@@ -38,8 +38,7 @@ pub(super) struct NodeSpec {
 
 impl NodeSpec {
     pub(super) fn tasks(&self) -> impl Iterator<Item = TaskId> {
-        let operator = self.uid.clone();
-        (0..self.parallelism).map(move |subtask| TaskId { operator: operator.clone(), subtask })
+        TaskId::all(&self.uid, self.parallelism)
     }
 }
 

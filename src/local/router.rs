@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use crate::error::Result;
-use crate::state::{key_group, key_group_owner, key_hash};
+use crate::state::encoded_key_owner;
 
 /// Where to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +36,7 @@ impl<T, K: Fn(&T, &mut Vec<u8>) -> Result<()>> Router<T> for ByKey<K> {
     fn route(&mut self, item: &T, lanes: u32) -> Result<(Target, usize)> {
         self.encoded.clear();
         (self.encode_key)(item, &mut self.encoded)?;
-        let group = key_group(key_hash(&self.encoded), self.max_parallelism);
-        let owner = key_group_owner(group, self.max_parallelism, lanes);
+        let owner = encoded_key_owner(&self.encoded, self.max_parallelism, lanes);
         Ok((Target::Lane(owner), self.encoded.len() + size_of::<T>()))
     }
 }

@@ -13,7 +13,7 @@ use crate::sim::exchange::Exchange;
 use crate::sim::mode::Mode;
 use crate::sim::options::SimOptions;
 use crate::sim::random::{Random, mix};
-use crate::state::{codec, key_group, key_group_owner, key_hash};
+use crate::state::key_owner;
 
 /// One record on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,11 +152,7 @@ impl Plan {
 
     /// Every subtask, numbered in this order.
     pub(super) fn tasks(&self) -> Vec<TaskId> {
-        let of_stage = |stage: &OperatorSpec| {
-            let uid = stage.uid.clone();
-            (0..stage.parallelism).map(move |subtask| TaskId { operator: uid.clone(), subtask })
-        };
-        self.stages.iter().flat_map(of_stage).collect()
+        self.stages.iter().flat_map(OperatorSpec::tasks).collect()
     }
 
     /// The key under which a stage sees a record: another one at each stage.
@@ -167,11 +163,8 @@ impl Plan {
 
     /// The subtask of a stage that a record goes to.
     pub(super) fn route(&self, stage: usize, record: &Record) -> Result<u32> {
-        let mut key = Vec::new();
-        codec::encode_into(&self.key_at(stage, record), &mut key)?;
         let Some(spec) = self.stages.get(stage) else { return Ok(0) };
-        let group = key_group(key_hash(&key), spec.max_parallelism);
-        Ok(key_group_owner(group, spec.max_parallelism, spec.parallelism))
+        key_owner(&self.key_at(stage, record), spec.max_parallelism, spec.parallelism)
     }
 
     /// How records come to a stage; nothing comes to the first one.

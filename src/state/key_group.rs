@@ -58,8 +58,13 @@ pub fn key_owner<K: Serialize + ?Sized>(
 ) -> Result<u32> {
     let mut encoded = Vec::new();
     codec::encode_into(key, &mut encoded)?;
-    let group = key_group(key_hash(&encoded), max_parallelism);
-    Ok(key_group_owner(group, max_parallelism, parallelism))
+    Ok(encoded_key_owner(&encoded, max_parallelism, parallelism))
+}
+
+/// The same for the encoding of a key.
+#[inline]
+pub(crate) fn encoded_key_owner(encoded: &[u8], max_parallelism: u32, parallelism: u32) -> u32 {
+    key_group_owner(key_group(key_hash(encoded), max_parallelism), max_parallelism, parallelism)
 }
 
 /// The key groups of one subtask (Flink: `computeKeyGroupRangeForOperatorIndex`).

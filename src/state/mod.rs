@@ -12,6 +12,7 @@ mod scope;
 mod section;
 
 pub(crate) use entries::{append_entry, read_entries, write_entry};
+pub(crate) use key_group::encoded_key_owner;
 pub use key_group::{
     HASH_SEED, HASH_VERSION, default_max_parallelism, key_group, key_group_owner, key_group_range,
     key_hash, key_owner,
