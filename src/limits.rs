@@ -93,3 +93,6 @@ pub const SIMULATED_LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The largest file of cases to simulate, in bytes: its cases are all checked before one is played.
 pub const SIMULATED_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Bytes of what a state says of its types.
+pub const STATE_SCHEMA_BYTES_MAX: u64 = 64 * 1024;

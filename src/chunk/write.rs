@@ -1,14 +1,15 @@
 //! The way down: sections to chunks, chunks to records, records under one manifest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Write};
 
 use crate::chunk::compression::{Compressor, PREFIX_BYTES};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ids::CheckpointId;
 use crate::limits::{INLINE_BYTES_MAX, NAME_BYTES_MAX};
 use crate::message::TaskStatistics;
-use crate::record::metadata::{SectionContent, SectionMetadata, encode_sections};
+use crate::record::metadata::{SectionContent, SectionMetadata, decode_sections, encode_sections};
 use crate::record::{Node, RecordRef};
 use crate::state::{SectionBody, SectionKey, SnapshotSink};
 use crate::storage::RecordWriter;
@@ -42,9 +43,33 @@ pub struct SnapshotWriter {
     sections: Vec<SectionMetadata>,
     keys: BTreeSet<SectionKey>,
     state_bytes: u64,
-    /// The same as they are stored.
+    /// The same as they are stored, without those taken over.
     stored_bytes: u64,
+    /// The snapshot that sections are taken over from.
+    earlier: Option<Earlier>,
     failed: bool,
+}
+
+/// What an earlier checkpoint has of the same task.
+struct Earlier {
+    from: CheckpointId,
+    /// Each section with where its references begin.
+    sections: BTreeMap<SectionKey, (SectionMetadata, usize)>,
+    refs: Vec<RecordRef>,
+}
+
+impl Earlier {
+    /// Nothing when the storage does not offer it.
+    fn of(from: CheckpointId, node: Option<Node>) -> Result<Self> {
+        let (mut sections, node) = (BTreeMap::new(), node.unwrap_or_default());
+        let mut at = 0_usize;
+        for section in decode_sections(&node.body, node.refs.len())? {
+            let start = at;
+            at = at.saturating_add(section.content.chunks());
+            sections.insert(section.key.clone(), (section, start));
+        }
+        Ok(Self { from, sections, refs: node.refs })
+    }
 }
 
 impl SnapshotWriter {
@@ -58,6 +83,7 @@ impl SnapshotWriter {
             keys: BTreeSet::new(),
             state_bytes: 0,
             stored_bytes: 0,
+            earlier: None,
             failed: false,
         }
     }
@@ -126,6 +152,44 @@ impl SnapshotWriter {
     }
 }
 
+impl SnapshotWriter {
+    /// The section of that checkpoint, with its references, when all of them can be referred to.
+    fn earlier(
+        &mut self,
+        key: &SectionKey,
+        from: CheckpointId,
+    ) -> Result<Option<(SectionMetadata, Vec<RecordRef>)>> {
+        let earlier = match self.earlier.take().filter(|earlier| earlier.from == from) {
+            Some(known) => known,
+            None => Earlier::of(from, self.records.earlier(from)?)?,
+        };
+        let earlier = self.earlier.insert(earlier);
+        let Some((section, start)) = earlier.sections.get(key) else { return Ok(None) };
+        let chunks = earlier.refs.iter().skip(*start).take(section.content.chunks());
+        let mut refs = Vec::new();
+        for chunk in chunks {
+            if !self.records.refer(&key.state, chunk)? {
+                return Ok(None);
+            }
+            refs.push(*chunk);
+        }
+        Ok(Some((section.clone(), refs)))
+    }
+
+    fn take_over(&mut self, key: &SectionKey, from: CheckpointId) -> Result<()> {
+        let Some((section, refs)) = self.earlier(key, from)? else {
+            return Err(Error::invalid(format!("checkpoint {from} offers no section {key:?}")));
+        };
+        if !self.keys.insert(key.clone()) {
+            return Err(Error::invalid(format!("section {key:?} is written twice")));
+        }
+        self.state_bytes += section.len;
+        self.sections.push(section);
+        self.node.refs.extend(refs);
+        Ok(())
+    }
+}
+
 impl fmt::Debug for SnapshotWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("SnapshotWriter");
@@ -140,6 +204,20 @@ impl SnapshotSink for SnapshotWriter {
         let written = self.write_section(key, body);
         self.failed = written.is_err();
         written
+    }
+
+    fn can_reuse(&mut self, key: &SectionKey, from: CheckpointId) -> Result<bool> {
+        self.check_whole()?;
+        let earlier = self.earlier(key, from);
+        self.failed = earlier.is_err();
+        Ok(earlier?.is_some())
+    }
+
+    fn reuse(&mut self, key: &SectionKey, from: CheckpointId) -> Result<()> {
+        self.check_whole()?;
+        let taken = self.take_over(key, from);
+        self.failed = taken.is_err();
+        taken
     }
 }
 

@@ -136,6 +136,14 @@ impl Engine {
         self.stored_operator(operator).is_some_and(|(_, old)| old.parallelism != now)
     }
 
+    /// The restored checkpoint, when later ones may refer to what it has of this operator: to be given to
+    /// [`StateScope::restored`](crate::state::StateScope::restored). `None` after a savepoint and with
+    /// another parallelism.
+    pub fn base_of(&self, operator: &OperatorUid) -> Option<CheckpointId> {
+        let info = self.restored.as_ref().filter(|info| !info.kind.is_savepoint())?;
+        (!self.is_rescaled(operator)).then_some(info.id)
+    }
+
     /// What each subtask of then holds, with its name.
     pub(crate) fn states_of(
         &self,

@@ -136,6 +136,8 @@ fn word(kind: SectionKind) -> &'static str {
         SectionKind::Tokens => "tokens",
         SectionKind::Raw => "raw",
         SectionKind::Finished => "finished",
+        SectionKind::Schema => "schema",
+        SectionKind::KeyedDelta => "keyed-delta",
     }
 }
 

@@ -4,16 +4,17 @@ use std::fmt;
 
 use crate::engine::{Engine, JobStatus};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{CheckpointId, TaskId};
+use crate::ids::CheckpointId;
 use crate::local::job::JobInner;
+use crate::local::node::NodeSpec;
 use crate::restore::RestorePolicy;
-use crate::state::{SectionKind, StateKey, StateValue, codec, read_entries};
+use crate::state::{IntoState, StateKey, StateScope, StateValue};
 
 /// The state in which a job finished.
 pub struct Finished {
     engine: Box<Engine>,
     checkpoint: CheckpointId,
-    tasks: Vec<TaskId>,
+    operators: Vec<NodeSpec>,
 }
 
 impl fmt::Debug for Finished {
@@ -32,8 +33,8 @@ impl Finished {
                 engine.restored()
             )));
         };
-        let tasks = job.nodes.iter().flat_map(|node| node.spec().tasks()).collect();
-        Ok(Self { engine, checkpoint, tasks })
+        let operators = job.nodes.iter().map(|node| node.spec().clone()).collect();
+        Ok(Self { engine, checkpoint, operators })
     }
 
     /// The newest checkpoint, taken after the last record.
@@ -41,8 +42,8 @@ impl Finished {
         self.checkpoint
     }
 
-    /// Visits every entry of a keyed map in the final checkpoint, streaming: by subtask and key
-    /// group, and within it by (hash, encoded key).
+    /// Visits every entry of a keyed map in the final checkpoint, by subtask and key group, and within
+    /// it by (hash, encoded key). One subtask's entries are in memory at a time.
     ///
     /// # Errors
     /// `NotFound` when there is no such operator; `Incompatible` when an entry has other types; what
@@ -50,25 +51,27 @@ impl Finished {
     pub fn keyed_state<K: StateKey, V: StateValue>(
         &self,
         operator: &str,
-        state: &str,
+        state: impl IntoState<K, V>,
         mut visit: impl FnMut(K, V) -> Result<()>,
     ) -> Result<()> {
-        let mut known = false;
-        for task in self.tasks.iter().filter(|task| task.operator.as_str() == operator) {
-            known = true;
-            let mut source = self.engine.task_state(task)?;
+        let state = state.into_state();
+        let node = self.operators.iter().find(|node| node.uid.as_str() == operator);
+        let Some(node) = node else {
+            let message = format!("there is no operator {operator:?}");
+            return Err(Error::new(ErrorKind::NotFound, message));
+        };
+        for task in node.tasks() {
+            let mut scope = StateScope::new(task.subtask, node.parallelism, node.max_parallelism);
+            let map = scope.keyed_map(state.clone())?;
+            let mut source = self.engine.task_state(&task)?;
             while let Some(key) = source.next_section()? {
-                if key.kind == SectionKind::Keyed && key.state == state {
-                    read_entries(source.body(), |key, value| {
-                        visit(codec::decode(key)?, codec::decode(value)?)
-                    })?;
+                if key.state == state.name() {
+                    scope.restore(&key, source.body())?;
                 }
             }
+            map.take_each(&mut visit)?;
         }
-        if known {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::NotFound, format!("there is no operator {operator:?}")))
+        Ok(())
     }
 
     /// Writes the record that this job is done, with a word to its next start, then gives up the

@@ -109,6 +109,8 @@ pub(super) struct TaskEnv {
     pub(super) parallelism: u32,
     /// The restored checkpoint was taken with another parallelism of this operator.
     pub(super) rescaled: bool,
+    /// The restored checkpoint, when later ones may refer to what it has of this task.
+    pub(super) base: Option<CheckpointId>,
     pub(super) handle: TaskHandle,
     pub(super) state: Box<dyn SnapshotSource + Send>,
     pub(super) inbox: Rc<Inbox>,

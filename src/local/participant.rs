@@ -64,7 +64,7 @@ pub(super) trait Snapshotter {
     fn downstream(&mut self) -> Option<&mut dyn Downstream>;
 
     /// Hot: freezes everything that belongs to the checkpoint.
-    fn freeze(&mut self, id: CheckpointId) -> Result<Part>;
+    fn freeze(&mut self, barrier: Barrier) -> Result<Part>;
 
     /// The background work that a completed checkpoint brings.
     fn completed(&mut self, id: CheckpointId) -> Option<Work>;
@@ -144,7 +144,9 @@ impl Participant {
         }
         let start = self.shared.clock.now();
         task.signal(Signal::Event(ChannelEvent::Barrier(barrier)))?;
-        let part = task.freeze(barrier.id)?;
+        // What is complete by now is what the snapshot may stand on.
+        self.news(task)?;
+        let part = task.freeze(barrier)?;
         if self.at_end && !std::mem::replace(&mut self.cut_at_end, true) {
             let _ = self.shared.events.send(TaskEvent::CutAfterEnd(barrier.id));
         }

@@ -13,7 +13,8 @@ use crate::local::node::{Node, NodeSpec, TaskEnv};
 use crate::local::participant::{Part, Snapshotter};
 use crate::local::push::{Downstream, Outlets, Output};
 use crate::local::source::Exchange;
-use crate::state::{KeyedMap, SectionKind, StateKey, StateScope, StateValue};
+use crate::message::Barrier;
+use crate::state::{IntoState, KeyedMap, SectionKind, StateKey, StateScope, StateValue};
 
 /// What an operator's `open` is given: who it is, and its states (Flink: `RuntimeContext`).
 #[derive(Debug)]
@@ -29,8 +30,11 @@ impl Scope {
     ///
     /// # Errors
     /// `Invalid` when the name is taken, empty or longer than 255 bytes.
-    pub fn keyed_map<K: StateKey, V: StateValue>(&mut self, name: &str) -> Result<KeyedMap<K, V>> {
-        self.states.keyed_map(name)
+    pub fn keyed_map<K: StateKey, V: StateValue>(
+        &mut self,
+        state: impl IntoState<K, V>,
+    ) -> Result<KeyedMap<K, V>> {
+        self.states.keyed_map(state)
     }
 
     /// All states of this subtask, for what has no method here.
@@ -109,6 +113,7 @@ where
                 states.restore(&key, env.state.body())?;
             }
         }
+        states.restored(env.base);
         let output = self.outlets.output(&env.wiring())?;
         let worker = ProcessWorker { process, output, states };
         InputLoop::new(env, receivers, restored.into_records(), worker).run()
@@ -132,15 +137,20 @@ impl<U, P> Snapshotter for ProcessWorker<U, P> {
         Some(&mut self.output)
     }
 
-    fn freeze(&mut self, id: CheckpointId) -> Result<Part> {
-        let mut frozen = Some(self.states.freeze(id));
+    fn freeze(&mut self, barrier: Barrier) -> Result<Part> {
+        let mut frozen = Some(if barrier.options.kind.is_savepoint() {
+            self.states.freeze_savepoint(barrier.id)
+        } else {
+            self.states.freeze(barrier.id)
+        });
         Ok(Box::new(move |cut| {
             cut.snapshot(&mut |sink| frozen.take().map_or(Ok(()), |states| states.write(sink)));
             Ok(())
         }))
     }
 
-    fn completed(&mut self, _: CheckpointId) -> Option<Work> {
+    fn completed(&mut self, id: CheckpointId) -> Option<Work> {
+        self.states.completed(id);
         None
     }
 }

@@ -173,6 +173,7 @@ impl<'j> Attempt<'j> {
                     state: self.engine.task_state(&task)?,
                     parallelism: node.spec().parallelism,
                     rescaled: self.engine.is_rescaled(&task.operator),
+                    base: self.engine.base_of(&task.operator),
                     handle,
                     inbox,
                     halted: self.halted.clone(),
@@ -400,6 +401,7 @@ struct Asked {
 struct TaskSeed {
     parallelism: u32,
     rescaled: bool,
+    base: Option<CheckpointId>,
     handle: crate::task::TaskHandle,
     state: Box<dyn crate::state::SnapshotSource + Send>,
     inbox: Receiver<Control>,
@@ -419,6 +421,7 @@ fn spawn(node: Arc<dyn Node>, task: TaskId, seed: TaskSeed) -> Result<JoinHandle
                 subtask: task.subtask,
                 parallelism: seed.parallelism,
                 rescaled: seed.rescaled,
+                base: seed.base,
                 handle: seed.handle,
                 state: seed.state,
                 inbox: Rc::clone(&inbox),

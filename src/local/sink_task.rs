@@ -21,7 +21,7 @@ use crate::local::participant::{Part, Snapshotter};
 use crate::local::push::Downstream;
 use crate::local::sink::{Committer, Sink, SinkContext, Token};
 use crate::local::source::Exchange;
-use crate::message::CheckpointFailureReason;
+use crate::message::{Barrier, CheckpointFailureReason};
 use crate::state::{
     SectionKey, SectionKind, SnapshotSink, SnapshotSource, codec, read_entries, write_entry,
 };
@@ -205,7 +205,8 @@ impl<T, S: Sink<T>> Snapshotter for SinkWorker<T, S> {
         None
     }
 
-    fn freeze(&mut self, id: CheckpointId) -> Result<Part> {
+    fn freeze(&mut self, barrier: Barrier) -> Result<Part> {
+        let id = barrier.id;
         let sealed = self.sink.seal(id)?;
         let pending = Arc::clone(&self.pending);
         Ok(Box::new(move |cut| {

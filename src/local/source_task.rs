@@ -14,7 +14,7 @@ use crate::local::node::{Node, NodeSpec, TaskEnv, homeless};
 use crate::local::participant::{Part, Participant, Snapshotter};
 use crate::local::push::{Downstream, Outlets, Output, Signal, wait_for_room};
 use crate::local::source::{Next, Source};
-use crate::message::{Alignment, CancelMarker, CheckpointType};
+use crate::message::{Alignment, Barrier, CancelMarker, CheckpointType};
 use crate::state::{SectionKey, SectionKind, codec};
 use crate::task::SnapshotTiming;
 
@@ -115,7 +115,7 @@ impl<S: Source> Snapshotter for Worker<'_, S> {
         Some(&mut self.output)
     }
 
-    fn freeze(&mut self, _: CheckpointId) -> Result<Part> {
+    fn freeze(&mut self, _: Barrier) -> Result<Part> {
         let position = self.source.position();
         Ok(Box::new(move |cut| {
             let mut bytes = Vec::new();

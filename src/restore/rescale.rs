@@ -47,7 +47,10 @@ impl RescaledSections {
     fn is_mine(&self, key: &SectionKey) -> Result<bool> {
         match key.kind {
             SectionKind::Keyed => Ok(self.groups.contains(&key.index)),
-            SectionKind::Channel | SectionKind::Tokens => Ok(true),
+            SectionKind::Schema
+            | SectionKind::KeyedDelta
+            | SectionKind::Channel
+            | SectionKind::Tokens => Ok(true),
             kind => Err(Error::new(
                 ErrorKind::Incompatible,
                 format!(

@@ -1,10 +1,18 @@
 //! `KeyedMap`: the entries of a subtask's keys, apart by key group.
 //!
-//! Owns the copy-on-write between the hot path and the background writer: a frozen group is shared
-//! until it is next touched, and copied then only if it is still being written. Must never let the
-//! order of a hash table reach the written bytes.
+//! Owns the copy-on-write between the processing thread and the background writer: a cut takes pointers
+//! to the segments of the tables along; a page of a few entries is copied when it is first changed after
+//! a cut that has not been written so far. Must never let the order of a hash table reach the written
+//! bytes.
 
+mod bucket;
+mod cuts;
+mod frozen;
+mod group;
 mod key_bytes;
+mod layout;
+mod page;
+mod restoring;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -19,6 +27,8 @@ use serde::de::DeserializeOwned;
 
 use crate::error::Result;
 use crate::state::codec;
+pub(crate) use bucket::Probe;
+pub(crate) use frozen::FrozenTable;
 pub(crate) use table::KeyedTable;
 
 /// What a key of keyed state must be able to do; nothing has to be implemented by hand.
@@ -111,6 +121,11 @@ impl<K: StateKey, V: StateValue> KeyedMap<K, V> {
     /// True when this subtask holds no key.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Gives every entry to `take`, ordered as in [`for_each`](Self::for_each).
+    pub(crate) fn take_each(&self, take: &mut impl FnMut(K, V) -> Result<()>) -> Result<()> {
+        self.table.borrow().for_each(|key, value| take(codec::decode(key)?, value.clone()))
     }
 
     /// Visits every entry, ordered by key group and within it by (hash, encoded key). `visit` must

@@ -4,14 +4,25 @@
 //! groups. Must never know how bytes are stored.
 
 pub(crate) mod codec;
+mod descriptor;
 pub(crate) mod entries;
+mod format;
 mod key_group;
 mod keyed_map;
 mod murmur;
+mod schema;
 mod scope;
 mod section;
+mod shape;
+mod sizes;
+pub(crate) mod stored;
+mod value_state;
 
+pub use descriptor::{BoundState, IntoState, StateDescriptor};
 pub(crate) use entries::{append_entry, read_entries, write_entry};
+#[cfg(feature = "json")]
+pub use format::Json;
+pub use format::{Bincode, StateCodec};
 pub(crate) use key_group::encoded_key_owner;
 pub use key_group::{
     HASH_SEED, HASH_VERSION, default_max_parallelism, key_group, key_group_owner, key_group_range,
@@ -20,3 +31,5 @@ pub use key_group::{
 pub use keyed_map::{KeyedMap, StateKey, StateValue};
 pub use scope::{FrozenScope, StateScope};
 pub use section::{SectionBody, SectionKey, SectionKind, SnapshotSink, SnapshotSource, Stateful};
+pub use sizes::StateSize;
+pub use value_state::ValueState;

@@ -7,12 +7,17 @@ use std::fmt;
 use std::io::Read;
 use std::rc::Rc;
 
+use serde::Serialize;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::limits::NAME_BYTES_MAX;
+use crate::state::descriptor::{BoundState, IntoState};
 use crate::state::key_group::key_group_range;
-use crate::state::keyed_map::{KeyedMap, KeyedTable, StateKey, StateValue};
+use crate::state::keyed_map::{FrozenTable, KeyedMap, KeyedTable, StateKey, StateValue};
 use crate::state::section::{SectionKey, SectionKind, SnapshotSink, Stateful};
+use crate::state::sizes::StateSize;
+use crate::state::value_state::{CurrentKey, ValueState};
 
 /// Registers the states of one subtask and takes them through checkpoints as one.
 #[derive(Debug)]
@@ -21,6 +26,8 @@ pub struct StateScope {
     parallelism: u32,
     max_parallelism: u32,
     states: Vec<Registered>,
+    key: Rc<RefCell<CurrentKey>>,
+    uses_key: bool,
 }
 
 struct Registered {
@@ -36,8 +43,11 @@ impl fmt::Debug for Registered {
 }
 
 trait ErasedState {
-    fn freeze(&self, id: CheckpointId) -> Box<dyn ErasedFrozen>;
+    fn freeze(&self, id: CheckpointId, is_savepoint: bool) -> Box<dyn ErasedFrozen>;
     fn restore(&self, key: &SectionKey, body: &mut dyn Read) -> Result<()>;
+    fn restored(&self, from: Option<CheckpointId>);
+    fn completed(&self, id: CheckpointId);
+    fn size(&self) -> Option<StateSize>;
 }
 
 trait ErasedFrozen: Send {
@@ -52,13 +62,52 @@ impl<S: Stateful> ErasedFrozen for FrozenState<S> {
     }
 }
 
-impl<S: Stateful + 'static> ErasedState for RefCell<S> {
-    fn freeze(&self, id: CheckpointId) -> Box<dyn ErasedFrozen> {
-        Box::new(FrozenState::<S>(self.borrow_mut().freeze(id)))
+impl<V: StateValue> ErasedFrozen for FrozenTable<V> {
+    fn write(self: Box<Self>, sink: &mut dyn SnapshotSink) -> Result<()> {
+        (*self).write(sink)
+    }
+}
+
+/// A structure of the user's own.
+struct Own<S>(Rc<RefCell<S>>);
+
+impl<S: Stateful + 'static> ErasedState for Own<S> {
+    fn freeze(&self, id: CheckpointId, _: bool) -> Box<dyn ErasedFrozen> {
+        Box::new(FrozenState::<S>(self.0.borrow_mut().freeze(id)))
+    }
+
+    fn restore(&self, key: &SectionKey, body: &mut dyn Read) -> Result<()> {
+        self.0.borrow_mut().restore(key, body)
+    }
+
+    fn restored(&self, _: Option<CheckpointId>) {}
+
+    fn completed(&self, _: CheckpointId) {}
+
+    fn size(&self) -> Option<StateSize> {
+        None
+    }
+}
+
+impl<V: StateValue> ErasedState for RefCell<KeyedTable<V>> {
+    fn freeze(&self, id: CheckpointId, is_savepoint: bool) -> Box<dyn ErasedFrozen> {
+        Box::new(self.borrow_mut().freeze(id, is_savepoint))
     }
 
     fn restore(&self, key: &SectionKey, body: &mut dyn Read) -> Result<()> {
         self.borrow_mut().restore(key, body)
+    }
+
+    fn restored(&self, from: Option<CheckpointId>) {
+        self.borrow_mut().restored(from);
+    }
+
+    fn completed(&self, id: CheckpointId) {
+        self.borrow_mut().completed(id);
+    }
+
+    fn size(&self) -> Option<StateSize> {
+        Some(self.borrow().size())
     }
 }
 
@@ -84,20 +133,65 @@ impl FrozenScope {
 impl StateScope {
     /// A scope without states for one subtask.
     pub fn new(subtask: u32, parallelism: u32, max_parallelism: u32) -> Self {
-        Self { subtask, parallelism, max_parallelism, states: Vec::new() }
+        Self {
+            subtask,
+            parallelism,
+            max_parallelism,
+            states: Vec::new(),
+            key: Rc::default(),
+            uses_key: false,
+        }
     }
 
-    /// Registers a map whose entries belong to the keys of this subtask.
+    /// Registers a map whose entries belong to the keys of this subtask, by its name or with a
+    /// [`StateDescriptor`](crate::state::StateDescriptor).
     ///
     /// # Errors
     /// `Invalid` when the name is taken, empty or longer than 255 bytes.
-    pub fn keyed_map<K: StateKey, V: StateValue>(&mut self, name: &str) -> Result<KeyedMap<K, V>> {
+    pub fn keyed_map<K: StateKey, V: StateValue>(
+        &mut self,
+        state: impl IntoState<K, V>,
+    ) -> Result<KeyedMap<K, V>> {
+        Ok(KeyedMap::new(self.keyed_table(state.into_state())?))
+    }
+
+    /// Registers one value for each key of type `K`, of which the one of the record at hand is looked at.
+    ///
+    /// # Errors
+    /// As [`keyed_map`](Self::keyed_map).
+    pub fn value_state<K: StateKey, T: StateValue>(
+        &mut self,
+        state: impl IntoState<K, T>,
+    ) -> Result<ValueState<T>> {
+        let table = self.keyed_table(state.into_state())?;
+        self.uses_key = true;
+        Ok(ValueState::new(table, Rc::clone(&self.key)))
+    }
+
+    fn keyed_table<V: StateValue>(
+        &mut self,
+        state: BoundState<V>,
+    ) -> Result<Rc<RefCell<KeyedTable<V>>>> {
         let groups = key_group_range(self.subtask, self.max_parallelism, self.parallelism);
-        let table = KeyedTable::new(name, groups, self.max_parallelism);
+        let name = state.name.clone();
+        let table = KeyedTable::new(state, groups, self.max_parallelism);
         let table = Rc::new(RefCell::new(table));
         let state: Rc<RefCell<KeyedTable<V>>> = Rc::clone(&table);
-        self.register(name, SectionKind::Keyed, state)?;
-        Ok(KeyedMap::new(table))
+        self.register(&name, SectionKind::Keyed, state)?;
+        Ok(table)
+    }
+
+    /// The record at hand has this key.
+    ///
+    /// # Errors
+    /// `Invalid` when the key cannot be encoded.
+    pub fn set_key<K: Serialize + ?Sized>(&self, key: &K) -> Result<()> {
+        self.key.borrow_mut().set(key)
+    }
+
+    /// True when a state looks at the key of the record at hand.
+    pub fn uses_key(&self) -> bool {
+        self.uses_key
     }
 
     /// Registers a structure of the user's own. It must write sections of kind
@@ -106,12 +200,40 @@ impl StateScope {
     /// # Errors
     /// `Invalid` when the name is taken, empty or longer than 255 bytes.
     pub fn raw<S: Stateful + 'static>(&mut self, name: &str, state: Rc<RefCell<S>>) -> Result<()> {
-        self.register(name, SectionKind::Raw, state)
+        self.register(name, SectionKind::Raw, Rc::new(Own(state)))
     }
 
-    /// Hot: freezes every state.
+    /// Hot: freezes every state for a checkpoint.
     pub fn freeze(&self, id: CheckpointId) -> FrozenScope {
-        FrozenScope(self.states.iter().map(|registered| registered.state.freeze(id)).collect())
+        self.freeze_all(id, false)
+    }
+
+    /// Hot: freezes every state for a savepoint, which no checkpoint refers to.
+    pub fn freeze_savepoint(&self, id: CheckpointId) -> FrozenScope {
+        self.freeze_all(id, true)
+    }
+
+    fn freeze_all(&self, id: CheckpointId, is_savepoint: bool) -> FrozenScope {
+        let freeze = |registered: &Registered| registered.state.freeze(id, is_savepoint);
+        FrozenScope(self.states.iter().map(freeze).collect())
+    }
+
+    /// A checkpoint is complete: later ones refer to it instead of writing what has not changed. A host
+    /// that never says so gets checkpoints that are written whole.
+    pub fn completed(&self, id: CheckpointId) {
+        self.states.iter().for_each(|registered| registered.state.completed(id));
+    }
+
+    /// Every section is back. `from` is the checkpoint that they came from when this subtask was given all
+    /// of its own and no others: then later checkpoints refer to it. `None` after a change of parallelism
+    /// and after a savepoint.
+    pub fn restored(&self, from: Option<CheckpointId>) {
+        self.states.iter().for_each(|registered| registered.state.restored(from));
+    }
+
+    /// How large the states are, in order of registration; without structures of the user's own.
+    pub fn sizes(&self) -> Vec<StateSize> {
+        self.states.iter().filter_map(|registered| registered.state.size()).collect()
     }
 
     /// Gives one section to the state that it belongs to.
@@ -120,7 +242,12 @@ impl StateScope {
     /// `Incompatible` when no state of that name and kind is registered: its content would be lost.
     /// Otherwise what the state returned.
     pub fn restore(&self, key: &SectionKey, body: &mut dyn Read) -> Result<()> {
-        let home = self.states.iter().find(|s| s.name == key.state && s.kind == key.kind);
+        let is_of = |kind: SectionKind| match key.kind {
+            SectionKind::KeyedDelta => kind == SectionKind::Keyed,
+            SectionKind::Schema => true,
+            own => kind == own,
+        };
+        let home = self.states.iter().find(|s| s.name == key.state && is_of(s.kind));
         let Some(home) = home else {
             return Err(Error::new(
                 ErrorKind::Incompatible,

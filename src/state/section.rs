@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::CheckpointId;
 
 /// What a section holds, which decides who gets it after a change of parallelism.
@@ -30,6 +30,12 @@ pub enum SectionKind {
     /// Says, without a body, that the task had finished before the checkpoint: it has nothing more to
     /// do after a restore. It is the only section of its task.
     Finished,
+    /// What the sections of one state are made of: type, schema version, codec. It stands before them;
+    /// the index is the number of the newest change that they hold.
+    Schema,
+    /// The entries of keyed state that changed, or were removed, since an earlier checkpoint. The index
+    /// is its number among the changes of the state.
+    KeyedDelta,
 }
 
 /// Names a section within one task's snapshot; no two sections of a snapshot have equal keys.
@@ -68,6 +74,25 @@ pub trait SnapshotSink {
     /// Whatever `body` or the storage returned. The snapshot is lost then: a sink that failed once
     /// refuses every further section.
     fn section(&mut self, key: &SectionKey, body: SectionBody<'_>) -> Result<()>;
+
+    /// Whether this section can be taken over from the same task's snapshot in the completed
+    /// checkpoint `from`. It cannot in a savepoint, which stands alone, nor where nobody offers it.
+    ///
+    /// # Errors
+    /// What the storage returned; the snapshot is lost then.
+    fn can_reuse(&mut self, key: &SectionKey, from: CheckpointId) -> Result<bool> {
+        let _ = (key, from);
+        Ok(false)
+    }
+
+    /// Takes a section over, its bytes unread, for which [`can_reuse`](Self::can_reuse) was true.
+    ///
+    /// # Errors
+    /// `Invalid` when it is not offered, and as [`section`](Self::section).
+    fn reuse(&mut self, key: &SectionKey, from: CheckpointId) -> Result<()> {
+        let (state, index) = (&key.state, key.index);
+        Err(Error::invalid(format!("checkpoint {from} offers no section {index} of {state:?}")))
+    }
 }
 
 /// Gives back the sections of one snapshot in the order in which they were written.

@@ -334,7 +334,19 @@ pub(crate) trait RecordWriter: Send {
     /// Writes a chunk of the named state, or refers to an equal one that is there.
     fn chunk(&mut self, state: &str, index: u32, body: &[u8]) -> Result<RecordRef>;
 
-    /// Bytes of the chunks so far that were there already.
+    /// The manifest of the same task in the completed checkpoint `id`, when chunks of it may be referred
+    /// to in the checkpoint in progress; they are kept until that ends. `None` when it stands alone, or
+    /// the other one is not there any more: then everything is written.
+    fn earlier(&mut self, _id: CheckpointId) -> Result<Option<Node>> {
+        Ok(None)
+    }
+
+    /// Refers to a chunk of that manifest. False when it cannot be: then it is to be written.
+    fn refer(&mut self, _state: &str, _chunk: &RecordRef) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Bytes of the chunks given to [`chunk`](Self::chunk) so far that were there already.
     fn reused_bytes(&self) -> u64 {
         0
     }

@@ -73,6 +73,18 @@ pub(crate) enum SectionContent {
     Compressed(u32),
 }
 
+impl SectionContent {
+    /// How many of the manifest's references are this section's.
+    pub(crate) fn chunks(&self) -> usize {
+        match self {
+            Self::Inline(_) => 0,
+            Self::Chunks(count) | Self::Compressed(count) => {
+                usize::try_from(*count).unwrap_or(usize::MAX)
+            }
+        }
+    }
+}
+
 /// The body of a manifest node.
 ///
 /// # Errors
@@ -91,16 +103,13 @@ pub(crate) fn decode_sections(body: &[u8], refs: usize) -> Result<Vec<SectionMet
     let sections: Vec<SectionMetadata> = codec::decode_list(body)?;
     let mut used = 0_u64;
     for section in &sections {
-        match &section.content {
-            SectionContent::Chunks(count) | SectionContent::Compressed(count) => {
-                used += u64::from(*count);
-            }
-            SectionContent::Inline(body) if body.len() as u64 == section.len => {}
-            SectionContent::Inline(body) => {
-                let (len, found) = (section.len, body.len());
-                let message = format!("a section of {len} bytes has {found}");
-                return Err(Error::new(ErrorKind::Corrupt, message));
-            }
+        used = used.saturating_add(section.content.chunks() as u64);
+        if let SectionContent::Inline(body) = &section.content
+            && body.len() as u64 != section.len
+        {
+            let (len, found) = (section.len, body.len());
+            let message = format!("a section of {len} bytes has {found}");
+            return Err(Error::new(ErrorKind::Corrupt, message));
         }
     }
     if used != refs as u64 {

@@ -3,7 +3,7 @@
 /// What fits beside the length within three words.
 const INLINE_BYTES_MAX: usize = 22;
 
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) enum KeyBytes {
     Short { length: u8, bytes: [u8; INLINE_BYTES_MAX] },
     Long(Box<[u8]>),

@@ -1,300 +1,363 @@
-//! The table behind `KeyedMap`: one hash table of encoded keys for each key group of the subtask.
+//! The table behind `KeyedMap`: the key groups of one subtask, and their cuts.
 
-use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
-use std::mem;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::state::codec;
-use crate::state::entries::{read_entries, write_entry};
+use crate::state::descriptor::BoundState;
+use crate::state::entries::{StoredEntry, read_changes, read_entries};
+use crate::state::format::Format;
 use crate::state::key_group::{key_group, key_hash};
 use crate::state::keyed_map::StateValue;
-use crate::state::keyed_map::key_bytes::KeyBytes;
-use crate::state::section::{SectionKey, SectionKind, SnapshotSink, Stateful};
+use crate::state::keyed_map::bucket::Probe;
+use crate::state::keyed_map::cuts::Cuts;
+use crate::state::keyed_map::frozen::{Base, FrozenTable};
+use crate::state::keyed_map::group::Group;
+use crate::state::keyed_map::layout::Layout;
+use crate::state::keyed_map::restoring::{Restoring, load_key};
+use crate::state::schema::{Reader, Schema};
+use crate::state::section::{SectionKey, SectionKind};
+use crate::state::sizes::StateSize;
 
-/// A key by its hash and encoding, owned in the table or borrowed to look it up.
-trait HashedKey {
-    fn parts(&self) -> (u32, &[u8]);
-}
-
-#[derive(Clone)]
-struct StoredKey {
-    hash: u32,
-    encoded: KeyBytes,
-}
-
-struct Probe<'a> {
-    hash: u32,
-    encoded: &'a [u8],
-}
-
-impl HashedKey for StoredKey {
-    fn parts(&self) -> (u32, &[u8]) {
-        (self.hash, self.encoded.as_slice())
-    }
-}
-
-impl HashedKey for Probe<'_> {
-    fn parts(&self) -> (u32, &[u8]) {
-        (self.hash, self.encoded)
-    }
-}
-
-impl Hash for dyn HashedKey + '_ {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u32(self.parts().0);
-    }
-}
-
-impl PartialEq for dyn HashedKey + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.parts() == other.parts()
-    }
-}
-
-impl Eq for dyn HashedKey + '_ {}
-
-impl Hash for StoredKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u32(self.hash);
-    }
-}
-
-impl PartialEq for StoredKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.parts() == other.parts()
-    }
-}
-
-impl Eq for StoredKey {}
-
-impl<'a> Borrow<dyn HashedKey + 'a> for StoredKey {
-    fn borrow(&self) -> &(dyn HashedKey + 'a) {
-        self
-    }
-}
-
-/// Spreads the ready hash over 64 bits: a table uses the high and the low ones.
-#[derive(Default)]
-struct Spread(u64);
-
-impl Hasher for Spread {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u32(&mut self, hash: u32) {
-        self.0 = u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
-type Group<V> = HashMap<StoredKey, V, BuildHasherDefault<Spread>>;
-
-/// A group is owned while it is hot, without an atomic step per record, and shared from a freeze
-/// until it is next changed.
-enum Slot<V> {
-    Owned(Group<V>),
-    Shared(Arc<Group<V>>),
-}
-
-impl<V: Clone> Slot<V> {
-    fn group(&self) -> &Group<V> {
-        match self {
-            Self::Owned(group) => group,
-            Self::Shared(group) => group,
-        }
-    }
-
-    fn group_mut(&mut self) -> &mut Group<V> {
-        if let Self::Shared(shared) = self {
-            let group = Arc::try_unwrap(mem::take(shared)).unwrap_or_else(|still| (*still).clone());
-            *self = Self::Owned(group);
-        }
-        match self {
-            Self::Owned(group) => group,
-            // The lines above leave an owned group; for the compiler alone.
-            Self::Shared(group) => Arc::make_mut(group),
-        }
-    }
-
-    fn share(&mut self) -> Arc<Group<V>> {
-        if let Self::Owned(group) = self {
-            *self = Self::Shared(Arc::new(mem::take(group)));
-        }
-        match self {
-            Self::Shared(group) => Arc::clone(group),
-            Self::Owned(_) => Arc::default(),
-        }
-    }
-}
+/// Unfinished checkpoints that may still become the base of later ones.
+const UNCONFIRMED_MAX: usize = 64;
 
 /// All groups of one subtask.
 pub(crate) struct KeyedTable<V> {
     name: String,
-    groups: Vec<Slot<V>>,
+    schema: Schema,
+    format: Format<V>,
+    reader: Reader<V>,
+    groups: Vec<Group<V>>,
     first_group: u32,
     max_parallelism: u32,
+    cuts: Cuts,
+    /// For each cut after the base, how many keys of each group changed before it.
+    changes: VecDeque<(u32, Vec<u32>)>,
+    /// Checkpoints that are not known to be complete.
+    unconfirmed: BTreeMap<CheckpointId, (u32, Arc<OnceLock<Layout>>)>,
+    base: Option<Arc<Base>>,
+    restoring: Option<Restoring<V>>,
     /// The encoding of the key at hand.
     encoded: Vec<u8>,
 }
 
-/// The groups of one subtask as they were at a barrier.
-pub(crate) struct FrozenTable<V> {
-    name: String,
-    groups: Vec<(u32, Arc<Group<V>>)>,
-}
-
 impl<V: StateValue> KeyedTable<V> {
-    pub(crate) fn new(name: &str, groups: Range<u32>, max_parallelism: u32) -> Self {
+    pub(crate) fn new(state: BoundState<V>, groups: Range<u32>, max_parallelism: u32) -> Self {
+        let BoundState { name, schema, format, reader } = state;
         Self {
-            name: name.to_owned(),
+            name,
+            schema,
+            format,
+            reader,
             first_group: groups.start,
-            groups: groups.map(|_| Slot::Owned(Group::default())).collect(),
+            groups: groups.map(|_| Group::default()).collect(),
             max_parallelism,
+            cuts: Cuts::default(),
+            changes: VecDeque::new(),
+            unconfirmed: BTreeMap::new(),
+            base: None,
+            restoring: None,
             encoded: Vec::new(),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.groups.iter().map(|slot| slot.group().len()).sum()
+        self.groups.iter().map(Group::entries).sum()
     }
 
+    pub(crate) fn size(&self) -> StateSize {
+        let pages: u64 = self.groups.iter().map(|group| u64::from(group.pages())).sum();
+        StateSize {
+            name: self.name.clone(),
+            entries: self.len() as u64,
+            memory_bytes: Group::<V>::memory_bytes(self.len() as u64, pages),
+            copied_bytes: self.cuts.copied(),
+        }
+    }
+
+    #[inline]
     pub(crate) fn with<K: Serialize, R>(
         &mut self,
         key: &K,
         look: impl FnOnce(Option<&V>) -> R,
     ) -> Result<R> {
-        let (slot, probe) = self.find(key)?;
-        Ok(look(slot.group().get(&probe as &dyn HashedKey)))
+        self.keyed(key, |table, probe| table.at(probe, look))
     }
 
     pub(crate) fn insert<K: Serialize>(&mut self, key: &K, value: V) -> Result<Option<V>> {
-        let (slot, probe) = self.find(key)?;
-        let group = slot.group_mut();
-        if let Some(present) = group.get_mut(&probe as &dyn HashedKey) {
-            return Ok(Some(mem::replace(present, value)));
-        }
-        group.insert(probe.stored(), value);
-        Ok(None)
+        self.keyed(key, |table, probe| table.insert_at(probe, value))
     }
 
+    #[inline]
     pub(crate) fn update<K: Serialize, R>(
         &mut self,
         key: &K,
         fresh: impl FnOnce() -> V,
         change: impl FnOnce(&mut V) -> R,
     ) -> Result<R> {
-        let (slot, probe) = self.find(key)?;
-        let group = slot.group_mut();
-        if let Some(value) = group.get_mut(&probe as &dyn HashedKey) {
-            return Ok(change(value));
-        }
-        Ok(change(group.entry(probe.stored()).or_insert_with(fresh)))
+        self.keyed(key, |table, probe| table.update_at(probe, fresh, change))
     }
 
     pub(crate) fn remove<K: Serialize>(&mut self, key: &K) -> Result<Option<V>> {
-        let (slot, probe) = self.find(key)?;
-        // An absent key must not make a frozen group be copied.
-        if !slot.group().contains_key(&probe as &dyn HashedKey) {
-            return Ok(None);
-        }
-        Ok(slot.group_mut().remove(&probe as &dyn HashedKey))
+        self.keyed(key, Self::remove_at)
+    }
+
+    /// Encodes the key for one operation.
+    #[inline]
+    fn keyed<K: Serialize, R>(
+        &mut self,
+        key: &K,
+        operate: impl FnOnce(&mut Self, Probe<'_>) -> Result<R>,
+    ) -> Result<R> {
+        let mut encoded = std::mem::take(&mut self.encoded);
+        encoded.clear();
+        let result = match codec::encode_into(key, &mut encoded) {
+            Ok(()) => {
+                let hash = key_hash(&encoded);
+                operate(self, Probe { hash, encoded: &encoded })
+            }
+            Err(error) => Err(error),
+        };
+        self.encoded = encoded;
+        result
+    }
+
+    /// What `look` makes of the value of a key.
+    #[inline]
+    pub(crate) fn at<R>(
+        &mut self,
+        probe: Probe<'_>,
+        look: impl FnOnce(Option<&V>) -> R,
+    ) -> Result<R> {
+        let (group, _) = self.find(probe)?;
+        Ok(group.read(probe, look))
+    }
+
+    pub(crate) fn insert_at(&mut self, probe: Probe<'_>, value: V) -> Result<Option<V>> {
+        let (group, cuts) = self.find(probe)?;
+        let previous = group.upsert(cuts, probe, |present| match present {
+            Some(present) => (None, Some(std::mem::replace(present, value))),
+            None => (Some(value), None),
+        });
+        previous.ok_or_else(no_page)
+    }
+
+    #[inline]
+    pub(crate) fn update_at<R>(
+        &mut self,
+        probe: Probe<'_>,
+        fresh: impl FnOnce() -> V,
+        change: impl FnOnce(&mut V) -> R,
+    ) -> Result<R> {
+        let (group, cuts) = self.find(probe)?;
+        let result = group.upsert(cuts, probe, |present| {
+            if let Some(value) = present {
+                return (None, change(value));
+            }
+            let mut value = fresh();
+            let result = change(&mut value);
+            (Some(value), result)
+        });
+        result.ok_or_else(no_page)
+    }
+
+    pub(crate) fn remove_at(&mut self, probe: Probe<'_>) -> Result<Option<V>> {
+        let (group, cuts) = self.find(probe)?;
+        Ok(group.remove(cuts, probe))
     }
 
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&[u8], &V) -> Result<()>) -> Result<()> {
-        for slot in &self.groups {
-            for (key, value) in sorted(slot.group()) {
-                visit(key.encoded.as_slice(), value)?;
+        self.groups.iter().try_for_each(|group| group.for_each(&mut visit))
+    }
+
+    #[inline]
+    fn find(&mut self, probe: Probe<'_>) -> Result<(&mut Group<V>, &Cuts)> {
+        let group = key_group(probe.hash, self.max_parallelism);
+        match group_of(&mut self.groups, self.first_group, group) {
+            Some(group) => Ok((group, &self.cuts)),
+            None => Err(foreign(&self.name, group)),
+        }
+    }
+
+    /// Hot: the table as it is now, for a checkpoint. A savepoint never becomes the base of another.
+    pub(crate) fn freeze(&mut self, id: CheckpointId, is_savepoint: bool) -> FrozenTable<V> {
+        let cut = self.cuts.cut();
+        let mut groups = Vec::with_capacity(self.groups.len());
+        let mut changes = Vec::with_capacity(self.groups.len());
+        for group in &mut self.groups {
+            let (view, changed) = group.cut();
+            groups.push(Some(view));
+            changes.push(changed);
+        }
+        self.remember_changes(cut.number(), changes);
+        let written = Arc::default();
+        if !is_savepoint {
+            self.unconfirmed.insert(id, (cut.number(), Arc::clone(&written)));
+            if self.unconfirmed.len() > UNCONFIRMED_MAX {
+                self.unconfirmed.pop_first();
             }
         }
-        Ok(())
-    }
-
-    fn find<K: Serialize>(&mut self, key: &K) -> Result<(&mut Slot<V>, Probe<'_>)> {
-        self.encoded.clear();
-        codec::encode_into(key, &mut self.encoded)?;
-        let hash = key_hash(&self.encoded);
-        let group = key_group(hash, self.max_parallelism);
-        let Some(slot) = slot_of(&mut self.groups, self.first_group, group) else {
-            return Err(Error::invalid(format!(
-                "state {:?} was asked for a key of key group {group}, which another subtask owns: \
-                 use the key that the stream is keyed by",
-                self.name
-            )));
-        };
-        Ok((slot, Probe { hash, encoded: &self.encoded }))
-    }
-}
-
-impl Probe<'_> {
-    fn stored(&self) -> StoredKey {
-        StoredKey { hash: self.hash, encoded: KeyBytes::new(self.encoded) }
-    }
-}
-
-fn slot_of<V>(groups: &mut [Slot<V>], first: u32, group: u32) -> Option<&mut Slot<V>> {
-    let index = usize::try_from(group.checked_sub(first)?).ok()?;
-    groups.get_mut(index)
-}
-
-fn sorted<V>(group: &Group<V>) -> Vec<(&StoredKey, &V)> {
-    let mut entries: Vec<_> = group.iter().collect();
-    entries.sort_unstable_by_key(|(key, _)| key.parts());
-    entries
-}
-
-impl<V: StateValue> Stateful for KeyedTable<V> {
-    type Frozen = FrozenTable<V>;
-
-    fn freeze(&mut self, _: CheckpointId) -> FrozenTable<V> {
-        let groups = (self.first_group..)
-            .zip(&mut self.groups)
-            .filter(|(_, slot)| !slot.group().is_empty())
-            .map(|(group, slot)| (group, slot.share()))
-            .collect();
-        FrozenTable { name: self.name.clone(), groups }
-    }
-
-    fn write(frozen: FrozenTable<V>, sink: &mut dyn SnapshotSink) -> Result<()> {
-        let mut entry = Vec::new();
-        // Each group is released as soon as it is written: it is copied no longer when touched.
-        for (index, group) in frozen.groups {
-            let key = SectionKey::new(SectionKind::Keyed, &frozen.name).with_index(index);
-            let entries = sorted(&group);
-            sink.section(&key, &mut |out| {
-                entries.iter().try_for_each(|(key, value)| {
-                    write_entry(&mut entry, key.encoded.as_slice(), *value, out)
-                })
-            })?;
+        FrozenTable {
+            name: self.name.clone(),
+            format: self.format.clone(),
+            schema: self.schema.clone(),
+            first_group: self.first_group,
+            changes: self.changes_since_base(),
+            groups,
+            base: self.base.clone(),
+            cut,
+            written,
         }
-        Ok(())
     }
 
-    fn restore(&mut self, key: &SectionKey, body: &mut dyn Read) -> Result<()> {
-        let Some(slot) = slot_of(&mut self.groups, self.first_group, key.index) else {
-            return Err(Error::new(
-                ErrorKind::Incompatible,
-                format!("key group {} of state {:?} is not this subtask's", key.index, self.name),
-            ));
-        };
-        let group = slot.group_mut();
-        read_entries(body, |encoded, value| {
-            let stored = StoredKey { hash: key_hash(encoded), encoded: KeyBytes::new(encoded) };
-            group.insert(stored, codec::decode(value)?);
-            Ok(())
-        })
+    /// Two cuts that are long past become one, which counts too many changes rather than too few.
+    fn remember_changes(&mut self, cut: u32, changes: Vec<u32>) {
+        self.changes.push_back((cut, changes));
+        if self.changes.len() > UNCONFIRMED_MAX
+            && let Some((_, oldest)) = self.changes.pop_front()
+            && let Some((_, next)) = self.changes.front_mut()
+        {
+            for (sum, changed) in next.iter_mut().zip(oldest) {
+                *sum = sum.saturating_add(changed);
+            }
+        }
     }
+
+    fn changes_since_base(&self) -> Vec<u64> {
+        let mut sums = vec![0_u64; self.groups.len()];
+        for (_, changes) in &self.changes {
+            for (sum, changed) in sums.iter_mut().zip(changes) {
+                *sum = sum.saturating_add(u64::from(*changed));
+            }
+        }
+        sums
+    }
+
+    /// A checkpoint is complete: later ones repeat what has not changed since.
+    pub(crate) fn completed(&mut self, id: CheckpointId) {
+        let Some((cut, written)) = self.unconfirmed.remove(&id) else { return };
+        self.unconfirmed.retain(|other, _| *other > id);
+        if let Some(layout) = written.get() {
+            self.set_base(id, cut, layout.clone());
+        }
+    }
+
+    fn set_base(&mut self, id: CheckpointId, cut: u32, layout: Layout) {
+        self.base = Some(Arc::new(Base { id, cut, layout }));
+        self.cuts.set_base(cut);
+        self.groups.iter_mut().for_each(Group::base_moved);
+        self.changes.retain(|(changed_before, _)| *changed_before > cut);
+    }
+
+    /// Takes a section back, in the order in which they were written.
+    pub(crate) fn restore(&mut self, key: &SectionKey, body: &mut dyn Read) -> Result<()> {
+        let Self { reader, groups, first_group, .. } = self;
+        let restoring = self
+            .restoring
+            .get_or_insert_with(|| Restoring::new(groups.len(), Arc::clone(&reader.current)));
+        match key.kind {
+            SectionKind::Schema => {
+                let stored = Schema::read(body)?;
+                restoring.decode = reader.decoder(&self.name, &self.schema, &stored)?;
+                Ok(())
+            }
+            SectionKind::Keyed => {
+                let Some(group) = group_of(groups, *first_group, key.index) else {
+                    let (group, name) = (key.index, &self.name);
+                    let message =
+                        format!("key group {group} of state {name:?} is not this subtask's");
+                    return Err(Error::new(ErrorKind::Incompatible, message));
+                };
+                group.clear();
+                restoring.seen.base(index_of(*first_group, key.index));
+                let Restoring { decode, cuts, scratch, .. } = restoring;
+                read_entries(body, |stored, value| {
+                    let encoded = load_key(&self.format, stored, scratch)?;
+                    let probe = Probe { hash: key_hash(encoded), encoded };
+                    let value = decode(value)?;
+                    put(group, cuts, probe, value);
+                    Ok(())
+                })
+            }
+            _ => {
+                restoring.seen.delta(key.index);
+                let Restoring { decode, cuts, scratch, seen } = restoring;
+                let mut at = None;
+                read_changes(body, |entry| {
+                    let (stored, value) = match entry {
+                        StoredEntry::Group(number) => {
+                            at = Some(number);
+                            return Ok(());
+                        }
+                        StoredEntry::Set { key, value } => (key, Some(value)),
+                        StoredEntry::Removed { key } => (key, None),
+                    };
+                    let number = at.ok_or_else(no_group)?;
+                    // Another parallelism: the rest is other subtasks'.
+                    let Some(group) = group_of(groups, *first_group, number) else { return Ok(()) };
+                    let encoded = load_key(&self.format, stored, scratch)?;
+                    let probe = Probe { hash: key_hash(encoded), encoded };
+                    match value {
+                        Some(value) => put(group, cuts, probe, decode(value)?),
+                        None => drop(group.remove(cuts, probe)),
+                    }
+                    seen.count(index_of(*first_group, number));
+                    Ok(())
+                })
+            }
+        }
+    }
+
+    /// All sections are back. `from` is the checkpoint when they are all sections of this subtask.
+    pub(crate) fn restored(&mut self, from: Option<CheckpointId>) {
+        let Some(restoring) = self.restoring.take() else { return };
+        let (cut, layout) = restoring.seen.finish();
+        self.cuts.continue_after(cut);
+        self.groups.iter_mut().for_each(Group::restored);
+        if let Some(id) = from {
+            self.set_base(id, cut, layout);
+        }
+    }
+}
+
+fn put<V: StateValue>(group: &mut Group<V>, cuts: &Cuts, probe: Probe<'_>, value: V) {
+    group.upsert(cuts, probe, |present| match present {
+        Some(present) => {
+            *present = value;
+            (None, ())
+        }
+        None => (Some(value), ()),
+    });
+}
+
+fn no_group() -> Error {
+    Error::new(ErrorKind::Corrupt, "a section of changes begins without a key group")
+}
+
+fn no_page() -> Error {
+    Error::internal("a key group lost a page")
+}
+
+/// The place of a key group among those of its subtask.
+fn index_of(first: u32, group: u32) -> usize {
+    group.checked_sub(first).and_then(|index| usize::try_from(index).ok()).unwrap_or(usize::MAX)
+}
+
+fn group_of<V>(groups: &mut [Group<V>], first: u32, group: u32) -> Option<&mut Group<V>> {
+    groups.get_mut(index_of(first, group))
+}
+
+#[cold]
+fn foreign(name: &str, group: u32) -> Error {
+    Error::invalid(format!(
+        "state {name:?} was asked for a key of key group {group}, which another subtask owns: use the \
+         key that the stream is keyed by"
+    ))
 }

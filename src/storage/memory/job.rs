@@ -94,11 +94,11 @@ impl JobAccess for MemoryJob {
         self.actor.store.with_job(&self.actor.job, |facts| facts.stored())
     }
 
-    fn begin(&self, id: CheckpointId, _: CheckpointType) -> Result<Arc<dyn PendingRecords>> {
+    fn begin(&self, id: CheckpointId, kind: CheckpointType) -> Result<Arc<dyn PendingRecords>> {
         self.actor.store.with_job(&self.actor.job, |facts| {
             facts.checkpoint_max = facts.checkpoint_max.max(id);
         });
-        Ok(Arc::new(MemoryPending::new(self.actor.clone(), id)))
+        Ok(Arc::new(MemoryPending::new(self.actor.clone(), id, kind)))
     }
 
     fn drop_checkpoints(&self, ids: &[CheckpointId]) -> Result<()> {

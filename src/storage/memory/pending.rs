@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, TaskId};
 use crate::limits::CHUNK_BYTES;
+use crate::message::CheckpointType;
 use crate::record::{FrameKind, Node, Origin, RecordRef};
 use crate::storage::access::{PendingRecords, RecordWriter};
 use crate::storage::memory::job::Actor;
@@ -25,6 +26,7 @@ pub(super) struct MemoryPending {
 struct Shared {
     actor: Actor,
     id: CheckpointId,
+    kind: CheckpointType,
     finished: Mutex<Finished>,
 }
 
@@ -40,8 +42,8 @@ impl Shared {
 }
 
 impl MemoryPending {
-    pub(super) fn new(actor: Actor, id: CheckpointId) -> Self {
-        Self { shared: Arc::new(Shared { actor, id, finished: Mutex::default() }) }
+    pub(super) fn new(actor: Actor, id: CheckpointId, kind: CheckpointType) -> Self {
+        Self { shared: Arc::new(Shared { actor, id, kind, finished: Mutex::default() }) }
     }
 }
 
@@ -101,6 +103,26 @@ impl RecordWriter for MemoryWriter {
         let (record, frame) = self.frame(FrameKind::Chunk, state, index, body)?;
         self.frames.insert(record.id, frame);
         Ok(record)
+    }
+
+    fn earlier(&mut self, id: CheckpointId) -> Result<Option<Node>> {
+        let Shared { actor, kind, .. } = &*self.pending;
+        if *kind != CheckpointType::Checkpoint {
+            return Ok(None);
+        }
+        actor.store.manifest_of(&actor.job, id, &self.task)
+    }
+
+    fn refer(&mut self, state: &str, chunk: &RecordRef) -> Result<bool> {
+        if self.frames.contains_key(&chunk.id) {
+            return Ok(true);
+        }
+        // Held here: it may be dropped before this checkpoint is published.
+        let Ok(frame) = self.pending.actor.store.bytes(chunk) else { return Ok(false) };
+        let bytes = usize::try_from(chunk.payload_len).unwrap_or(usize::MAX);
+        self.sizes.count(&self.task, state, bytes)?;
+        self.frames.insert(chunk.id, frame);
+        Ok(true)
     }
 
     fn finish(mut self: Box<Self>, manifest: &Node) -> Result<RecordRef> {

@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
+use crate::ids::{Attempt, CheckpointId, JobId, StoreId, TaskId};
 use crate::record::{Frame, FrameHeader, FrameKind, Node, Origin, Payload, RecordRef};
 use crate::storage::access::{StoredCheckpoint, nothing_to_pin, pinned_is_kept};
 use crate::storage::stream::StreamStateHandle;
@@ -212,6 +212,29 @@ impl MemoryStore {
         let bytes = self.bytes(record)?;
         let frame = self.check(record, &bytes)?;
         Node::decode(frame.payload).ok_or_else(|| damaged(record, "its references end early"))
+    }
+
+    /// The manifest of a task in a completed checkpoint; `None` when either is not there.
+    ///
+    /// # Errors
+    /// `Corrupt` when a record on the way is damaged.
+    pub(super) fn manifest_of(
+        &self,
+        job: &JobId,
+        id: CheckpointId,
+        task: &TaskId,
+    ) -> Result<Option<Node>> {
+        let live = self.with_job(job, |facts| facts.live.get(&id).map(|live| live.record));
+        let Some(commit) = live else { return Ok(None) };
+        for manifest in self.node(&commit)?.refs {
+            let bytes = self.bytes(&manifest)?;
+            let frame = self.check(&manifest, &bytes)?;
+            let origin = &frame.header.origin;
+            if origin.operator == task.operator.as_str() && origin.subtask == task.subtask {
+                return Ok(Node::decode(frame.payload));
+            }
+        }
+        Ok(None)
     }
 
     /// Applies `change` to the bytes of a record, as a fault of the memory would.

@@ -284,6 +284,14 @@ impl RecordWriter for Within<Box<dyn RecordWriter>> {
         self.inner.chunk(state, index, body)
     }
 
+    fn earlier(&mut self, id: CheckpointId) -> Result<Option<Node>> {
+        self.inner.earlier(id)
+    }
+
+    fn refer(&mut self, state: &str, chunk: &RecordRef) -> Result<bool> {
+        self.inner.refer(state, chunk)
+    }
+
     fn reused_bytes(&self) -> u64 {
         self.inner.reused_bytes()
     }

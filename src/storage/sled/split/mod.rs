@@ -204,7 +204,7 @@ impl Backend for SplitStore {
             self.reclaimer.start(&self);
         }
         let may_share = kind == CheckpointType::Checkpoint;
-        let offered = may_share.then(|| self.take_offer(actor)).flatten();
+        let offered = may_share.then(|| self.take_offer(actor, None)).flatten();
         Ok(Arc::new(Arc::new(SplitPending::new(self, actor.clone(), id, offered))))
     }
 

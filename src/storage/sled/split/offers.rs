@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::ids::TaskId;
+use crate::ids::{CheckpointId, TaskId};
 use crate::record::RecordRef;
 use crate::storage::sled::backend::Actor;
 use crate::storage::sled::image::chain;
@@ -28,9 +28,14 @@ pub(super) struct Offered {
 
 impl SplitStore {
     /// What a checkpoint of this job that begins now may refer to, held until
-    /// [`let_go`](Self::let_go) of its record. Nothing when it cannot be read: then all is written.
-    pub(super) fn take_offer(&self, actor: &Actor) -> Option<Arc<Offered>> {
-        let held = self.hold_newest(actor.job.as_str())?;
+    /// [`let_go`](Self::let_go) of its record: what the completed checkpoint `of` refers to, or the newest.
+    /// Nothing when it cannot be read: then all is written.
+    pub(super) fn take_offer(
+        &self,
+        actor: &Actor,
+        of: Option<CheckpointId>,
+    ) -> Option<Arc<Offered>> {
+        let held = self.hold_live(actor.job.as_str(), of)?;
         let known = lock(&self.offers).get(&actor.job).cloned();
         if let Some(known) = known.filter(|known| known.record == held) {
             return Some(known);
@@ -38,7 +43,9 @@ impl SplitStore {
         match self.read_offer(&held) {
             Ok(offered) => {
                 let offered = Arc::new(offered);
-                lock(&self.offers).insert(actor.job.clone(), Arc::clone(&offered));
+                if of.is_none() {
+                    lock(&self.offers).insert(actor.job.clone(), Arc::clone(&offered));
+                }
                 Some(offered)
             }
             Err(error) => {
@@ -51,15 +58,19 @@ impl SplitStore {
         }
     }
 
-    /// The commit record of the job's newest live checkpoint, which one more needs from now on.
-    fn hold_newest(&self, job: &str) -> Option<RecordRef> {
+    /// The commit record of the job's newest live checkpoint, or of this one, which one more needs from
+    /// now on.
+    fn hold_live(&self, job: &str, of: Option<CheckpointId>) -> Option<RecordRef> {
         let has_live = lock(&self.ledger).jobs.get(job).is_some_and(|facts| !facts.live.is_empty());
         if !has_live || !self.knows_records() {
             return None;
         }
         let mut ledger = lock(&self.ledger);
-        let (_, live) = ledger.jobs.get(job)?.live.last_key_value()?;
-        let record = live.record;
+        let all = &ledger.jobs.get(job)?.live;
+        let record = match of {
+            Some(id) => all.get(&id)?.record,
+            None => all.last_key_value()?.1.record,
+        };
         let records = ledger.records.as_mut()?;
         if !records.is_whole(record.id) {
             return None;

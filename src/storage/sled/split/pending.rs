@@ -29,6 +29,8 @@ pub(crate) struct SplitPending {
     actor: Actor,
     id: CheckpointId,
     offered: Option<Arc<Offered>>,
+    /// Older checkpoints that tasks asked for.
+    earlier: Mutex<BTreeMap<CheckpointId, Option<Arc<Offered>>>>,
     tasks: Mutex<Vec<TaskRecords>>,
     pins: Mutex<BTreeMap<u64, Arc<Segment>>>,
     /// Bytes of the frames that wait in memory.
@@ -42,8 +44,26 @@ impl SplitPending {
         id: CheckpointId,
         offered: Option<Arc<Offered>>,
     ) -> Self {
-        let (tasks, pins) = (Mutex::default(), Mutex::default());
-        Self { store, actor, id, offered, tasks, pins, small_bytes: AtomicU64::new(0) }
+        Self {
+            store,
+            actor,
+            id,
+            offered,
+            earlier: Mutex::default(),
+            tasks: Mutex::default(),
+            pins: Mutex::default(),
+            small_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// What the completed checkpoint `id` refers to, held until this one ends.
+    fn earlier(&self, id: CheckpointId) -> Option<Arc<Offered>> {
+        let newest = self.offered.as_ref()?;
+        if newest.record.checkpoint == id {
+            return Some(Arc::clone(newest));
+        }
+        let mut earlier = lock(&self.earlier);
+        earlier.entry(id).or_insert_with(|| self.store.take_offer(&self.actor, Some(id))).clone()
     }
 
     fn pin(&self, segment: &Arc<Segment>) {
@@ -99,7 +119,8 @@ impl PendingRecords for Arc<SplitPending> {
 impl Drop for SplitPending {
     fn drop(&mut self) {
         self.unpin();
-        if let Some(offered) = self.offered.take() {
+        let earlier = std::mem::take(&mut *lock(&self.earlier)).into_values().flatten();
+        for offered in self.offered.take().into_iter().chain(earlier) {
             self.store.let_go(offered.record.id);
         }
         self.store.free_segments();
@@ -242,6 +263,16 @@ impl RecordWriter for SplitWriter {
             return Ok(record);
         }
         self.add(FrameKind::Chunk, state, index, payload)
+    }
+
+    fn earlier(&mut self, id: CheckpointId) -> Result<Option<Node>> {
+        let Some(offered) = self.pending.earlier(id) else { return Ok(None) };
+        let Some(manifest) = offered.manifests.get(&self.task) else { return Ok(None) };
+        Ok(self.pending.store.reader.node(manifest).ok())
+    }
+
+    fn refer(&mut self, _: &str, chunk: &RecordRef) -> Result<bool> {
+        Ok(!self.pending.store.reader.is_damaged(chunk))
     }
 
     fn reused_bytes(&self) -> u64 {

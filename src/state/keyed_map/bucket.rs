@@ -1,0 +1,239 @@
+//! A few entries of keyed state, which are looked for, copied and shared together.
+
+use crate::state::keyed_map::key_bytes::KeyBytes;
+
+/// Entries that are found by their tags; those behind them by their hashes.
+const TAGS: usize = 16;
+
+/// Removals that are looked through for the same key.
+const RECENT_REMOVALS: usize = 64;
+
+/// A key by its hash and encoding, on its way to an entry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Probe<'a> {
+    pub(crate) hash: u32,
+    pub(crate) encoded: &'a [u8],
+}
+
+/// A hash over 64 bits: page and tag are cut from different ends.
+#[inline]
+pub(super) fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[inline]
+fn tag(hash: u32) -> u8 {
+    let [tag, ..] = spread(hash).to_be_bytes();
+    tag
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct StoredKey {
+    pub(super) hash: u32,
+    pub(super) encoded: KeyBytes,
+}
+
+impl StoredKey {
+    pub(super) fn new(probe: Probe<'_>) -> Self {
+        Self { hash: probe.hash, encoded: KeyBytes::new(probe.encoded) }
+    }
+
+    /// The order of written entries.
+    pub(super) fn parts(&self) -> (u32, &[u8]) {
+        (self.hash, self.encoded.as_slice())
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Entry<V> {
+    /// The cut before which it was last changed, see `Cuts`.
+    pub(super) changed: u32,
+    pub(super) key: StoredKey,
+    pub(super) value: V,
+}
+
+/// A key that was removed, for those who know a checkpoint that has it.
+#[derive(Debug, Clone)]
+pub(super) struct Removed {
+    pub(super) changed: u32,
+    pub(super) key: StoredKey,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Bucket<V> {
+    /// INVARIANT: tag `i` is that of entry `i`.
+    tags: [u8; TAGS],
+    entries: Vec<Entry<V>>,
+    removed: Option<Box<Vec<Removed>>>,
+}
+
+impl<V> Default for Bucket<V> {
+    fn default() -> Self {
+        Self { tags: [0; TAGS], entries: Vec::new(), removed: None }
+    }
+}
+
+impl<V> Bucket<V> {
+    pub(super) fn entries(&self) -> &[Entry<V>] {
+        &self.entries
+    }
+
+    pub(super) fn removed(&self) -> &[Removed] {
+        self.removed.as_ref().map_or(&[], |removed| removed.as_slice())
+    }
+
+    #[inline]
+    fn position(&self, probe: Probe<'_>) -> Option<usize> {
+        let wanted = tag(probe.hash);
+        let mut alike = 0_u32;
+        for (at, tag) in self.tags.iter().enumerate() {
+            alike |= u32::from(*tag == wanted) << at;
+        }
+        while alike != 0 {
+            let at = usize::try_from(alike.trailing_zeros()).unwrap_or(usize::MAX);
+            let entry = self.entries.get(at)?;
+            if entry.key.parts() == (probe.hash, probe.encoded) {
+                return Some(at);
+            }
+            alike &= alike - 1;
+        }
+        let behind = self.entries.get(TAGS..)?;
+        let at = behind.iter().position(|e| e.key.parts() == (probe.hash, probe.encoded))?;
+        Some(at + TAGS)
+    }
+
+    #[inline]
+    pub(super) fn find(&self, probe: Probe<'_>) -> Option<&Entry<V>> {
+        self.entries.get(self.position(probe)?)
+    }
+
+    #[inline]
+    pub(super) fn find_mut(&mut self, probe: Probe<'_>) -> Option<&mut Entry<V>> {
+        let at = self.position(probe)?;
+        self.entries.get_mut(at)
+    }
+
+    /// Adds an entry whose key is not there.
+    pub(super) fn push(&mut self, entry: Entry<V>) {
+        if let Some(tag_of) = self.tags.get_mut(self.entries.len()) {
+            *tag_of = tag(entry.key.hash);
+        }
+        self.entries.push(entry);
+    }
+
+    pub(super) fn take(&mut self, probe: Probe<'_>) -> Option<Entry<V>> {
+        let at = self.position(probe)?;
+        Some(self.swap_remove(at))
+    }
+
+    fn swap_remove(&mut self, at: usize) -> Entry<V> {
+        let entry = self.entries.swap_remove(at);
+        let moved = self.entries.get(at).map(|moved| tag(moved.key.hash));
+        if let (Some(tag_of), Some(moved)) = (self.tags.get_mut(at), moved) {
+            *tag_of = moved;
+        }
+        if self.entries.len().saturating_mul(4) < self.entries.capacity() {
+            self.entries.shrink_to(self.entries.len().saturating_mul(2));
+        }
+        entry
+    }
+
+    /// Remembers that a key was removed. True when it was not remembered so far.
+    pub(super) fn remember(&mut self, removed: Removed) -> bool {
+        let all = self.removed.get_or_insert_with(Box::default);
+        let mut recent = all.iter_mut().rev().take(RECENT_REMOVALS);
+        let known = recent.find(|known| known.key.parts() == removed.key.parts());
+        if let Some(known) = known {
+            known.changed = removed.changed;
+            return false;
+        }
+        all.push(removed);
+        true
+    }
+
+    /// Keeps the removals for which `keep` is true, and returns how many are gone.
+    pub(super) fn keep_removed(&mut self, keep: impl Fn(&Removed) -> bool) -> usize {
+        let Some(removed) = &mut self.removed else { return 0 };
+        let before = removed.len();
+        removed.retain(keep);
+        let gone = before.saturating_sub(removed.len());
+        if removed.is_empty() {
+            self.removed = None;
+        }
+        gone
+    }
+
+    /// Takes out everything whose hash `leaves`.
+    pub(super) fn split_off(&mut self, leaves: impl Fn(u32) -> bool) -> Self {
+        let mut other = Self::default();
+        let mut at = 0;
+        while let Some(entry) = self.entries.get(at) {
+            if leaves(entry.key.hash) {
+                let entry = self.swap_remove(at);
+                other.push(entry);
+            } else {
+                at += 1;
+            }
+        }
+        if let Some(removed) = self.removed.take() {
+            let (go, stay): (Vec<_>, Vec<_>) =
+                removed.into_iter().partition(|removed| leaves(removed.key.hash));
+            self.removed = (!stay.is_empty()).then(|| Box::new(stay));
+            other.removed = (!go.is_empty()).then(|| Box::new(go));
+        }
+        other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: a bucket is a small map, however many entries it has. Method: random operations against
+    //! a `BTreeMap`, with so many keys that some lie behind the tags.
+
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::state::key_hash;
+
+    fn probe(key: &[u8; 1]) -> Probe<'_> {
+        Probe { hash: key_hash(key), encoded: key }
+    }
+
+    fn contents(bucket: &Bucket<u32>) -> BTreeMap<u8, u32> {
+        bucket.entries().iter().map(|e| (e.key.encoded.as_slice()[0], e.value)).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_bucket_is_a_small_map(steps in prop::collection::vec((0_u8..40, any::<bool>()), 0..200)) {
+            let (mut bucket, mut model) = (Bucket::default(), BTreeMap::new());
+            for (number, (key, is_insert)) in (0..).zip(steps) {
+                let bytes = [key];
+                let probe = probe(&bytes);
+                if is_insert {
+                    match bucket.find_mut(probe) {
+                        Some(entry) => entry.value = number,
+                        None => {
+                            let key = StoredKey::new(probe);
+                            bucket.push(Entry { changed: 0, key, value: number });
+                        }
+                    }
+                    model.insert(key, number);
+                } else {
+                    let taken = bucket.take(probe).map(|entry| entry.value);
+                    prop_assert_eq!(taken, model.remove(&key));
+                }
+                prop_assert_eq!(bucket.find(probe).map(|e| e.value), model.get(&key).copied());
+            }
+            prop_assert_eq!(contents(&bucket), model.clone());
+            let other = bucket.split_off(|hash| hash % 2 == 0);
+            let is_even = |key: &u8| key_hash(&[*key]) % 2 == 0;
+            let (even, odd): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                model.into_iter().partition(|(key, _)| is_even(key));
+            prop_assert_eq!(contents(&other), even);
+            prop_assert_eq!(contents(&bucket), odd);
+        }
+    }
+}

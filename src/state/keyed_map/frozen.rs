@@ -1,0 +1,235 @@
+//! One table as it was at a cut, written while the table goes on changing.
+
+use std::io::Write;
+use std::sync::{Arc, OnceLock};
+
+use crate::error::Result;
+use crate::ids::CheckpointId;
+use crate::state::entries::EntryWriter;
+use crate::state::format::Format;
+use crate::state::keyed_map::bucket::{Bucket, Entry, StoredKey};
+use crate::state::keyed_map::cuts::PendingCut;
+use crate::state::keyed_map::group::GroupView;
+use crate::state::keyed_map::layout::{Delta, GroupFacts, Kept, Layout, Plan};
+use crate::state::schema::Schema;
+use crate::state::section::{SectionKey, SectionKind, SnapshotSink};
+
+/// A completed checkpoint of which a new one repeats what has not changed.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub(super) id: CheckpointId,
+    pub(super) cut: u32,
+    pub(super) layout: Layout,
+}
+
+/// The groups of one subtask as they were at a barrier.
+pub(crate) struct FrozenTable<V> {
+    pub(super) name: String,
+    pub(super) format: Format<V>,
+    pub(super) schema: Schema,
+    pub(super) first_group: u32,
+    /// Those not written yet, from the last one down.
+    pub(super) groups: Vec<Option<GroupView<V>>>,
+    /// Keys that changed since the base, by group.
+    pub(super) changes: Vec<u64>,
+    pub(super) base: Option<Arc<Base>>,
+    pub(super) cut: PendingCut,
+    /// What this becomes a base with; set when all is written.
+    pub(super) written: Arc<OnceLock<Layout>>,
+}
+
+/// What a delta says of a key.
+enum Change<'a, V> {
+    Set(&'a Entry<V>),
+    Removed(&'a StoredKey),
+}
+
+impl<V> Change<'_, V> {
+    fn parts(&self) -> (u32, &[u8]) {
+        match self {
+            Self::Set(entry) => entry.key.parts(),
+            Self::Removed(key) => key.parts(),
+        }
+    }
+}
+
+impl<V> FrozenTable<V> {
+    pub(crate) fn write(mut self, sink: &mut dyn SnapshotSink) -> Result<()> {
+        self.schema.write(&self.name, sink)?;
+        let base = self.base.take();
+        let nothing = Layout::default();
+        let mut layout = base.as_ref().map_or(&nothing, |base| &base.layout);
+        let plan = match &base {
+            Some(base) => self.plan(base, sink)?,
+            None => None,
+        };
+        let (after, plan) = match (&base, plan) {
+            (Some(base), Some(plan)) => {
+                for kept in layout.kept(&plan) {
+                    sink.reuse(&self.key_of(kept), base.id)?;
+                }
+                (base.cut, plan)
+            }
+            _ => {
+                layout = &nothing;
+                (0, Plan::whole(self.groups.len()))
+            }
+        };
+        let sections = self.write_bases(layout, &plan, sink)?;
+        let delta = self.write_delta(&plan, after, sink)?;
+        let _ = self.written.set(layout.after(&plan, self.cut.number(), &sections, delta));
+        Ok(())
+    }
+
+    /// What is written whole, or `None` when nothing can be taken over.
+    fn plan(&self, base: &Base, sink: &mut dyn SnapshotSink) -> Result<Option<Plan>> {
+        let facts: Vec<_> = self
+            .groups
+            .iter()
+            .zip(&self.changes)
+            .map(|(group, changes)| GroupFacts {
+                entries: group.as_ref().map_or(0, |group| group.entries as u64),
+                changed: *changes,
+                is_unknown: group.as_ref().is_none_or(|group| group.whole_since > base.cut),
+            })
+            .collect();
+        let plan = base.layout.plan(&facts);
+        for kept in base.layout.kept(&plan) {
+            if !sink.can_reuse(&self.key_of(kept), base.id)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(plan))
+    }
+
+    fn key_of(&self, kept: Kept) -> SectionKey {
+        match kept {
+            Kept::Base(group) => self.base_key(group),
+            Kept::Delta(number) => {
+                SectionKey::new(SectionKind::KeyedDelta, &self.name).with_index(number)
+            }
+        }
+    }
+
+    fn base_key(&self, group: usize) -> SectionKey {
+        SectionKey::new(SectionKind::Keyed, &self.name).with_index(self.number_of(group))
+    }
+
+    /// The key group at this place.
+    fn number_of(&self, group: usize) -> u32 {
+        u32::try_from(group).unwrap_or(u32::MAX).saturating_add(self.first_group)
+    }
+
+    /// Takes the pages of a group at the cut. What only this cut needed of it is free from here on.
+    fn capture(&mut self, group: usize, after: Option<u32>) -> Vec<Arc<Bucket<V>>> {
+        let view = self.groups.get_mut(group).and_then(Option::take);
+        view.map_or_else(Vec::new, |view| view.capture(&self.cut, after))
+    }
+
+    /// Writes the groups that are written whole, and returns which of them have a section.
+    fn write_bases(
+        &mut self,
+        layout: &Layout,
+        plan: &Plan,
+        sink: &mut dyn SnapshotSink,
+    ) -> Result<Vec<bool>> {
+        let mut sections = vec![false; self.groups.len()];
+        let format = self.format.clone();
+        let mut writer = EntryWriter::new(&format);
+        for (group, has_section) in sections.iter_mut().enumerate() {
+            if !plan.whole.get(group).copied().unwrap_or_default() {
+                continue;
+            }
+            let buckets = self.capture(group, None);
+            let mut entries: Vec<_> = buckets.iter().flat_map(|b| b.entries()).collect();
+            entries.sort_unstable_by(|a, b| a.key.parts().cmp(&b.key.parts()));
+            *has_section = !entries.is_empty() || layout.is_contradicted(group, plan);
+            if *has_section {
+                sink.section(&self.base_key(group), &mut |out| {
+                    entries.iter().try_for_each(|entry| {
+                        writer.set(entry.key.encoded.as_slice(), &entry.value, out)
+                    })
+                })?;
+            }
+        }
+        Ok(sections)
+    }
+
+    /// Writes what changed in the other groups, with how many entries of each.
+    fn write_delta(
+        &mut self,
+        plan: &Plan,
+        after: u32,
+        sink: &mut dyn SnapshotSink,
+    ) -> Result<Option<(Delta, Vec<u64>)>> {
+        let is_changed = |(group, changes): (usize, &u64)| {
+            let is_whole = plan.whole.get(group).copied().unwrap_or(true);
+            (!is_whole && *changes > 0).then_some(group)
+        };
+        let changed: Vec<usize> = self.changes.iter().enumerate().filter_map(is_changed).collect();
+        if changed.is_empty() {
+            return Ok(None);
+        }
+        let number = self.cut.number();
+        let key = self.key_of(Kept::Delta(number));
+        let mut counts = vec![0; self.groups.len()];
+        let mut delta = Delta { number, ..Delta::default() };
+        let format = self.format.clone();
+        let mut writer = EntryWriter::new(&format);
+        sink.section(&key, &mut |out| {
+            for group in &changed {
+                let buckets = self.capture(*group, Some(after));
+                let number = self.number_of(*group);
+                let count = write_changes(number, &buckets, after, &mut writer, out)?;
+                if count > 0 {
+                    delta.groups.push(*group);
+                    delta.entries += count;
+                }
+                if let Some(of_group) = counts.get_mut(*group) {
+                    *of_group = count;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Some((delta, counts)))
+    }
+}
+
+/// Writes the changes of one group after a cut, ordered as in a base, and returns how many.
+fn write_changes<V>(
+    group: u32,
+    buckets: &[Arc<Bucket<V>>],
+    after: u32,
+    writer: &mut EntryWriter<'_, V>,
+    out: &mut dyn Write,
+) -> Result<u64> {
+    let mut changes = Vec::new();
+    for bucket in buckets {
+        let set = bucket.entries().iter().filter(|entry| entry.changed > after);
+        changes.extend(set.map(Change::Set));
+        let removed = bucket.removed().iter().filter(|removed| removed.changed > after);
+        changes.extend(removed.map(|removed| Change::Removed(&removed.key)));
+    }
+    // Stable: a key that was removed and set again counts as set, which stands first.
+    changes.sort_by(|a, b| a.parts().cmp(&b.parts()));
+    changes.dedup_by(|later, kept| later.parts() == kept.parts());
+    if !changes.is_empty() {
+        writer.group(group, out)?;
+    }
+    for change in &changes {
+        match change {
+            Change::Set(entry) => writer.set(entry.key.encoded.as_slice(), &entry.value, out)?,
+            Change::Removed(key) => writer.removed(key.encoded.as_slice(), out)?,
+        }
+    }
+    Ok(changes.len() as u64)
+}
+
+impl<V> Drop for FrozenTable<V> {
+    fn drop(&mut self) {
+        let is_needed = self.cut.needed_by_others();
+        for view in self.groups.iter().flatten() {
+            view.forget_images(&is_needed);
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The entries of one key group: a hash table that grows by one page at a time.
+//!
+//! Linear hashing: no insertion costs more than the parting of one page, and nothing is ever hashed
+//! anew as a whole. The pages lie in segments that never move, so that a cut takes pointers to the
+//! segments along and not to the pages.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::state::keyed_map::bucket::{Bucket, Entry, Probe, Removed, StoredKey, spread};
+use crate::state::keyed_map::cuts::{Cuts, PendingCut};
+use crate::state::keyed_map::page::Page;
+
+/// A page is parted for each so many entries.
+const ENTRIES_PER_PAGE: usize = 8;
+
+/// Pages of a segment, once a group has as many.
+const SEGMENT_PAGES: u32 = 64;
+
+/// Segments below [`SEGMENT_PAGES`]: 1, 1, 2, 4, 8, 16 and 32 pages.
+const SMALL_SEGMENTS: u32 = 7;
+
+/// Removals that are remembered for an incremental checkpoint, whatever the size of the group.
+const REMOVALS_MIN: usize = 4096;
+
+type Segment<V> = Arc<[Page<V>]>;
+
+pub(super) struct Group<V> {
+    segments: Vec<Segment<V>>,
+    /// The same for those who read a cut; made anew after it grew.
+    shared: Option<Arc<[Segment<V>]>>,
+    pages: u32,
+    entries: usize,
+    /// Keys whose entries changed since the newest cut.
+    changes: u32,
+    /// Removals that are remembered, at most.
+    removals: usize,
+    /// No checkpoint from before this cut has a base from which the changes are known.
+    whole_since: u32,
+}
+
+impl<V> Default for Group<V> {
+    fn default() -> Self {
+        Self {
+            segments: Vec::new(),
+            shared: None,
+            pages: 0,
+            entries: 0,
+            changes: 0,
+            removals: 0,
+            whole_since: 0,
+        }
+    }
+}
+
+/// A group as it was at a cut.
+pub(super) struct GroupView<V> {
+    segments: Arc<[Segment<V>]>,
+    pages: u32,
+    pub(super) entries: usize,
+    pub(super) whole_since: u32,
+}
+
+/// The segment of a page, and the page's place in it.
+#[inline]
+fn place(page: u32) -> (usize, usize) {
+    let (segment, at) = if page < SEGMENT_PAGES {
+        let segment = u32::BITS - page.leading_zeros();
+        (segment, if page == 0 { 0 } else { page - (1 << (segment - 1)) })
+    } else {
+        let behind = page - SEGMENT_PAGES;
+        (SMALL_SEGMENTS + behind / SEGMENT_PAGES, behind % SEGMENT_PAGES)
+    };
+    (usize::try_from(segment).unwrap_or(usize::MAX), usize::try_from(at).unwrap_or(usize::MAX))
+}
+
+fn segment_len(segment: usize) -> u32 {
+    match u32::try_from(segment) {
+        Ok(0) => 1,
+        Ok(small) if small < SMALL_SEGMENTS => 1 << (small - 1),
+        _ => SEGMENT_PAGES,
+    }
+}
+
+/// The page, of so many, of a key with this hash.
+#[inline]
+fn page_of(hash: u32, pages: u32) -> u32 {
+    let low = u32::try_from(spread(hash) >> 32).unwrap_or_default();
+    let round = 1_u32 << (u32::BITS - 1 - pages.max(1).leading_zeros());
+    let page = low & (round.wrapping_mul(2).wrapping_sub(1));
+    if page < pages { page } else { low & (round - 1) }
+}
+
+impl<V> Group<V> {
+    pub(super) fn entries(&self) -> usize {
+        self.entries
+    }
+
+    pub(super) fn pages(&self) -> u32 {
+        self.pages
+    }
+
+    #[inline]
+    fn page(&self, page: u32) -> Option<&Page<V>> {
+        let (segment, at) = place(page);
+        self.segments.get(segment)?.get(at)
+    }
+
+    #[inline]
+    pub(super) fn read<R>(&self, probe: Probe<'_>, look: impl FnOnce(Option<&V>) -> R) -> R {
+        match self.page(page_of(probe.hash, self.pages)) {
+            Some(page) => page.read(|bucket| look(bucket.find(probe).map(|entry| &entry.value))),
+            None => look(None),
+        }
+    }
+
+    /// Every page, in no order that means anything.
+    pub(super) fn for_each_page(&self, mut visit: impl FnMut(&Page<V>)) {
+        (0..self.pages).filter_map(|page| self.page(page)).for_each(&mut visit);
+    }
+
+    /// Hot: what the background needs of the group as it is now, and how many keys changed since the
+    /// cut before.
+    pub(super) fn cut(&mut self) -> (GroupView<V>, u32) {
+        let segments = self.shared.get_or_insert_with(|| self.segments.as_slice().into());
+        let view = GroupView {
+            segments: Arc::clone(segments),
+            pages: self.pages,
+            entries: self.entries,
+            whole_since: self.whole_since,
+        };
+        (view, std::mem::take(&mut self.changes))
+    }
+
+    /// Everything is back from a checkpoint.
+    pub(super) fn restored(&mut self) {
+        self.changes = 0;
+    }
+
+    /// Visits every entry, ordered by (hash, encoded key).
+    pub(super) fn for_each(&self, visit: &mut impl FnMut(&[u8], &V) -> Result<()>) -> Result<()>
+    where
+        V: Clone,
+    {
+        let mut entries: Vec<(StoredKey, V)> = Vec::with_capacity(self.entries);
+        self.for_each_page(|page| {
+            page.read(|bucket| {
+                let copies = bucket.entries().iter().map(|e| (e.key.clone(), e.value.clone()));
+                entries.extend(copies);
+            });
+        });
+        entries.sort_unstable_by(|(a, _), (b, _)| a.parts().cmp(&b.parts()));
+        entries.iter().try_for_each(|(key, value)| visit(key.encoded.as_slice(), value))
+    }
+
+    /// Bytes of tables with so many entries and pages.
+    pub(super) fn memory_bytes(entries: u64, pages: u64) -> u64 {
+        let entries = entries.saturating_mul(size_of::<Entry<V>>() as u64);
+        entries.saturating_add(pages.saturating_mul(size_of::<Page<V>>() as u64))
+    }
+
+    /// A newer checkpoint is complete: what was removed before it needs no more remembering.
+    pub(super) fn base_moved(&mut self) {
+        self.removals = 0;
+    }
+}
+
+impl<V: Clone> Group<V> {
+    /// Changes the entry of a key. `change` is given its value, or returns one when there was none.
+    #[inline]
+    pub(super) fn upsert<R>(
+        &mut self,
+        cuts: &Cuts,
+        probe: Probe<'_>,
+        change: impl FnOnce(Option<&mut V>) -> (Option<V>, R),
+    ) -> Option<R> {
+        if self.pages == 0 {
+            self.add_page();
+        }
+        let (segment, at) = place(page_of(probe.hash, self.pages));
+        let page = self.segments.get(segment)?.get(at)?;
+        let now = cuts.current();
+        let (mut is_new, mut is_changed) = (false, true);
+        let result = page.write(cuts, |bucket| match bucket.find_mut(probe) {
+            Some(entry) => {
+                is_changed = entry.changed != now;
+                entry.changed = now;
+                change(Some(&mut entry.value)).1
+            }
+            None => {
+                let (value, result) = change(None);
+                if let Some(value) = value {
+                    is_new = true;
+                    bucket.push(Entry { changed: now, key: StoredKey::new(probe), value });
+                }
+                result
+            }
+        });
+        self.changes = self.changes.saturating_add(u32::from(is_changed));
+        if is_new {
+            self.entries += 1;
+            self.grow(cuts);
+        }
+        Some(result)
+    }
+
+    pub(super) fn remove(&mut self, cuts: &Cuts, probe: Probe<'_>) -> Option<V> {
+        let page = self.page(page_of(probe.hash, self.pages))?;
+        // An absent key must not make a page be copied.
+        page.read(|bucket| bucket.find(probe).map(|_| ()))?;
+        let now = cuts.current();
+        let mut remembered = false;
+        let entry = page.write(cuts, |bucket| {
+            let entry = bucket.take(probe)?;
+            // Before the first cut nobody knows of any key.
+            if now > 1 {
+                remembered = bucket.remember(Removed { changed: now, key: entry.key.clone() });
+            }
+            Some(entry)
+        })?;
+        self.entries = self.entries.saturating_sub(1);
+        self.changes = self.changes.saturating_add(u32::from(entry.changed != now));
+        self.removals = self.removals.saturating_add(usize::from(remembered));
+        if self.removals > REMOVALS_MIN.max(self.entries.saturating_mul(4)) {
+            self.forget_removals(cuts);
+        }
+        Some(entry.value)
+    }
+
+    /// More was removed than is worth remembering: the next checkpoint has the group whole.
+    fn forget_removals(&mut self, cuts: &Cuts) {
+        self.removals = 0;
+        self.whole_since = cuts.current();
+        self.for_each_page(|page| {
+            if page.read(|bucket| !bucket.removed().is_empty()) {
+                page.write(cuts, |bucket| bucket.keep_removed(|_| false));
+            }
+        });
+    }
+
+    fn grow(&mut self, cuts: &Cuts) {
+        let most = usize::try_from(self.pages).unwrap_or(usize::MAX);
+        if self.entries <= most.saturating_mul(ENTRIES_PER_PAGE) {
+            return;
+        }
+        let before = self.pages;
+        self.add_page();
+        let round = 1_u32 << (u32::BITS - 1 - before.leading_zeros());
+        let parted = before - round;
+        let pages = self.pages;
+        let (Some(from), Some(to)) = (self.page(parted), self.page(before)) else { return };
+        let moved =
+            from.write(cuts, |bucket| bucket.split_off(|hash| page_of(hash, pages) == before));
+        to.write(cuts, |bucket| *bucket = moved);
+    }
+
+    fn add_page(&mut self) {
+        let (segment, _) = place(self.pages);
+        if segment == self.segments.len() {
+            let pages = (0..segment_len(segment)).map(|_| Page::default());
+            self.segments.push(pages.collect());
+            self.shared = None;
+        }
+        self.pages += 1;
+    }
+
+    /// Drops everything, for a section that says all.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl<V> GroupView<V> {
+    fn pages(&self) -> impl Iterator<Item = &Page<V>> {
+        (0..self.pages).filter_map(|page| {
+            let (segment, at) = place(page);
+            self.segments.get(segment)?.get(at)
+        })
+    }
+
+    /// The pages at the cut, all or those that were changed after an earlier one.
+    pub(super) fn capture(&self, of: &PendingCut, after: Option<u32>) -> Vec<Arc<Bucket<V>>> {
+        self.pages().filter_map(|page| page.capture(of, after)).collect()
+    }
+
+    pub(super) fn forget_images(&self, is_needed: impl Fn(u32, u32) -> bool) {
+        self.pages().for_each(|page| page.forget_images(&is_needed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_has_one_place_in_its_segment() {
+        let mut next = 0;
+        for segment in 0..12 {
+            for at in 0..segment_len(segment) {
+                assert_eq!(place(next), (segment, usize::try_from(at).unwrap()), "page {next}");
+                next += 1;
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_parted_gives_to_the_new_one_only() {
+        for pages in 1..200_u32 {
+            let parted = pages - (1 << (31 - pages.leading_zeros()));
+            for hash in (0..2_000_u32).map(|n| n.wrapping_mul(0x85eb_ca6b)) {
+                let (before, after) = (page_of(hash, pages), page_of(hash, pages + 1));
+                assert!(before < pages);
+                assert!(after == before || (before == parted && after == pages));
+            }
+        }
+    }
+}
