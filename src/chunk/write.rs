@@ -61,7 +61,8 @@ struct Earlier {
 impl Earlier {
     /// Nothing when the storage does not offer it.
     fn of(from: CheckpointId, node: Option<Node>) -> Result<Self> {
-        let (mut sections, node) = (BTreeMap::new(), node.unwrap_or_default());
+        let mut sections = BTreeMap::new();
+        let Some(node) = node else { return Ok(Self { from, sections, refs: Vec::new() }) };
         let mut at = 0_usize;
         for section in decode_sections(&node.body, node.refs.len())? {
             let start = at;

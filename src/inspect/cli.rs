@@ -20,7 +20,10 @@ use crate::inspect::{Inspector, StoreLocation, VerifyProgress, check_config};
 use crate::limits::CONFIG_FILE_BYTES_MAX;
 
 mod change;
+mod entries;
 mod simulate;
+
+use entries::StateName;
 
 /// It is done, and the answer is yes where there was a question.
 pub const EXIT_OK: u8 = 0;
@@ -48,7 +51,7 @@ enum Verb {
     /// Lists the jobs of a store and their completed checkpoints
     List(Common),
     /// Shows one checkpoint with its operators, tasks and sections
-    Show(WithId),
+    Show(Show),
     /// Reads everything that checkpoints depend on and reports damage
     Verify(WithId),
     #[command(flatten)]
@@ -95,6 +98,17 @@ struct WithId {
 
     /// The checkpoint [default: the newest to show, all to verify; named to delete, pin or unpin]
     id: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+struct Show {
+    #[command(flatten)]
+    which: WithId,
+
+    /// Prints the entries of this keyed state as JSON, one a line, when its codec is JSON; exit code 1 when
+    /// only the program itself can read them
+    #[arg(long, value_name = "UID/NAME", value_parser = |text: &str| StateName::parse(text))]
+    state: Option<StateName>,
 }
 
 /// What is printed, and what the answer is.
@@ -152,9 +166,14 @@ fn answer(verb: &Verb, progress: bool, out: &mut dyn Write) -> Result<Answer> {
             let listing = common.open()?.list(common.job.as_deref())?;
             common.answer(&listing, EXIT_OK)
         }
-        Verb::Show(WithId { common, id }) => {
+        Verb::Show(Show { which: WithId { common, id }, state }) => {
             let id = common.checkpoint(*id)?;
-            let details = common.open()?.show(common.job.as_deref(), id)?;
+            let inspector = common.open()?;
+            if let Some(state) = state {
+                let of = (common.job.as_deref(), id);
+                return Ok(Answer::silent(state.print(&inspector, of, common.json, out)?));
+            }
+            let details = inspector.show(common.job.as_deref(), id)?;
             common.answer(&details, EXIT_OK)
         }
         Verb::Verify(WithId { common, id }) => {

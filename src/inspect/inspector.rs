@@ -1,16 +1,18 @@
 //! Opens a store for looking, and finds the jobs and checkpoints that are asked for.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::catalog::CheckpointInfo;
+use crate::catalog::{CheckpointInfo, CompletedCheckpoint};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::CheckpointId;
+use crate::ids::{CheckpointId, OperatorUid};
 use crate::inspect::damage::Damage;
 use crate::inspect::list::{CheckpointSummary, StoreListing, list_job};
 use crate::inspect::saved::load_checkpoint;
+use crate::inspect::state::{StateDetails, StateEntry, StateReading};
 use crate::inspect::show::{CheckpointDetails, read_operators};
 use crate::inspect::verify::{StoreVerification, VerifyProgress, verify_jobs};
-use crate::storage::{JobListing, StoreView};
+use crate::storage::{JobListing, RecordSource, StoreView};
 
 /// A store that is looked at, as it was when it was opened.
 ///
@@ -18,7 +20,7 @@ use crate::storage::{JobListing, StoreView};
 #[derive(Debug)]
 pub struct Inspector {
     directory: PathBuf,
-    view: StoreView,
+    view: Arc<StoreView>,
 }
 
 impl Inspector {
@@ -28,7 +30,7 @@ impl Inspector {
     /// `NotFound` when there is no store; `Conflict` when it is under `Placement::Sled` and in use;
     /// `Corrupt`, `Incompatible`, `Invalid` or `Unavailable` as the directory answers.
     pub fn open(directory: &Path) -> Result<Self> {
-        Ok(Self { directory: directory.to_owned(), view: StoreView::open(directory)? })
+        Ok(Self { directory: directory.to_owned(), view: Arc::new(StoreView::open(directory)?) })
     }
 
     /// The completed checkpoints of each job.
@@ -52,15 +54,8 @@ impl Inspector {
     /// `NotFound` when there is no such job or checkpoint; `Invalid` when the store has several jobs
     /// and none is named; `Corrupt` when the checkpoint's own record is damaged.
     pub fn show(&self, job: Option<&str>, id: Option<CheckpointId>) -> Result<CheckpointDetails> {
-        let listing = self.one_job(job)?;
-        let found = match id {
-            None => listing.stored.last(),
-            Some(id) => listing.stored.iter().find(|stored| stored.id == id),
-        };
-        let stored = found.ok_or_else(|| no_checkpoint(&[listing], id))?;
-        let checkpoint = load_checkpoint(&self.view, listing, stored)
-            .map_err(|error| error.context(format!("checkpoint {}", stored.id)))?;
-        let operators = read_operators(&self.view, &checkpoint)?;
+        let (listing, checkpoint) = self.load(job, id)?;
+        let operators = read_operators(&*self.view, &checkpoint)?;
         let info = CheckpointInfo::of(&checkpoint);
         Ok(CheckpointDetails {
             store: self.store(),
@@ -69,6 +64,48 @@ impl Inspector {
             summary: CheckpointSummary::new(&self.directory, info),
             operators,
         })
+    }
+
+    /// Gives the entries of a keyed state to `take`, when its codec is JSON, and says what it is; of the
+    /// newest checkpoint of the job when no id is given. One subtask's entries are in memory at a time.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command line prints it"))]
+    pub(super) fn state(
+        &self,
+        job: Option<&str>,
+        id: Option<CheckpointId>,
+        operator: OperatorUid,
+        state: String,
+        take: &mut dyn FnMut(StateEntry<'_>) -> Result<()>,
+    ) -> Result<StateDetails> {
+        let (_, checkpoint) = self.load(job, id)?;
+        let records: Arc<dyn RecordSource> = Arc::clone(&self.view) as _;
+        let mut tasks = checkpoint.tasks().filter(|(task, _)| task.operator == operator).peekable();
+        if tasks.peek().is_none() {
+            let message = format!("checkpoint {} has no operator {operator}", checkpoint.id);
+            return Err(Error::new(ErrorKind::NotFound, message));
+        }
+        let mut reading = StateReading::new(operator.clone(), state);
+        for (task, _) in tasks {
+            let mut source = checkpoint.open_task(&records, &task)?;
+            reading.take(task.subtask, &mut source, take)?;
+        }
+        reading.finish(checkpoint.id)
+    }
+
+    fn load(
+        &self,
+        job: Option<&str>,
+        id: Option<CheckpointId>,
+    ) -> Result<(&JobListing, CompletedCheckpoint)> {
+        let listing = self.one_job(job)?;
+        let found = match id {
+            None => listing.stored.last(),
+            Some(id) => listing.stored.iter().find(|stored| stored.id == id),
+        };
+        let stored = found.ok_or_else(|| no_checkpoint(&[listing], id))?;
+        let checkpoint = load_checkpoint(&*self.view, listing, stored)
+            .map_err(|error| error.context(format!("checkpoint {}", stored.id)))?;
+        Ok((listing, checkpoint))
     }
 
     /// Reads everything that the checkpoints depend on: all of them, or those with this id.

@@ -34,6 +34,7 @@ mod repair;
 mod saved;
 mod show;
 mod simulate;
+mod state;
 mod text;
 mod verify;
 
@@ -61,4 +62,5 @@ pub use simulate::{
     PolicyAttempt, PolicyCase, PolicyConfig, PolicyCounts, PolicyEvent, PolicyEventKind,
     PolicyRequest, PolicyRequestKind, PolicySummary, SimulatedPolicy, simulate,
 };
+pub use state::StateDetails;
 pub use verify::{StoreVerification, Verdict, VerifiedCheckpoint, VerifiedJob, VerifyProgress};

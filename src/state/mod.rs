@@ -10,7 +10,7 @@ mod format;
 mod key_group;
 mod keyed_map;
 mod murmur;
-mod schema;
+pub(crate) mod schema;
 mod scope;
 mod section;
 mod shape;
