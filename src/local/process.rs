@@ -13,7 +13,9 @@ use crate::local::node::{Node, NodeSpec, TaskEnv};
 use crate::local::participant::{Part, Snapshotter};
 use crate::local::push::{Downstream, Outlets, Output};
 use crate::local::source::Exchange;
-use crate::state::{KeyedMap, SectionKind, StateKey, StateScope, StateValue};
+use crate::state::{
+    BroadcastState, KeyedMap, ListState, SectionKind, StateKey, StateScope, StateValue,
+};
 
 /// What an operator's `open` is given: who it is, and its states (Flink: `RuntimeContext`).
 #[derive(Debug)]
@@ -31,6 +33,36 @@ impl Scope {
     /// `Invalid` when the name is taken, empty or longer than 255 bytes.
     pub fn keyed_map<K: StateKey, V: StateValue>(&mut self, name: &str) -> Result<KeyedMap<K, V>> {
         self.states.keyed_map(name)
+    }
+
+    /// Registers a list whose items are dealt out when the parallelism changes (Flink:
+    /// `getListState`); it is filled after `open` returned.
+    ///
+    /// # Errors
+    /// As [`keyed_map`](Self::keyed_map).
+    pub fn list_state<T: StateValue>(&mut self, name: &str) -> Result<ListState<T>> {
+        self.states.list_state(name)
+    }
+
+    /// Registers a list of which every subtask is given all items at every restore (Flink:
+    /// `getUnionListState`); it is filled after `open` returned.
+    ///
+    /// # Errors
+    /// As [`keyed_map`](Self::keyed_map).
+    pub fn union_list_state<T: StateValue>(&mut self, name: &str) -> Result<ListState<T>> {
+        self.states.union_list_state(name)
+    }
+
+    /// Registers a map that is the same in every subtask (Flink: `getBroadcastState`); it is filled
+    /// after `open` returned.
+    ///
+    /// # Errors
+    /// As [`keyed_map`](Self::keyed_map).
+    pub fn broadcast_state<K: StateKey, V: StateValue>(
+        &mut self,
+        name: &str,
+    ) -> Result<BroadcastState<K, V>> {
+        self.states.broadcast_state(name)
     }
 
     /// All states of this subtask, for what has no method here.

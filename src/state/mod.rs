@@ -3,14 +3,17 @@
 //! Owns the traits between a user's state and whatever stores it, the typed handles and the key
 //! groups. Must never know how bytes are stored.
 
+mod broadcast;
 pub(crate) mod codec;
 pub(crate) mod entries;
 mod key_group;
 mod keyed_map;
+mod list;
 mod murmur;
 mod scope;
 mod section;
 
+pub use broadcast::BroadcastState;
 pub(crate) use entries::{append_entry, read_entries, write_entry};
 pub(crate) use key_group::encoded_key_owner;
 pub use key_group::{
@@ -18,5 +21,6 @@ pub use key_group::{
     key_hash, key_owner,
 };
 pub use keyed_map::{KeyedMap, StateKey, StateValue};
+pub use list::ListState;
 pub use scope::{FrozenScope, StateScope};
 pub use section::{SectionBody, SectionKey, SectionKind, SnapshotSink, SnapshotSource, Stateful};

@@ -10,8 +10,10 @@ use std::rc::Rc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::limits::NAME_BYTES_MAX;
+use crate::state::broadcast::{BroadcastState, BroadcastTable};
 use crate::state::key_group::key_group_range;
 use crate::state::keyed_map::{KeyedMap, KeyedTable, StateKey, StateValue};
+use crate::state::list::{ListState, ListTable};
 use crate::state::section::{SectionKey, SectionKind, SnapshotSink, Stateful};
 
 /// Registers the states of one subtask and takes them through checkpoints as one.
@@ -150,5 +152,48 @@ impl StateScope {
         }
         self.states.push(Registered { name: name.to_owned(), kind, state });
         Ok(())
+    }
+
+    /// Registers a list whose items are dealt out when the parallelism changes (Flink:
+    /// `getListState`).
+    ///
+    /// # Errors
+    /// `Invalid` when the name is taken, empty or longer than 255 bytes.
+    pub fn list_state<T: StateValue>(&mut self, name: &str) -> Result<ListState<T>> {
+        self.list_of_kind(name, SectionKind::Split)
+    }
+
+    /// Registers a list of which every subtask is given all items at every restore (Flink:
+    /// `getUnionListState`).
+    ///
+    /// # Errors
+    /// As [`list_state`](Self::list_state).
+    pub fn union_list_state<T: StateValue>(&mut self, name: &str) -> Result<ListState<T>> {
+        self.list_of_kind(name, SectionKind::Union)
+    }
+
+    /// Registers a map that is the same in every subtask (Flink: `getBroadcastState`).
+    ///
+    /// # Errors
+    /// As [`list_state`](Self::list_state).
+    pub fn broadcast_state<K: StateKey, V: StateValue>(
+        &mut self,
+        name: &str,
+    ) -> Result<BroadcastState<K, V>> {
+        let table = Rc::new(RefCell::new(BroadcastTable::new(name)));
+        let state: Rc<RefCell<BroadcastTable<V>>> = Rc::clone(&table);
+        self.register(name, SectionKind::Broadcast, state)?;
+        Ok(BroadcastState::new(table))
+    }
+
+    fn list_of_kind<T: StateValue>(
+        &mut self,
+        name: &str,
+        kind: SectionKind,
+    ) -> Result<ListState<T>> {
+        let table = Rc::new(RefCell::new(ListTable::new(name, kind)));
+        let state: Rc<RefCell<ListTable<T>>> = Rc::clone(&table);
+        self.register(name, kind, state)?;
+        Ok(ListState::new(table))
     }
 }
