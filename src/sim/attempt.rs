@@ -231,13 +231,13 @@ impl Attempt {
             self.role(Rc::clone(&plan), stage, subtask, Some((task, &mut *sections)))?;
         let Some(part) = part else { return Ok((role, Vec::new())) };
         let mut records = rescale::records(&part);
-        if !restored.is_changed(stage) {
-            h.judge.read(restored.id, restored.number_then(stage, subtask), &part)?;
-        } else {
+        if restored.is_changed(stage) {
             if !h.is_broken(Breakage::ReplayEverywhere) {
                 records = rescale::at_home(&plan, stage, subtask, records)?;
             }
             restored.given(stage, &part.content, &records)?;
+        } else {
+            h.judge.read(restored.id, restored.number_then(stage, subtask), &part)?;
         }
         Ok((role, replayed(records, h)))
     }
@@ -258,11 +258,11 @@ impl Attempt {
             return Ok((Box::new(operator), Some(part).filter(|_| is_restored)));
         }
         if is_operator {
-            let state = SumState::new(subtask)?;
-            let in_flight = source.map(|(_, source)| state.restore(source)).transpose()?;
-            let content = Content::Sum(state.sum());
+            let sums = SumState::new(subtask)?;
+            let in_flight = source.map(|(_, source)| sums.restore(source)).transpose()?;
+            let content = Content::Sum(sums.sum());
             let part = in_flight.map(|in_flight| Part { content, in_flight });
-            return Ok((Box::new(Summing::new(plan, stage, state)), part));
+            return Ok((Box::new(Summing::new(plan, stage, sums)), part));
         }
         let part = source.map(|(task, source)| read_part(&plan, task, source)).transpose()?;
         let role: Box<dyn Role> = match part.as_ref().map(|part| &part.content) {

@@ -132,7 +132,9 @@ impl SumState {
     /// Of all items: with another parallelism a subtask is given those of several, or none.
     pub(super) fn sum(&self) -> Tally {
         let mut sum = Tally::default();
-        self.list.to_vec().iter().for_each(|tally| sum.merge(tally));
+        for tally in self.list.to_vec() {
+            sum.merge(&tally);
+        }
         sum
     }
 }

@@ -13,15 +13,15 @@ use crate::sim::wire::Outbox;
 pub(super) struct Summing {
     plan: Rc<Plan>,
     stage: usize,
-    state: SumState,
+    sums: SumState,
     sum: Tally,
 }
 
 impl Summing {
-    /// Goes on with what `state` holds.
-    pub(super) fn new(plan: Rc<Plan>, stage: usize, state: SumState) -> Self {
-        let sum = state.sum();
-        Self { plan, stage, state, sum }
+    /// Goes on with what `sums` hold.
+    pub(super) fn new(plan: Rc<Plan>, stage: usize, sums: SumState) -> Self {
+        let sum = sums.sum();
+        Self { plan, stage, sums, sum }
     }
 }
 
@@ -33,8 +33,8 @@ impl Role for Summing {
     }
 
     fn freeze(&mut self, id: CheckpointId, _: &mut Harness) -> Step<Frozen> {
-        self.state.list.update(vec![self.sum.clone()]);
-        Ok(Frozen::Sum(self.state.scope.freeze(id), self.sum.clone()))
+        self.sums.list.update(vec![self.sum.clone()]);
+        Ok(Frozen::Sum(self.sums.scope.freeze(id), self.sum.clone()))
     }
 
     fn write(&mut self, frozen: Frozen, _: &mut Harness) -> Step<(Sections, Content)> {

@@ -66,7 +66,9 @@ impl<T: StateValue> ListState<T> {
     /// Appends items in their order (Flink: `addAll`).
     pub fn extend(&self, items: impl IntoIterator<Item = T>) {
         // One by one: the iterator may look at this list.
-        items.into_iter().for_each(|item| self.add(item));
+        for item in items {
+            self.add(item);
+        }
     }
 
     /// Removes all items.
@@ -77,7 +79,9 @@ impl<T: StateValue> ListState<T> {
     /// Puts these items in the place of all others.
     pub fn update(&self, items: Vec<T>) {
         let mut blocks = Blocks::default();
-        items.into_iter().for_each(|item| blocks.push(item));
+        for item in items {
+            blocks.push(item);
+        }
         self.table.borrow_mut().items = blocks;
     }
 

@@ -25,8 +25,11 @@ fn split(lists: &[(&str, &[u32])]) -> StoredLists {
     stored
 }
 
-/// Old subtask and range of each piece of list "a".
-fn dealt_out(stored: &StoredLists, parallelism: u32) -> Vec<Vec<(u32, Range<u32>)>> {
+/// Old subtask and range of each piece.
+type Pieces = Vec<(u32, Range<u32>)>;
+
+/// What each subtask is given of list "a".
+fn dealt_out(stored: &StoredLists, parallelism: u32) -> Vec<Pieces> {
     let of = |subtask| {
         let mut share = stored.share(subtask, parallelism);
         let pieces = share.split.remove("a").unwrap_or_default();
@@ -130,7 +133,7 @@ fn an_operator_is_finished_when_all_its_subtasks_are() {
 }
 
 /// Flink's loop, written down step by step: the pieces of each list for each subtask.
-fn flink(lists: &[Vec<u32>], parallelism: usize) -> Vec<Vec<Vec<(u32, Range<u32>)>>> {
+fn flink(lists: &[Vec<u32>], parallelism: usize) -> Vec<Vec<Pieces>> {
     let mut start = 0;
     let mut result = Vec::new();
     for holders in lists {
@@ -139,7 +142,7 @@ fn flink(lists: &[Vec<u32>], parallelism: usize) -> Vec<Vec<Vec<(u32, Range<u32>
             (0_u32..).zip(holders).flat_map(|(h, items)| (0..*items).map(move |i| (h, i)));
         let mut remainder = total % parallelism;
         let mut next_start = None;
-        let mut given = vec![Vec::<(u32, Range<u32>)>::new(); parallelism];
+        let mut given = vec![Pieces::new(); parallelism];
         for turn in 0..parallelism {
             let subtask = (turn + start) % parallelism;
             let mut count = total / parallelism;

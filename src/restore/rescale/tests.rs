@@ -323,9 +323,9 @@ fn an_operator_that_had_finished_is_finished_with_any_parallelism_and_a_part_of_
         };
         let expected = if running == 0 { &finished } else { &list };
         for subtask in 0..3 {
-            assert_eq!(keys(subtask, 3), [expected.clone()]);
+            assert_eq!(keys(subtask, 3), std::slice::from_ref(expected));
         }
-        assert_eq!(keys(0, 2), [expected.clone()]);
-        assert_eq!(keys(1, 2), [finished.clone()]);
+        assert_eq!(keys(0, 2), std::slice::from_ref(expected));
+        assert_eq!(keys(1, 2), std::slice::from_ref(&finished));
     }
 }

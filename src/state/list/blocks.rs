@@ -101,7 +101,11 @@ impl<T: Clone> Node<T> {
     fn append_to(&self, all: &mut Vec<T>) {
         match self {
             Self::Items(items) => all.extend_from_slice(items),
-            Self::Nodes(nodes) => nodes.iter().for_each(|node| node.append_to(all)),
+            Self::Nodes(nodes) => {
+                for node in nodes {
+                    node.append_to(all);
+                }
+            }
         }
     }
 }
