@@ -38,7 +38,7 @@ fn every_seed_keeps_every_promise() {
         let SimCounts { completed, expired, declined, commits_failed, savepoints, .. } = counts;
         let every = [kills, kills_in_restore, restarts, restores, completed, expired, declined];
         assert!(every.iter().all(|count| *count > 0), "{counts:?}");
-        assert!(commits_failed > 0 && savepoints > 0, "{counts:?}");
+        assert!(commits_failed > 0 && savepoints > 0 && counts.rescales > 0, "{counts:?}");
         let SimCounts { cuts_with_records, records_replayed, cuts_switched, .. } = counts;
         let SimCounts { cuts_forced_aligned, cuts_given_up, logs_above_limit, .. } = counts;
         assert!(cuts_with_records > 0 && records_replayed > 0 && cuts_switched > 0, "{counts:?}");
@@ -145,6 +145,14 @@ fn records_on_their_way_that_a_restore_drops_or_repeats_are_noticed() {
         let failure = noticed(breakage);
         assert!(LOST_OR_REPEATED.contains(&failure.invariant()), "{failure}");
     }
+}
+
+#[test]
+fn records_on_their_way_that_every_subtask_takes_with_another_parallelism_are_noticed() {
+    let failure = noticed(Breakage::ReplayEverywhere);
+    let held = "with another parallelism everything is given once";
+    let is_known = LOST_OR_REPEATED.contains(&failure.invariant()) || failure.invariant() == held;
+    assert!(is_known, "{failure}");
 }
 
 #[test]

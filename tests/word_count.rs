@@ -210,7 +210,7 @@ fn another_rate_and_interval_may_go_on_with_a_saved_run() {
 }
 
 #[test]
-fn other_input_or_another_parallelism_is_refused_and_loses_nothing() {
+fn other_input_is_refused_and_loses_nothing() {
     let (dir, inputs) = small_corpus();
     changes_are_refused(&dir, &inputs, &[]);
 }
@@ -225,8 +225,6 @@ fn changes_are_refused(dir: &TempDir, inputs: &[PathBuf], place: &[&str]) {
     let mut swapped = inputs.to_vec();
     swapped.swap(0, 1);
     refused(&Run::new(dir.path(), &swapped).with(place).finish(), 1, "file 0");
-    let other = Run::new(dir.path(), inputs).with(place).with(&["--parallelism", "3"]).finish();
-    refused(&other, 1, "parallelism");
     let kept = fs::read(first).unwrap();
     fs::write(first, b"something else\n").unwrap();
     refused(&run.finish(), 1, "file 0");
@@ -235,6 +233,29 @@ fn changes_are_refused(dir: &TempDir, inputs: &[PathBuf], place: &[&str]) {
     let last = run.finish();
     assert_eq!(last.code, Some(0), "{}", last.text);
     assert_same(&count::found(&run.output), &expected);
+}
+
+#[test]
+fn outputs_are_exact_when_a_killed_run_goes_on_with_another_parallelism() {
+    for mode in [&["--interval", "20ms"][..], &["--interval", "20ms", "--unaligned"]] {
+        let dir = dir();
+        let inputs = corpus::write(dir.path(), 600_000, 1);
+        let expected = count::expected(&inputs);
+        let rate = (expected.lines.len() / 4).to_string();
+        let run = |parallelism| {
+            let run =
+                Run::new(dir.path(), &inputs).with(mode).with(&["--parallelism", parallelism]);
+            if parallelism == "1" { run } else { run.with(&["--rate", &rate]) }
+        };
+        let log = dir.path().join("log");
+        kill_after_a_commit(&run("2"), &log);
+        kill_after_a_commit(&run("3"), &log);
+        assert!(child::read(&log).contains("restored checkpoint"), "{}", child::read(&log));
+        let last = run("1").finish();
+        assert_eq!(last.code, Some(0), "{}", last.text);
+        assert!(last.text.contains("restored checkpoint"), "{}", last.text);
+        assert_same(&count::found(&dir.path().join("output")), &expected);
+    }
 }
 
 #[test]
@@ -454,6 +475,16 @@ fn stopped_run_in(dir: &TempDir, inputs: &[PathBuf], place: &[&str]) -> Run {
 
 fn kill_after(run: &Run, log: &Path, delay: Duration) {
     let mut process = start(run, log, delay);
+    process.kill();
+}
+
+/// What is committed is in a completed checkpoint.
+fn kill_after_a_commit(run: &Run, log: &Path) {
+    let before = count::committed_files(&run.output);
+    let mut process = run.start(log);
+    let committed = || count::committed_files(&run.output) > before;
+    let ended = process.wait_until(committed, Duration::from_secs(30));
+    assert!(ended.is_none(), "it ended too early:\n{}", child::read(log));
     process.kill();
 }
 

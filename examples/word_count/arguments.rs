@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
 
-    /// How many subtasks read, count and write
+    /// How many subtasks read, count and write; may change for a saved run, but for those that read
     #[arg(long, value_name = "N", default_value_t = 2)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=PARALLELISM_MAX))]
     pub(crate) parallelism: u32,

@@ -10,6 +10,9 @@ use crate::slow::Slow;
 use crate::source::{FileSource, Line};
 use crate::words::{Bytes, words};
 
+/// The sources.
+pub(crate) const READ: &str = "read";
+
 /// The operator that counts, and its state.
 pub(crate) const COUNT: &str = "count";
 
@@ -29,7 +32,7 @@ pub(crate) fn flow(
     slow_sink: bool,
 ) -> Result<Flow> {
     let flow = Flow::new();
-    let lines = flow.source("read", sources)?;
+    let lines = flow.source(READ, sources)?;
     lines
         .flat_map(|line: Line, output: &mut Output<Bytes>| {
             words(&line.bytes).try_for_each(|word| output.emit(Bytes(word.to_vec())))

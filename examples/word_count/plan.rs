@@ -8,8 +8,8 @@ use crate::state::{Saved, State};
 /// What to do about it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
-    /// Start, or go on where it stopped.
-    GoOn,
+    /// Start, or go on where it stopped. The positions of the sources are for as many as there were.
+    GoOn { sources: Option<u32> },
     /// Forget it and start over, for this reason.
     StartOver(String),
     /// Nothing is left to do.
@@ -17,19 +17,14 @@ pub(crate) enum Plan {
 }
 
 /// Decides between going on, starting over and refusing.
-pub(crate) fn plan(saved: &Saved, input: &Input, parallelism: u32, state: &State) -> Result<Plan> {
+pub(crate) fn plan(saved: &Saved, input: &Input, state: &State) -> Result<Plan> {
     let difference = match input.difference(&saved.input) {
         Some(change) if input.is_default => {
             return Ok(Plan::StartOver(format!("the files of this crate changed: {change}")));
         }
         Some(change) => change,
         None if saved.finished => return Ok(Plan::Nothing),
-        None => match saved.parallelism {
-            Some(saved) if saved != parallelism => {
-                format!("its parallelism is {saved}, not {parallelism}")
-            }
-            _ => return Ok(Plan::GoOn),
-        },
+        None => return Ok(Plan::GoOn { sources: saved.sources }),
     };
     Err(Error::new(
         ErrorKind::Incompatible,

@@ -42,9 +42,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Ended, Failure> {
     let state = State::of(arguments, &config).map_err(Failure::Usage)?;
     let input = Input::open(&arguments.input).map_err(Failure::Usage)?;
     let output = arguments.output_dir();
+    let mut sources = arguments.parallelism;
     let policy = match decide(arguments, &input, &state)? {
         Plan::Nothing => return finished_before(&state, &output),
-        Plan::GoOn => RestorePolicy::Latest,
+        Plan::GoOn { sources: saved } => {
+            sources = saved.unwrap_or(sources);
+            RestorePolicy::Latest
+        }
         Plan::StartOver(reason) => {
             say(&format!("starting over: {reason}"));
             if state.look()?.is_none() {
@@ -55,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Ended, Failure> {
         }
     };
     introduce(&input, &state, &output);
-    Ok(count(arguments, config, &input, &state, policy)?)
+    Ok(count(arguments, config, &input, &state, (policy, sources))?)
 }
 
 fn decide(arguments: &Arguments, input: &Input, state: &State) -> Result<Plan, Failure> {
@@ -63,8 +67,8 @@ fn decide(arguments: &Arguments, input: &Input, state: &State) -> Result<Plan, F
         return Ok(Plan::StartOver("--fresh was given".into()));
     }
     match state.look()? {
-        Some(saved) => Ok(plan(&saved, input, arguments.parallelism, state)?),
-        None => Ok(Plan::GoOn),
+        Some(saved) => Ok(plan(&saved, input, state)?),
+        None => Ok(Plan::GoOn { sources: None }),
     }
 }
 
@@ -85,12 +89,12 @@ fn count(
     config: EffectiveConfig,
     input: &Input,
     state: &State,
-    policy: RestorePolicy,
+    (policy, sources): (RestorePolicy, u32),
 ) -> Result<Ended> {
     let output = arguments.output_dir();
     let stop = StopSignal::listen()?;
     let rate = Arc::new(RateLimit::new(rate(arguments, input)));
-    let read: Vec<_> = (0..arguments.parallelism).map(|_| Arc::new(ReadSoFar::default())).collect();
+    let read: Vec<_> = (0..sources).map(|_| Arc::new(ReadSoFar::default())).collect();
     let sources = FileSource::all(input, &rate, &read);
     let lines = output::lines_dir(&output);
     let flow = flow(sources, arguments.parallelism, lines, arguments.slow_sink)?;

@@ -16,7 +16,7 @@ use tidegate::{Error, ErrorKind, JobId, Result};
 use crate::Failure;
 use crate::arguments::{Arguments, Place};
 use crate::encrypted;
-use crate::flow::COUNT;
+use crate::flow::READ;
 
 /// The fixed name of the job in its storage.
 pub(crate) const JOB: &str = "word_count";
@@ -31,8 +31,8 @@ pub(crate) struct Saved {
     pub(crate) finished: bool,
     /// The identity of its input; the word of a finished run is just this.
     pub(crate) input: String,
-    /// How many subtasks count; none when its checkpoints are gone.
-    pub(crate) parallelism: Option<u32>,
+    /// How many sources read; none when its checkpoints are gone.
+    pub(crate) sources: Option<u32>,
 }
 
 /// Where the checkpoints are.
@@ -131,7 +131,7 @@ fn is_free(dir: &Path) -> bool {
 
 fn look_at_store(dir: &Path) -> Result<Option<Saved>> {
     if let Some(input) = finish_word(dir, &JobId::new(JOB)?)? {
-        return Ok(Some(Saved { finished: true, input, parallelism: None }));
+        return Ok(Some(Saved { finished: true, input, sources: None }));
     }
     let (mine, others): (Vec<_>, Vec<_>) =
         saved_jobs(dir)?.into_iter().partition(|saved| saved.job == JOB);
@@ -158,7 +158,7 @@ fn look_into(storage: &dyn CheckpointStorage) -> Result<Option<Saved>, Failure> 
     })?;
     let checkpoints = Checkpoints::new(opened);
     if let Some(input) = checkpoints.finish() {
-        return Ok(Some(Saved { finished: true, input, parallelism: None }));
+        return Ok(Some(Saved { finished: true, input, sources: None }));
     }
     let newest = checkpoints.newest()?;
     let newest = newest.map(|id| checkpoints.info(id)).transpose()?;
@@ -166,10 +166,10 @@ fn look_into(storage: &dyn CheckpointStorage) -> Result<Option<Saved>, Failure> 
 }
 
 fn understand(newest: &CheckpointInfo) -> Option<Saved> {
-    let count = newest.operators.iter().find(|operator| operator.uid.as_str() == COUNT);
+    let read = newest.operators.iter().find(|operator| operator.uid.as_str() == READ);
     Some(Saved {
         finished: false,
         input: newest.properties.get(INPUT)?.clone(),
-        parallelism: count.map(|count| count.parallelism),
+        sources: read.map(|read| read.parallelism),
     })
 }

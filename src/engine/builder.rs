@@ -16,7 +16,7 @@ use crate::engine::{Engine, OperatorSpec};
 use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, JobId, TaskId};
 use crate::limits::{MAX_PARALLELISM, STATISTICS_REPORTS_MAX};
-use crate::restore::{RestorePolicy, RestoreReport, check_fit, choose_checkpoint};
+use crate::restore::{RestorePolicy, RestoreReport, StoredOperators, check_fit, choose_checkpoint};
 use crate::storage::CheckpointStorage;
 use crate::task::{ActiveCheckpoints, Meter};
 
@@ -144,6 +144,7 @@ impl EngineBuilder {
             commands,
             checkpoints,
             restored,
+            stored: StoredOperators::default(),
             report,
             tasks,
             handle,

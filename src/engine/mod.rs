@@ -21,7 +21,7 @@ use crate::coordinator::{CheckpointStatistics, CoordinatorHandle, Counts, Signal
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, OperatorUid, TaskId};
 use crate::message::{Barrier, CheckpointRequest, CheckpointType, Notification};
-use crate::restore::{RescaledSections, RestoreReport};
+use crate::restore::{RestoreReport, StoredOperators};
 use crate::state::SnapshotSource;
 use crate::storage::savepoint_target;
 use crate::task::{ActiveCheckpoints, Meter, TaskHandle};
@@ -53,6 +53,7 @@ pub trait Host: Send + Sync {
 pub struct Engine {
     checkpoints: Checkpoints,
     restored: Option<CheckpointInfo>,
+    stored: StoredOperators,
     report: RestoreReport,
     tasks: Vec<TaskId>,
     handle: CoordinatorHandle<TaskSnapshot>,
@@ -112,22 +113,24 @@ impl Engine {
     }
 
     /// The sections that this subtask restores, streaming; none without a checkpoint or for a
-    /// new operator. When the operator had another parallelism in the checkpoint, these are the keyed
-    /// sections of its key groups, of whichever subtask, and the in-flight records of all subtasks, of
-    /// which the host processes those that are at home in this one.
+    /// new operator. Of union lists these are those of all subtasks, and of broadcast state the copy of
+    /// another one when its own wrote none.
+    ///
+    /// When the operator had another parallelism in the checkpoint, these are the keyed sections of its
+    /// key groups, of whichever subtask; its share of the items of split lists, dealt out evenly and in
+    /// order; one copy of broadcast state; and the in-flight records of all subtasks, of which the host
+    /// processes those that are at home in this one.
     ///
     /// # Errors
     /// `Corrupt` when the task's records are damaged; what the storage answers. With another
-    /// parallelism, the sections give `Incompatible` for what belongs to one subtask alone.
+    /// parallelism, the sections give `Incompatible` for what belongs to one subtask alone: the position
+    /// of a source, which keeps its parallelism, and a structure of the user's own.
     pub fn task_state(&self, task: &TaskId) -> Result<Box<dyn SnapshotSource + Send>> {
         let Some((id, old)) = self.stored_operator(&task.operator) else {
             return Ok(Box::new(NoSections));
         };
-        if !self.is_rescaled(&task.operator) {
-            return Ok(Box::new(self.checkpoints.read_task(id, task)?));
-        }
-        let (checkpoints, now) = (self.checkpoints.clone(), self.parallelism_of(&task.operator));
-        Ok(Box::new(RescaledSections::new(checkpoints, id, old, task, now)))
+        let now = self.parallelism_of(&task.operator);
+        self.stored.sections(&self.checkpoints, (id, old), task, now)
     }
 
     /// True when the restored checkpoint knows the operator with another parallelism.

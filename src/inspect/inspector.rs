@@ -9,8 +9,8 @@ use crate::ids::{CheckpointId, OperatorUid};
 use crate::inspect::damage::Damage;
 use crate::inspect::list::{CheckpointSummary, StoreListing, list_job};
 use crate::inspect::saved::load_checkpoint;
-use crate::inspect::state::{StateDetails, StateEntry, StateReading};
 use crate::inspect::show::{CheckpointDetails, read_operators};
+use crate::inspect::state::{StateDetails, StateEntry, StateReading};
 use crate::inspect::verify::{StoreVerification, VerifyProgress, verify_jobs};
 use crate::storage::{JobListing, RecordSource, StoreView};
 

@@ -14,7 +14,10 @@ use crate::local::participant::{Part, Snapshotter};
 use crate::local::push::{Downstream, Outlets, Output};
 use crate::local::source::Exchange;
 use crate::message::Barrier;
-use crate::state::{IntoState, KeyedMap, SectionKind, StateKey, StateScope, StateValue};
+use crate::state::{
+    BroadcastState, IntoState, KeyedMap, ListState, SectionKind, StateKey, StateScope, StateValue,
+    ValueState,
+};
 
 /// What an operator's `open` is given: who it is, and its states (Flink: `RuntimeContext`).
 #[derive(Debug)]
@@ -35,6 +38,54 @@ impl Scope {
         state: impl IntoState<K, V>,
     ) -> Result<KeyedMap<K, V>> {
         self.states.keyed_map(state)
+    }
+
+    /// Registers one value for each key of type `K`, of which the one of the record at hand is looked at;
+    /// for operators on a stream that is keyed by a `K`.
+    ///
+    /// # Errors
+    /// As [`keyed_map`](Self::keyed_map).
+    pub fn value_state<K: StateKey, T: StateValue>(
+        &mut self,
+        state: impl IntoState<K, T>,
+    ) -> Result<ValueState<T>> {
+        self.states.value_state(state)
+    }
+
+    /// Registers a list whose items are dealt out when the parallelism changes (Flink:
+    /// `getListState`); it is filled after `open` returned.
+    ///
+    /// # Errors
+    /// As [`keyed_map`](Self::keyed_map).
+    pub fn list_state<T: StateValue>(
+        &mut self,
+        state: impl IntoState<(), T>,
+    ) -> Result<ListState<T>> {
+        self.states.list_state(state)
+    }
+
+    /// Registers a list of which every subtask is given all items at every restore (Flink:
+    /// `getUnionListState`); it is filled after `open` returned.
+    ///
+    /// # Errors
+    /// As [`keyed_map`](Self::keyed_map).
+    pub fn union_list_state<T: StateValue>(
+        &mut self,
+        state: impl IntoState<(), T>,
+    ) -> Result<ListState<T>> {
+        self.states.union_list_state(state)
+    }
+
+    /// Registers a map that is the same in every subtask (Flink: `getBroadcastState`); it is filled
+    /// after `open` returned.
+    ///
+    /// # Errors
+    /// As [`keyed_map`](Self::keyed_map).
+    pub fn broadcast_state<K: StateKey, V: StateValue>(
+        &mut self,
+        state: impl IntoState<K, V>,
+    ) -> Result<BroadcastState<K, V>> {
+        self.states.broadcast_state(state)
     }
 
     /// All states of this subtask, for what has no method here.

@@ -5,33 +5,36 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::{Checkpoints, TaskSnapshot};
+use crate::catalog::{Checkpoints, OperatorSpec, TaskSnapshot};
 use crate::clock::Clock;
 use crate::coordinator::{
     Commit, Coordinator, CoordinatorHandle, ReportLane, Signal, TriggerHandle,
 };
 use crate::ids::{CheckpointId, JobId, TaskId};
 use crate::message::{Barrier, CheckpointType};
-use crate::restore::{RestorePolicy, check_fit, choose_checkpoint};
+use crate::restore::{RestorePolicy, StoredOperators, check_fit, choose_checkpoint};
 use crate::sim::actor::{Actor, Ends};
 use crate::sim::exchange::Exchange;
 use crate::sim::harness::{Harness, Step, Stop, broken};
 use crate::sim::inputs::Inputs;
 use crate::sim::operator::Operator;
 use crate::sim::options::Breakage;
-use crate::sim::plan::Tally;
+use crate::sim::plan::{Plan, Record};
+use crate::sim::rescale::{self, Restored};
 use crate::sim::role::Role;
 use crate::sim::sink::{self, Sink};
-use crate::sim::snapshot::{Content, InFlight, read_part};
+use crate::sim::snapshot::{Content, Part, SumState, read_part};
 use crate::sim::source::Source;
 use crate::sim::summing::Summing;
 use crate::sim::wire::{Outbox, Wire};
+use crate::state::SnapshotSource;
 use crate::storage::CheckpointStorage;
 use crate::sync::{AtomicBool, Ordering};
 use crate::task::{ActiveCheckpoints, Meter, TaskHandle};
 
 pub(super) struct Attempt {
     pub(super) checkpoints: Checkpoints,
+    stored: StoredOperators,
     pub(super) coordinator: Coordinator<TaskSnapshot>,
     pub(super) handle: CoordinatorHandle<TaskSnapshot>,
     pub(super) active: Arc<ActiveCheckpoints>,
@@ -73,13 +76,21 @@ impl Attempt {
             choose_checkpoint(&RestorePolicy::Latest, checkpoints.newest()?, &checkpoints.ids())?;
         h.trace.note(format!("attempt {} restores {restored:?}", checkpoints.attempt()));
         h.judge.started(restored)?;
+        if let Some(plan) = restored.and_then(|_| h.plan.rescaled(&mut h.random)) {
+            h.trace.note(format!("with another parallelism: {:?}", plan.stages));
+            h.plan = Rc::new(plan);
+        }
         let plan = Rc::clone(&h.plan);
+        let mut then = None;
         if let Some(id) = restored {
+            let operators = checkpoints.info(id)?.operators;
+            check_fit(id, &operators, &plan.stages)?;
             h.counts.restores += 1;
-            check_fit(id, &checkpoints.info(id)?.operators, &plan.stages)?;
+            h.counts.rescales += u64::from(operators != plan.stages);
+            then = Some(Restored::read(id, &checkpoints, h)?);
         }
         let tasks = plan.tasks();
-        recover_sinks(&checkpoints, restored, &tasks, h)?;
+        recover_sinks(&checkpoints, then.as_ref(), h)?;
 
         let count = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
         let wake = Arc::new(AtomicBool::new(true));
@@ -106,6 +117,7 @@ impl Attempt {
         let mut this = Self {
             handle: coordinator.handle(),
             checkpoints,
+            stored: StoredOperators::default(),
             coordinator,
             active: Arc::new(active),
             tasks,
@@ -119,14 +131,15 @@ impl Attempt {
             requests: Vec::new(),
             wake,
         };
-        this.connect(restored, h)?;
+        this.connect(&mut then, h)?;
+        then.map_or(Ok(()), |then| then.judge())?;
         let delay = this.coordinator.settings().initial_delay(h.random.next());
         this.coordinator.start_periodic(h.now(), delay);
         Ok(this)
     }
 
     /// Makes the tasks and the channels between them.
-    fn connect(&mut self, restored: Option<CheckpointId>, h: &mut Harness) -> Step {
+    fn connect(&mut self, restored: &mut Option<Restored>, h: &mut Harness) -> Step {
         let plan = Rc::clone(&h.plan);
         // By receiving subtask, then by sending one: the channels into the stage that is made.
         let mut into: Vec<Vec<usize>> = Vec::new();
@@ -149,7 +162,7 @@ impl Attempt {
                 let mut outbox = Outbox::new(exchange, reached.start, outputs);
                 outbox.overtakes_always = h.is_broken(Breakage::OvertakeEverywhere);
                 self.add_task(
-                    restored,
+                    restored.as_mut(),
                     stage,
                     subtask,
                     inputs.next().unwrap_or_default(),
@@ -164,7 +177,7 @@ impl Attempt {
 
     fn add_task(
         &mut self,
-        restored: Option<CheckpointId>,
+        restored: Option<&mut Restored>,
         stage: usize,
         subtask: u32,
         inputs: Vec<usize>,
@@ -172,9 +185,8 @@ impl Attempt {
         h: &mut Harness,
     ) -> Step {
         let index = self.actors.len();
-        let (role, in_flight) = self.restore(restored, index, stage, subtask, h)?;
-        let replayed: usize = in_flight.values().map(Vec::len).sum();
-        h.counts.records_replayed += u64::try_from(replayed).unwrap_or(u64::MAX);
+        let (role, in_flight) = self.restore(restored, stage, subtask, h)?;
+        h.counts.records_replayed += u64::try_from(in_flight.len()).unwrap_or(u64::MAX);
         let mut inputs = Inputs::new(inputs, h.plan.mode, in_flight);
         inputs.pulls = h.plan.announces;
         inputs.logs_too_little = h.is_broken(Breakage::LogTooLittle);
@@ -199,40 +211,66 @@ impl Attempt {
     /// What a task does, and the records on their way to it.
     fn restore(
         &self,
-        restored: Option<CheckpointId>,
-        index: usize,
+        restored: Option<&mut Restored>,
         stage: usize,
         subtask: u32,
         h: &mut Harness,
-    ) -> Step<(Box<dyn Role>, InFlight)> {
+    ) -> Step<(Box<dyn Role>, Vec<Record>)> {
         let plan = Rc::clone(&h.plan);
-        let task = restored.zip(self.tasks.get(index));
-        let number = u32::try_from(index).unwrap_or(u32::MAX);
-        let is_operator = stage != 0 && stage != plan.last_stage();
-        if is_operator && plan.is_by_key(stage) {
-            let reader = task.map(|(id, task)| self.checkpoints.read_task(id, task)).transpose()?;
-            let (operator, part) = Operator::new(plan, stage, subtask, reader)?;
-            if let Some((id, _)) = task {
-                h.judge.read(id, number, &part)?;
+        let index = u32::try_from(self.actors.len()).unwrap_or(u32::MAX);
+        let Some(restored) = restored else {
+            return Ok((self.role(plan, stage, subtask, None)?.0, Vec::new()));
+        };
+        let Some(task) = self.tasks.get(self.actors.len()) else {
+            return broken("every task has a name", format!("{index}"));
+        };
+        let parallelism = plan.stages.get(stage).map_or(0, |spec| spec.parallelism);
+        let old = (restored.id, restored.spec(stage)?);
+        let mut sections = self.stored.sections(&self.checkpoints, old, task, parallelism)?;
+        let (role, part) =
+            self.role(Rc::clone(&plan), stage, subtask, Some((task, &mut *sections)))?;
+        let Some(part) = part else { return Ok((role, Vec::new())) };
+        let mut records = rescale::records(&part);
+        if restored.is_changed(stage) {
+            if !h.is_broken(Breakage::ReplayEverywhere) {
+                records = rescale::at_home(&plan, stage, subtask, records)?;
             }
-            return Ok((Box::new(operator), replayed(part.in_flight, h)));
+            restored.given(stage, &part.content, &records)?;
+        } else {
+            h.judge.read(restored.id, restored.number_then(stage, subtask), &part)?;
         }
-        let mut in_flight = InFlight::new();
-        let mut content = None;
-        if let Some((id, task)) = task {
-            let part = read_part(&plan, task, self.checkpoints.read_task(id, task)?)?;
-            h.judge.read(id, number, &part)?;
-            in_flight = replayed(part.in_flight, h);
-            content = Some(part.content);
+        Ok((role, replayed(records, h)))
+    }
+
+    /// A task with what `source` gives back, if there is one; and what that gave back.
+    fn role(
+        &self,
+        plan: Rc<Plan>,
+        stage: usize,
+        subtask: u32,
+        source: Option<(&TaskId, &mut dyn SnapshotSource)>,
+    ) -> Step<(Box<dyn Role>, Option<Part>)> {
+        let is_operator = stage != 0 && stage != plan.last_stage();
+        let is_restored = source.is_some();
+        if is_operator && plan.is_by_key(stage) {
+            let source = source.map(|(_, source)| source);
+            let (operator, part) = Operator::new(plan, stage, subtask, source)?;
+            return Ok((Box::new(operator), Some(part).filter(|_| is_restored)));
         }
-        let role: Box<dyn Role> = match content {
-            Some(Content::Position(position)) => Box::new(Source::new(plan, subtask, position)),
+        if is_operator {
+            let sums = SumState::new(subtask)?;
+            let in_flight = source.map(|(_, source)| sums.restore(source)).transpose()?;
+            let content = Content::Sum(sums.sum());
+            let part = in_flight.map(|in_flight| Part { content, in_flight });
+            return Ok((Box::new(Summing::new(plan, stage, sums)), part));
+        }
+        let part = source.map(|(task, source)| read_part(&plan, task, source)).transpose()?;
+        let role: Box<dyn Role> = match part.as_ref().map(|part| &part.content) {
+            Some(Content::Position(position)) => Box::new(Source::new(plan, subtask, *position)),
             None if stage == 0 => Box::new(Source::new(plan, subtask, 0)),
-            Some(Content::Sum(sum)) => Box::new(Summing::new(plan, stage, sum)),
-            None if is_operator => Box::new(Summing::new(plan, stage, Tally::default())),
             _ => Box::new(Sink::new(plan, subtask, self.checkpoints.attempt())),
         };
-        Ok((role, in_flight))
+        Ok((role, part))
     }
 
     /// Runs until the job has ended.
@@ -363,33 +401,27 @@ impl Attempt {
 }
 
 /// What a restore brings of the records on their way.
-fn replayed(mut in_flight: InFlight, h: &Harness) -> InFlight {
+fn replayed(mut records: Vec<Record>, h: &Harness) -> Vec<Record> {
     if h.is_broken(Breakage::DropInFlight) {
-        in_flight.clear();
+        records.clear();
     }
     if h.is_broken(Breakage::ReplayTwice) {
-        for records in in_flight.values_mut() {
-            records.extend_from_within(..);
-        }
+        records.extend_from_within(..);
     }
-    in_flight
+    records
 }
 
 /// Gives the tokens of the restored checkpoint to the outer world, before any task runs.
-fn recover_sinks(
-    checkpoints: &Checkpoints,
-    restored: Option<CheckpointId>,
-    tasks: &[TaskId],
-    h: &mut Harness,
-) -> Step {
-    let plan = Rc::clone(&h.plan);
-    let Some(uid) = plan.stages.last().map(|stage| &stage.uid) else { return Ok(()) };
+fn recover_sinks(checkpoints: &Checkpoints, restored: Option<&Restored>, h: &mut Harness) -> Step {
     let mut held = Vec::new();
-    for task in tasks.iter().filter(|task| restored.is_some() && task.operator == *uid) {
-        let reader = checkpoints.read_task(restored.unwrap_or_default(), task)?;
-        if let Content::Tokens(tokens) = read_part(&plan, task, reader)?.content {
-            held.extend(tokens);
+    if let Some(restored) = restored {
+        for task in restored.then.stages.last().into_iter().flat_map(OperatorSpec::tasks) {
+            let mut reader = checkpoints.read_task(restored.id, &task)?;
+            let part = read_part(&restored.then, &task, &mut reader)?;
+            if let Content::Tokens(tokens) = part.content {
+                held.extend(tokens);
+            }
         }
     }
-    sink::recover(&mut held, restored, h)
+    sink::recover(&mut held, restored.map(|restored| restored.id), h)
 }

@@ -171,8 +171,8 @@ impl Attempt {
     fn read_back(&self, id: CheckpointId, h: &mut Harness) -> Step {
         self.checkpoints.verify(id, &mut |_| {})?;
         for (index, task) in (0..).zip(&self.tasks) {
-            let reader = self.checkpoints.read_task(id, task)?;
-            let part = read_part(&h.plan, task, reader)?;
+            let mut reader = self.checkpoints.read_task(id, task)?;
+            let part = read_part(&h.plan, task, &mut reader)?;
             h.judge.read(id, index, &part)?;
         }
         Ok(())

@@ -54,11 +54,12 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
-    /// With the records that a restore found on their way.
-    pub(super) fn new(wires: Vec<usize>, mode: Mode, mut in_flight: InFlight) -> Self {
+    /// With the records that a restore found on their way, in their order: they are those of the first
+    /// channel, whatever channel they were on.
+    pub(super) fn new(wires: Vec<usize>, mode: Mode, mut in_flight: Vec<Record>) -> Self {
         let mut channels = Vec::new();
-        for (channel, wire) in (0..).zip(wires) {
-            let ahead: VecDeque<_> = in_flight.remove(&channel).unwrap_or_default().into();
+        for wire in wires {
+            let ahead = VecDeque::from(std::mem::take(&mut in_flight));
             let restored = u64::try_from(ahead.len()).unwrap_or(u64::MAX);
             channels.push(Channel {
                 wire,
@@ -86,6 +87,12 @@ impl Inputs {
         (0..).zip(&self.channels).filter(move |(_, c)| has_control(c)).map(|(channel, _)| channel)
     }
 
+    /// True while records that a restore brought are left. Nothing new is processed before they are:
+    /// with another parallelism, the next record of a key may come on any channel.
+    fn replays(&self) -> bool {
+        self.channels.first().is_some_and(|first| first.processed < first.restored)
+    }
+
     /// The channels with a record that may be processed.
     pub(super) fn ready(&self, wires: &[Wire]) -> impl Iterator<Item = u32> {
         let on_wire = |channel: &Channel| {
@@ -94,7 +101,9 @@ impl Inputs {
         let is_ready = move |channel: &Channel| {
             !channel.held && (!channel.ahead.is_empty() || on_wire(channel))
         };
-        (0..).zip(&self.channels).filter(move |(_, c)| is_ready(c)).map(|(channel, _)| channel)
+        let most = if self.replays() { 1 } else { self.channels.len() };
+        let channels = (0..).zip(&self.channels).take(most);
+        channels.filter(move |(_, c)| is_ready(c)).map(|(channel, _)| channel)
     }
 
     /// True when a record has come that the log needs.

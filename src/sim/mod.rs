@@ -12,7 +12,7 @@
 //! become unaligned after a time. It draws a policy, and a rate for each kind of fault: late, declined,
 //! failed and lost snapshots, too many records on their way, lost triggers, failed commits, stalls,
 //! blocked sinks, requests of users, and kills at any step, within cuts, commits, notifications and
-//! restores too. A kill leaves the storage and the outer world and nothing else. After a drawn number
+//! restores too. Every other job may start with another parallelism of all but its sources. A kill leaves the storage and the outer world and nothing else. After a drawn number
 //! of steps nothing goes wrong any more, and the job has to end.
 //!
 //! Barriers travel beside the records, with their place among them. A task that may cut early logs the
@@ -47,6 +47,7 @@ mod outcome;
 mod plan;
 mod random;
 mod report;
+mod rescale;
 mod role;
 mod sink;
 mod snapshot;

@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
-use crate::catalog::SnapshotReader;
 use crate::ids::CheckpointId;
 use crate::sim::harness::{Harness, Step, broken};
 use crate::sim::plan::{Plan, Record, Tallies, Tally};
 use crate::sim::role::{Frozen, Role};
 use crate::sim::snapshot::{Content, InFlight, KeyedState, Part, Sections};
 use crate::sim::wire::Outbox;
+use crate::state::SnapshotSource;
 
 pub(super) struct Operator {
     plan: Rc<Plan>,
@@ -21,20 +21,20 @@ pub(super) struct Operator {
 }
 
 impl Operator {
-    /// With the state that `reader` gives back, if there is one; and what that gave back.
+    /// With the state that `source` gives back, if there is one; and what that gave back.
     pub(super) fn new(
         plan: Rc<Plan>,
         stage: usize,
         subtask: u32,
-        reader: Option<SnapshotReader>,
+        source: Option<&mut dyn SnapshotSource>,
     ) -> Step<(Self, Part)> {
         let Some(spec) = plan.stages.get(stage) else {
             return broken("every task has a stage", format!("{stage}"));
         };
         let keyed = KeyedState::new(spec, subtask)?;
         let mut in_flight = InFlight::new();
-        if let Some(mut reader) = reader {
-            in_flight = keyed.restore(&mut reader)?;
+        if let Some(source) = source {
+            in_flight = keyed.restore(source)?;
         }
         let mirror = keyed.tallies()?;
         let part = Part { content: Content::Keyed(mirror.clone()), in_flight };
@@ -75,7 +75,7 @@ impl Role for Operator {
 
     fn write(&mut self, frozen: Frozen, _: &mut Harness) -> Step<(Sections, Content)> {
         match frozen {
-            Frozen::Keyed(scope, tallies) => Ok((Sections::Keyed(scope), Content::Keyed(tallies))),
+            Frozen::Keyed(scope, tallies) => Ok((Sections::States(scope), Content::Keyed(tallies))),
             other => broken("a task writes what it froze", format!("{other:?}")),
         }
     }

@@ -60,6 +60,8 @@ pub enum Breakage {
     LogTooLittle,
     /// A barrier overtakes records on an edge that cannot be unaligned.
     OvertakeEverywhere,
+    /// With another parallelism, every subtask takes all records that were on their way.
+    ReplayEverywhere,
     /// A sink forgets what it sealed at a cut that was given up later.
     ForgetSealed,
 }

@@ -87,7 +87,7 @@ fn final_state(h: &Harness) -> Step<BTreeMap<usize, Tallies>> {
     let mut found: BTreeMap<_, _> = operators.map(|stage| (stage, Tallies::new())).collect();
     for task in h.plan.tasks() {
         let stage = h.plan.stages.iter().position(|stage| stage.uid == task.operator);
-        let part = read_part(&h.plan, &task, checkpoints.read_task(newest, &task)?)?;
+        let part = read_part(&h.plan, &task, &mut checkpoints.read_task(newest, &task)?)?;
         if !part.in_flight.is_empty() {
             return broken("a job ends when nothing is on its way", format!("{newest}, {task}"));
         }

@@ -77,7 +77,7 @@ pub(super) struct Faults {
     pub(super) rest: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Plan {
     /// By source.
     pub(super) records: Vec<Vec<Record>>,
@@ -87,6 +87,8 @@ pub(super) struct Plan {
     pub(super) stages: Vec<OperatorSpec>,
     /// From each stage to the next.
     exchanges: Vec<Exchange>,
+    /// A start may have another parallelism than the last one.
+    rescales: bool,
     /// A task heeds barriers ahead of the records before them.
     pub(super) announces: bool,
     /// A cancel marker does not wait for the records before it.
@@ -125,6 +127,7 @@ impl Plan {
             mode,
             stages,
             exchanges,
+            rescales: random.chance(5000),
             announces: random.chance(8500),
             cancels_overtake: random.chance(5000),
             logged_max: random.chance(2000).then(|| random.between(1, 10)),
@@ -177,11 +180,34 @@ impl Plan {
         self.exchange_to(stage).is_some_and(Exchange::is_by_key)
     }
 
+    /// The same job with other stages.
+    pub(super) fn with_stages(&self, stages: Vec<OperatorSpec>) -> Self {
+        Self { stages, ..self.clone() }
+    }
+
+    /// The job of the next start when that one has another parallelism. Sources keep theirs.
+    pub(super) fn rescaled(&self, random: &mut Random) -> Option<Self> {
+        if !self.rescales || random.chance(5000) {
+            return None;
+        }
+        let mut stages = self.stages.clone();
+        for spec in stages.iter_mut().skip(1) {
+            if random.chance(5000) {
+                spec.parallelism = u32::try_from(random.between(1, 4)).unwrap_or(1);
+            }
+        }
+        (stages != self.stages).then(|| self.with_stages(stages))
+    }
+
     /// True when the records of one source and key come to a stage in order.
     pub(super) fn keeps_order(&self, stage: usize) -> bool {
         let sides = self.stages.iter().zip(self.stages.iter().skip(1));
         let mut edges = self.exchanges.iter().zip(sides).take(stage);
-        edges.all(|(exchange, (from, to))| exchange.keeps_order(from.parallelism, to.parallelism))
+        edges.all(|(exchange, (from, to))| {
+            // A pointwise exchange has other paths with another parallelism.
+            let is_fixed = *exchange != Exchange::Pointwise || !self.rescales;
+            is_fixed && exchange.keeps_order(from.parallelism, to.parallelism)
+        })
     }
 
     /// True when a subtask of a stage heeds a record that comes to it.

@@ -14,6 +14,8 @@ pub struct SimCounts {
     pub restarts: u64,
     /// Starts that restored a checkpoint.
     pub restores: u64,
+    /// Of these, those with another parallelism than the checkpoint has.
+    pub rescales: u64,
     /// Checkpoints and savepoints that were triggered.
     pub triggered: u64,
     /// Of these, those that completed.
@@ -60,6 +62,7 @@ impl SimCounts {
             kills_in_restore,
             restarts,
             restores,
+            rescales,
             triggered,
             completed,
             failed,
@@ -83,6 +86,7 @@ impl SimCounts {
         self.kills_in_restore += kills_in_restore;
         self.restarts += restarts;
         self.restores += restores;
+        self.rescales += rescales;
         self.triggered += triggered;
         self.completed += completed;
         self.failed += failed;

@@ -13,7 +13,7 @@ use crate::state::FrozenScope;
 pub(super) enum Frozen {
     Position(u64),
     Keyed(FrozenScope, Tallies),
-    Sum(Tally),
+    Sum(FrozenScope, Tally),
     Sealed(Option<(Token, Vec<Effect>)>),
 }
 

@@ -6,14 +6,14 @@ use std::io::Read;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::catalog::{OperatorSpec, SnapshotReader};
+use crate::catalog::OperatorSpec;
 use crate::error::{Error, Result};
 use crate::ids::TaskId;
 use crate::sim::plan::{Plan, Record, Tallies, Tally};
 use crate::sim::world::Token;
 use crate::state::{
-    FrozenScope, KeyedMap, SectionKey, SectionKind, SnapshotSink, SnapshotSource, StateScope,
-    codec, read_entries, write_entry,
+    FrozenScope, KeyedMap, ListState, SectionKey, SectionKind, SnapshotSink, SnapshotSource,
+    StateScope, codec, read_entries, write_entry,
 };
 
 /// The records on their way to a task, by input channel, in order.
@@ -39,8 +39,7 @@ pub(super) enum Content {
 #[derive(Debug)]
 pub(super) enum Sections {
     Position(u64),
-    Keyed(FrozenScope),
-    Sum(Tally),
+    States(FrozenScope),
     Tokens(Vec<Token>),
 }
 
@@ -60,8 +59,7 @@ impl Sections {
     fn write_state(self, sink: &mut dyn SnapshotSink) -> Result<()> {
         match self {
             Self::Position(position) => write_value(SectionKind::Position, &position, sink),
-            Self::Sum(tally) => write_value(SectionKind::Raw, &tally, sink),
-            Self::Keyed(scope) => scope.write(sink),
+            Self::States(scope) => scope.write(sink),
             Self::Tokens(tokens) => {
                 let mut entry = Vec::new();
                 let key = SectionKey::new(SectionKind::Tokens, "tokens");
@@ -98,8 +96,8 @@ impl KeyedState {
     }
 
     /// The answer is what was on its way.
-    pub(super) fn restore(&self, reader: &mut SnapshotReader) -> Result<InFlight> {
-        read_sections(reader, &mut |key, body| self.scope.restore(key, body))
+    pub(super) fn restore(&self, source: &mut dyn SnapshotSource) -> Result<InFlight> {
+        read_sections(source, &mut |key, body| self.scope.restore(key, body))
     }
 
     pub(super) fn tallies(&self) -> Result<Tallies> {
@@ -112,35 +110,68 @@ impl KeyedState {
     }
 }
 
+/// What one subtask without keys counted: the real scope with its one list.
+#[derive(Debug)]
+pub(super) struct SumState {
+    pub(super) scope: StateScope,
+    pub(super) list: ListState<Tally>,
+}
+
+impl SumState {
+    pub(super) fn new(subtask: u32) -> Result<Self> {
+        let mut scope = StateScope::new(subtask, 1, 1);
+        let list = scope.list_state("sums")?;
+        Ok(Self { scope, list })
+    }
+
+    /// The answer is what was on its way.
+    pub(super) fn restore(&self, source: &mut dyn SnapshotSource) -> Result<InFlight> {
+        read_sections(source, &mut |key, body| self.scope.restore(key, body))
+    }
+
+    /// Of all items: with another parallelism a subtask is given those of several, or none.
+    pub(super) fn sum(&self) -> Tally {
+        let mut sum = Tally::default();
+        for tally in self.list.to_vec() {
+            sum.merge(&tally);
+        }
+        sum
+    }
+}
+
 /// Reads a task's part as what its place in the job makes of it.
-pub(super) fn read_part(plan: &Plan, task: &TaskId, mut reader: SnapshotReader) -> Result<Part> {
+pub(super) fn read_part(
+    plan: &Plan,
+    task: &TaskId,
+    source: &mut dyn SnapshotSource,
+) -> Result<Part> {
     let stages = &plan.stages;
     let stage = stages.iter().position(|stage| stage.uid == task.operator).unwrap_or_default();
-    let reader = &mut reader;
     let (content, in_flight) = if stage == 0 {
-        let (position, in_flight) = read_value(SectionKind::Position, reader)?;
+        let (position, in_flight) = read_value(SectionKind::Position, source)?;
         (Content::Position(position), in_flight)
     } else if stage + 1 == stages.len() {
-        let (tokens, in_flight) = read_tokens(reader)?;
+        let (tokens, in_flight) = read_tokens(source)?;
         (Content::Tokens(tokens), in_flight)
     } else if plan.is_by_key(stage) {
         let spec = stages.get(stage).ok_or_else(|| Error::internal("a task without a stage"))?;
         let keyed = KeyedState::new(spec, task.subtask)?;
-        let in_flight = keyed.restore(reader)?;
+        let in_flight = keyed.restore(source)?;
         (Content::Keyed(keyed.tallies()?), in_flight)
     } else {
-        let (tally, in_flight) = read_value(SectionKind::Raw, reader)?;
-        (Content::Sum(tally), in_flight)
+        let sums = SumState::new(task.subtask)?;
+        let in_flight = sums.restore(source)?;
+        (Content::Sum(sums.sum()), in_flight)
     };
     Ok(Part { content, in_flight })
 }
 
 fn read_value<T: DeserializeOwned>(
     kind: SectionKind,
-    reader: &mut SnapshotReader,
+    source: &mut dyn SnapshotSource,
 ) -> Result<(T, InFlight)> {
     let mut value = None;
-    let in_flight = read_sections(reader, &mut |key, body| {
+    let in_flight = read_sections(source, &mut |key, body| {
         check_kind(key, kind)?;
         let mut bytes = Vec::new();
         body.read_to_end(&mut bytes)?;
@@ -151,9 +182,9 @@ fn read_value<T: DeserializeOwned>(
     Ok((value, in_flight))
 }
 
-fn read_tokens(reader: &mut SnapshotReader) -> Result<(Vec<Token>, InFlight)> {
+fn read_tokens(source: &mut dyn SnapshotSource) -> Result<(Vec<Token>, InFlight)> {
     let mut tokens = Vec::new();
-    let in_flight = read_sections(reader, &mut |key, body| {
+    let in_flight = read_sections(source, &mut |key, body| {
         check_kind(key, SectionKind::Tokens)?;
         read_entries(body, |_, token| {
             tokens.push(codec::decode(token)?);
@@ -165,21 +196,22 @@ fn read_tokens(reader: &mut SnapshotReader) -> Result<(Vec<Token>, InFlight)> {
 
 /// Reads all sections: those of channels itself, the others with `read_state`.
 fn read_sections(
-    reader: &mut SnapshotReader,
+    source: &mut dyn SnapshotSource,
     read_state: &mut dyn FnMut(&SectionKey, &mut dyn Read) -> Result<()>,
 ) -> Result<InFlight> {
     let mut in_flight = InFlight::new();
-    while let Some(key) = reader.next_section()? {
+    while let Some(key) = source.next_section()? {
         if key.kind != SectionKind::Channel {
-            read_state(&key, reader.body())?;
+            read_state(&key, source.body())?;
             continue;
         }
         let mut records = Vec::new();
-        read_entries(reader.body(), |_, record| {
+        read_entries(source.body(), |_, record| {
             records.push(codec::decode(record)?);
             Ok(())
         })?;
-        in_flight.insert(key.index, records);
+        // With another parallelism, those of several old subtasks.
+        in_flight.entry(key.index).or_default().append(&mut records);
     }
     Ok(in_flight)
 }

@@ -1,4 +1,5 @@
-//! A simulated operator without keys: counts all records of its subtask and hands them on.
+//! A simulated operator without keys: counts all records of its subtask in a list that is dealt out
+//! with another parallelism, and hands them on.
 
 use std::rc::Rc;
 
@@ -6,18 +7,21 @@ use crate::ids::CheckpointId;
 use crate::sim::harness::{Harness, Step, broken};
 use crate::sim::plan::{Plan, Record, Tally};
 use crate::sim::role::{Frozen, Role};
-use crate::sim::snapshot::{Content, Sections};
+use crate::sim::snapshot::{Content, Sections, SumState};
 use crate::sim::wire::Outbox;
 
 pub(super) struct Summing {
     plan: Rc<Plan>,
     stage: usize,
+    sums: SumState,
     sum: Tally,
 }
 
 impl Summing {
-    pub(super) fn new(plan: Rc<Plan>, stage: usize, sum: Tally) -> Self {
-        Self { plan, stage, sum }
+    /// Goes on with what `sums` hold.
+    pub(super) fn new(plan: Rc<Plan>, stage: usize, sums: SumState) -> Self {
+        let sum = sums.sum();
+        Self { plan, stage, sums, sum }
     }
 }
 
@@ -28,13 +32,14 @@ impl Role for Summing {
         Ok(())
     }
 
-    fn freeze(&mut self, _: CheckpointId, _: &mut Harness) -> Step<Frozen> {
-        Ok(Frozen::Sum(self.sum.clone()))
+    fn freeze(&mut self, id: CheckpointId, _: &mut Harness) -> Step<Frozen> {
+        self.sums.list.update(vec![self.sum.clone()]);
+        Ok(Frozen::Sum(self.sums.scope.freeze(id), self.sum.clone()))
     }
 
     fn write(&mut self, frozen: Frozen, _: &mut Harness) -> Step<(Sections, Content)> {
         match frozen {
-            Frozen::Sum(sum) => Ok((Sections::Sum(sum.clone()), Content::Sum(sum))),
+            Frozen::Sum(scope, sum) => Ok((Sections::States(scope), Content::Sum(sum))),
             other => broken("a task writes what it froze", format!("{other:?}")),
         }
     }

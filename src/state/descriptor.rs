@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Result;
-use crate::state::format::{Bincode, Format, StateCodec};
+use crate::state::format::{Bincode, Decode, Format, StateCodec};
 use crate::state::schema::{Migration, Reader, Schema};
 
 /// The schema version of a state that names none.
@@ -109,6 +110,16 @@ impl<V> BoundState<V> {
     /// The name of the state.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Decodes values of the type that the program has.
+    pub(crate) fn decoder(&self) -> Decode<V> {
+        Arc::clone(&self.reader.current)
+    }
+
+    /// Decodes values of the sections behind the schema in `body`.
+    pub(crate) fn decoder_of(&self, body: &mut dyn Read) -> Result<Decode<V>> {
+        self.reader.decoder(&self.name, &self.schema, &Schema::read(body)?)
     }
 }
 

@@ -46,12 +46,18 @@ const GROUP: u32 = u32::MAX;
 /// Writes the entries of one state.
 pub(crate) struct EntryWriter<'a, V> {
     format: &'a Format<V>,
+    has_keys: bool,
     entry: Vec<u8>,
 }
 
 impl<'a, V> EntryWriter<'a, V> {
     pub(crate) fn new(format: &'a Format<V>) -> Self {
-        Self { format, entry: Vec::new() }
+        Self { format, has_keys: true, entry: Vec::new() }
+    }
+
+    /// For entries whose keys are empty.
+    pub(crate) fn without_keys(format: &'a Format<V>) -> Self {
+        Self { has_keys: false, ..Self::new(format) }
     }
 
     /// The key at hand has this value.
@@ -79,8 +85,8 @@ impl<'a, V> EntryWriter<'a, V> {
         self.entry.clear();
         self.entry.extend_from_slice(&[0; 8]);
         match &self.format.store_key {
-            Some(store) => store(key, &mut self.entry),
-            None => {
+            Some(store) if self.has_keys => store(key, &mut self.entry),
+            _ => {
                 self.entry.extend_from_slice(key);
                 Ok(())
             }

@@ -90,7 +90,7 @@ impl StateCodec for Json {
 }
 
 type Encode<T> = Arc<dyn Fn(&T, &mut Vec<u8>) -> Result<()> + Send + Sync>;
-type Decode<T> = Arc<dyn Fn(&[u8]) -> Result<T> + Send + Sync>;
+pub(crate) type Decode<T> = Arc<dyn Fn(&[u8]) -> Result<T> + Send + Sync>;
 type Convert = Arc<dyn Fn(&[u8], &mut Vec<u8>) -> Result<()> + Send + Sync>;
 
 /// A codec for one kind of value.
@@ -120,6 +120,20 @@ impl<V> Clone for Format<V> {
 impl<V> fmt::Debug for Format<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Format").field("codec", &self.codec).finish_non_exhaustive()
+    }
+}
+
+impl<V> Format<V> {
+    /// A stored key as it lies in memory.
+    pub(crate) fn loaded_key<'a>(
+        &self,
+        stored: &'a [u8],
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8]> {
+        let Some(load) = &self.load_key else { return Ok(stored) };
+        scratch.clear();
+        load(stored, scratch)?;
+        Ok(scratch)
     }
 }
 

@@ -3,12 +3,14 @@
 //! Owns the traits between a user's state and whatever stores it, the typed handles and the key
 //! groups. Must never know how bytes are stored.
 
+mod broadcast;
 pub(crate) mod codec;
 mod descriptor;
 pub(crate) mod entries;
 mod format;
 mod key_group;
 mod keyed_map;
+mod list;
 mod murmur;
 pub(crate) mod schema;
 mod scope;
@@ -18,6 +20,7 @@ mod sizes;
 pub(crate) mod stored;
 mod value_state;
 
+pub use broadcast::BroadcastState;
 pub use descriptor::{BoundState, IntoState, StateDescriptor};
 pub(crate) use entries::{append_entry, read_entries, write_entry};
 #[cfg(feature = "json")]
@@ -29,6 +32,7 @@ pub use key_group::{
     key_hash, key_owner,
 };
 pub use keyed_map::{KeyedMap, StateKey, StateValue};
+pub use list::ListState;
 pub use scope::{FrozenScope, StateScope};
 pub use section::{SectionBody, SectionKey, SectionKind, SnapshotSink, SnapshotSource, Stateful};
 pub use sizes::StateSize;

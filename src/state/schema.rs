@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::STATE_SCHEMA_BYTES_MAX;
 use crate::state::codec;
+use crate::state::format::Decode;
 use crate::state::murmur::murmur3_32;
 use crate::state::section::{SectionKey, SectionKind, SnapshotSink};
 use crate::state::shape::shape_of;
@@ -76,12 +77,12 @@ impl fmt::Display for Schema {
 /// Decodes values that an older version of the program has written.
 pub(crate) struct Migration<V> {
     pub(crate) schema: Schema,
-    pub(crate) decode: Arc<dyn Fn(&[u8]) -> Result<V> + Send + Sync>,
+    pub(crate) decode: Decode<V>,
 }
 
 /// What a state does with sections that come back.
 pub(crate) struct Reader<V> {
-    pub(crate) current: Arc<dyn Fn(&[u8]) -> Result<V> + Send + Sync>,
+    pub(crate) current: Decode<V>,
     pub(crate) migrations: BTreeMap<u32, Migration<V>>,
 }
 
@@ -107,7 +108,7 @@ impl<V> Reader<V> {
         state: &str,
         schema: &Schema,
         stored: &Schema,
-    ) -> Result<Arc<dyn Fn(&[u8]) -> Result<V> + Send + Sync>> {
+    ) -> Result<Decode<V>> {
         if stored.is_alike(schema) {
             return Ok(Arc::clone(&self.current));
         }

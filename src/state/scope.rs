@@ -12,9 +12,11 @@ use serde::Serialize;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::limits::NAME_BYTES_MAX;
+use crate::state::broadcast::{BroadcastState, BroadcastTable};
 use crate::state::descriptor::{BoundState, IntoState};
 use crate::state::key_group::key_group_range;
 use crate::state::keyed_map::{FrozenTable, KeyedMap, KeyedTable, StateKey, StateValue};
+use crate::state::list::{ListState, ListTable};
 use crate::state::section::{SectionKey, SectionKind, SnapshotSink, Stateful};
 use crate::state::sizes::StateSize;
 use crate::state::value_state::{CurrentKey, ValueState};
@@ -277,5 +279,55 @@ impl StateScope {
         }
         self.states.push(Registered { name: name.to_owned(), kind, state });
         Ok(())
+    }
+
+    /// Registers a list whose items are dealt out when the parallelism changes (Flink:
+    /// `getListState`).
+    ///
+    /// # Errors
+    /// `Invalid` when the name is taken, empty or longer than 255 bytes.
+    pub fn list_state<T: StateValue>(
+        &mut self,
+        state: impl IntoState<(), T>,
+    ) -> Result<ListState<T>> {
+        self.list_of_kind(state.into_state(), SectionKind::Split)
+    }
+
+    /// Registers a list of which every subtask is given all items at every restore (Flink:
+    /// `getUnionListState`).
+    ///
+    /// # Errors
+    /// As [`list_state`](Self::list_state).
+    pub fn union_list_state<T: StateValue>(
+        &mut self,
+        state: impl IntoState<(), T>,
+    ) -> Result<ListState<T>> {
+        self.list_of_kind(state.into_state(), SectionKind::Union)
+    }
+
+    /// Registers a map that is the same in every subtask (Flink: `getBroadcastState`).
+    ///
+    /// # Errors
+    /// As [`list_state`](Self::list_state).
+    pub fn broadcast_state<K: StateKey, V: StateValue>(
+        &mut self,
+        state: impl IntoState<K, V>,
+    ) -> Result<BroadcastState<K, V>> {
+        let state = state.into_state();
+        let name = state.name.clone();
+        let table = Rc::new(RefCell::new(BroadcastTable::new(state)));
+        self.register(&name, SectionKind::Broadcast, Rc::new(Own(Rc::clone(&table))))?;
+        Ok(BroadcastState::new(table))
+    }
+
+    fn list_of_kind<T: StateValue>(
+        &mut self,
+        state: BoundState<T>,
+        kind: SectionKind,
+    ) -> Result<ListState<T>> {
+        let name = state.name.clone();
+        let table = Rc::new(RefCell::new(ListTable::new(state, kind)));
+        self.register(&name, kind, Rc::new(Own(Rc::clone(&table))))?;
+        Ok(ListState::new(table))
     }
 }

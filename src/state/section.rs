@@ -13,9 +13,10 @@ use crate::ids::CheckpointId;
 pub enum SectionKind {
     /// Entries of one key group; [`SectionKey::index`] is the key group.
     Keyed,
-    /// A list whose items are dealt out among the subtasks.
+    /// A list whose items are dealt out among the subtasks, each an entry of its own;
+    /// [`SectionKey::index`] is their number.
     Split,
-    /// A list of which every subtask gets all items.
+    /// A list of which every subtask gets all items; the index is their number.
     Union,
     /// The same content in every subtask.
     Broadcast,
@@ -45,7 +46,7 @@ pub struct SectionKey {
     pub kind: SectionKind,
     /// The state's name within its operator; at most 255 bytes.
     pub state: String,
-    /// Key group, sending subtask or 0, as the kind says.
+    /// Key group, number of items, sending subtask or 0, as the kind says.
     pub index: u32,
 }
 

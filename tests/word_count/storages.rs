@@ -81,7 +81,7 @@ fn what_lies_in_memory_is_gone_with_the_process_and_a_fresh_run_starts_anew() {
 }
 
 #[test]
-fn other_input_or_another_parallelism_is_refused_in_files_as_well() {
+fn other_input_is_refused_in_files_as_well() {
     let (dir, inputs) = small_corpus();
     changes_are_refused(&dir, &inputs, &["--storage", &file_uri(dir.path())]);
 }

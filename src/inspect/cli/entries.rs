@@ -81,13 +81,12 @@ impl<W: Write> Lines<W> {
         let comma = if self.json && self.count > 0 { ",\n" } else { "" };
         let end = if self.json { "" } else { "\n" };
         self.count = self.count.saturating_add(1);
-        self.put(&format!(
-            "{comma}{{\"subtask\":{subtask},\"key\":{key},\"value\":{value}}}{end}"
-        ))
+        self.put(&format!("{comma}{{\"subtask\":{subtask},\"key\":{key},\"value\":{value}}}{end}"))
     }
 }
 
 fn to_json<T: Serialize>(value: &T) -> Result<String> {
-    serde_json::to_string(value)
-        .map_err(|error| Error::internal("the report has no JSON").with_source(io::Error::from(error)))
+    serde_json::to_string(value).map_err(|error| {
+        Error::internal("the report has no JSON").with_source(io::Error::from(error))
+    })
 }

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::catalog::{Checkpoints, OperatorSpec};
 use crate::config::{CheckpointConfig, EffectiveConfig, ExternalizedCheckpointCleanup};
 use crate::coordinator::CheckpointEntry;
 use crate::engine::CheckpointOutcome;
 use crate::error::Result;
-use crate::ids::CheckpointId;
+use crate::ids::{CheckpointId, JobId};
 use crate::local::tests::support::{
     Database, Failures, Insert, InsertCommitter, Record, fast_restarts, key_of, numbers, storage,
 };
@@ -21,6 +22,7 @@ use crate::local::{
     ExchangeOptions, Flow, Job, JobEnd, JobHandle, Output, Scope, Sink, SinkContext, Token,
 };
 use crate::message::{CheckpointFailureReason as Reason, CheckpointRequest};
+use crate::state::{SectionKind, SnapshotSource, codec, read_entries};
 use crate::storage::CheckpointStorage;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -81,7 +83,9 @@ impl Bench {
             .key_by(key_of)
             .process("count", counters, |scope: &mut Scope| {
                 let counts = scope.keyed_map::<u64, u64>("counts")?;
+                let seen = scope.list_state::<Record>("seen")?;
                 Ok(move |record: Record, out: &mut Output<(Record, u64)>| {
+                    seen.add(record);
                     let count = counts.update(&key_of(&record), |count| {
                         *count += 1;
                         *count
@@ -131,7 +135,30 @@ impl Bench {
         assert!(matches!(job.run().unwrap(), JobEnd::Finished(_)));
     }
 
-    /// Every record once, and the count of its key with each count once.
+    /// The items of the list in the newest checkpoint, of all subtasks.
+    fn seen(&self) -> Vec<Record> {
+        let job = self.storage.open(&JobId::new("slow").unwrap()).unwrap();
+        let checkpoints = Checkpoints::new(job);
+        let info = checkpoints.info(checkpoints.newest().unwrap().unwrap()).unwrap();
+        let mut seen = Vec::new();
+        for task in info.operators.iter().flat_map(OperatorSpec::tasks) {
+            let mut sections = checkpoints.read_task(info.id, &task).unwrap();
+            while let Some(key) = sections.next_section().unwrap() {
+                if key.kind == SectionKind::Split {
+                    let before = seen.len();
+                    read_entries(sections.body(), |_, item| {
+                        seen.push(codec::decode(item)?);
+                        Ok(())
+                    })
+                    .unwrap();
+                    assert_eq!(seen.len() - before, usize::try_from(key.index).unwrap());
+                }
+            }
+        }
+        seen
+    }
+
+    /// Every record once, and the count of its key with each count once; every record once in the list.
     fn assert_exact(&self) {
         let mut found = self.database.committed();
         let mut records: Vec<Record> = found.iter().map(|(record, _)| *record).collect();
@@ -139,6 +166,9 @@ impl Bench {
         let expected: Vec<Record> =
             (0..2).flat_map(|id| (0..RECORDS).map(move |number| (id, number))).collect();
         assert!(records == expected, "{} records instead of {}", records.len(), expected.len());
+        let mut seen = self.seen();
+        seen.sort_unstable();
+        assert!(seen == expected, "{} items instead of {}", seen.len(), expected.len());
         found.sort_by_key(|(record, count)| (key_of(record), *count));
         for pair in found.chunk_by(|a, b| key_of(&a.0) == key_of(&b.0)) {
             assert!((1..).zip(pair).all(|(count, (_, found))| *found == count), "a count is lost");

@@ -1,19 +1,16 @@
 //! What is learned of a state's sections while they come back, so that the next checkpoint can stand on
 //! them.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
-use crate::error::Result;
-use crate::state::format::Format;
+use crate::state::format::Decode;
 use crate::state::keyed_map::cuts::Cuts;
 use crate::state::keyed_map::layout::{Delta, GroupLayout, Layout};
+use std::collections::BTreeSet;
 
 /// The cut of sections that have no number: those of a checkpoint without deltas.
 const FIRST_CUT: u32 = 1;
 
 pub(super) struct Restoring<V> {
-    pub(super) decode: Arc<dyn Fn(&[u8]) -> Result<V> + Send + Sync>,
+    pub(super) decode: Decode<V>,
     pub(super) cuts: Cuts,
     pub(super) seen: Seen,
     /// The encoding of the key at hand.
@@ -21,26 +18,11 @@ pub(super) struct Restoring<V> {
 }
 
 impl<V> Restoring<V> {
-    pub(super) fn new(
-        groups: usize,
-        decode: Arc<dyn Fn(&[u8]) -> Result<V> + Send + Sync>,
-    ) -> Self {
+    pub(super) fn new(groups: usize, decode: Decode<V>) -> Self {
         let layout = Layout::empty(groups);
         let seen = Seen { layout, touched: BTreeSet::new(), newest: 0 };
         Self { decode, cuts: Cuts::before_all(), seen, scratch: Vec::new() }
     }
-}
-
-/// A stored key as it lies in memory.
-pub(super) fn load_key<'a, V>(
-    format: &Format<V>,
-    stored: &'a [u8],
-    scratch: &'a mut Vec<u8>,
-) -> Result<&'a [u8]> {
-    let Some(load) = &format.load_key else { return Ok(stored) };
-    scratch.clear();
-    load(stored, scratch)?;
-    Ok(scratch)
 }
 
 /// The sections so far.

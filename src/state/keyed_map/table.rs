@@ -20,7 +20,7 @@ use crate::state::keyed_map::cuts::Cuts;
 use crate::state::keyed_map::frozen::{Base, FrozenTable};
 use crate::state::keyed_map::group::Group;
 use crate::state::keyed_map::layout::Layout;
-use crate::state::keyed_map::restoring::{Restoring, load_key};
+use crate::state::keyed_map::restoring::Restoring;
 use crate::state::schema::{Reader, Schema};
 use crate::state::section::{SectionKey, SectionKind};
 use crate::state::sizes::StateSize;
@@ -279,7 +279,7 @@ impl<V: StateValue> KeyedTable<V> {
                 restoring.seen.base(index_of(*first_group, key.index));
                 let Restoring { decode, cuts, scratch, .. } = restoring;
                 read_entries(body, |stored, value| {
-                    let encoded = load_key(&self.format, stored, scratch)?;
+                    let encoded = self.format.loaded_key(stored, scratch)?;
                     let probe = Probe { hash: key_hash(encoded), encoded };
                     let value = decode(value)?;
                     put(group, cuts, probe, value);
@@ -302,7 +302,7 @@ impl<V: StateValue> KeyedTable<V> {
                     let number = at.ok_or_else(no_group)?;
                     // Another parallelism: the rest is other subtasks'.
                     let Some(group) = group_of(groups, *first_group, number) else { return Ok(()) };
-                    let encoded = load_key(&self.format, stored, scratch)?;
+                    let encoded = self.format.loaded_key(stored, scratch)?;
                     let probe = Probe { hash: key_hash(encoded), encoded };
                     match value {
                         Some(value) => put(group, cuts, probe, decode(value)?),
