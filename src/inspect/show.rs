@@ -136,6 +136,7 @@ fn word(kind: SectionKind) -> &'static str {
         SectionKind::Tokens => "tokens",
         SectionKind::Raw => "raw",
         SectionKind::Finished => "finished",
+        SectionKind::Watermark => "watermark",
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! A task looks at its control lane before every record. While an outgoing channel is full it takes
 //! no record, waits for room and for control messages, and cuts when one asks for it.
+//!
+//! A watermark that raises that of the task interrupts the records, too: no record is taken before
+//! everything that was due at it is done, and it is passed on behind that.
 
 use std::time::Duration;
 
@@ -17,11 +20,24 @@ use crate::local::push::{Downstream, Signal, wait_for_room};
 use crate::local::queue::QueueReceiver;
 use crate::local::source::Exchange;
 use crate::local::source_task::FLUSH_AFTER;
+use crate::local::watermark::{ChannelWatermarks, Passed};
 use crate::task::SnapshotTiming;
 
 /// A task that takes records.
 pub(super) trait Worker<T>: Snapshotter {
     fn record(&mut self, item: T) -> Result<()>;
+
+    /// What happens with time; none for a sink.
+    fn timely(&mut self) -> Option<&mut dyn Timely>;
+}
+
+/// A task for which time passes.
+pub(super) trait Timely {
+    /// The watermark has risen to this.
+    fn reach(&mut self, watermark: u64);
+
+    /// What is to be passed on of it.
+    fn passed(&mut self) -> &mut Passed;
 }
 
 pub(super) struct InputLoop<'e, T, W> {
@@ -33,6 +49,9 @@ pub(super) struct InputLoop<'e, T, W> {
     replays: bool,
     /// Inputs that have not said that their records are over.
     with_data: usize,
+    watermarks: ChannelWatermarks,
+    /// Something may be due; no record is taken before it is done.
+    firing: bool,
     worker: W,
     participant: Participant,
     aligner: BarrierAligner,
@@ -53,12 +72,13 @@ struct OpenLog {
 }
 
 impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
-    /// The loop over these channels; `restored` are the records on them in the checkpoint, which go
-    /// before everything on the first.
+    /// The loop over these channels. `restored` are the records on them in the checkpoint, which go
+    /// before everything on the first, and `watermark` is that of the task then.
     pub(super) fn new(
         env: &'e TaskEnv,
         receivers: Vec<QueueReceiver<T>>,
         restored: Vec<T>,
+        watermark: Option<u64>,
         worker: W,
     ) -> Self {
         let mut restored = Some(restored);
@@ -72,6 +92,9 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             open: inputs.len(),
             replays: true,
             with_data: inputs.len(),
+            watermarks: ChannelWatermarks::new(inputs.len(), watermark),
+            // Of what was due at the cut, something may be left.
+            firing: true,
             aligner: BarrierAligner::new(&env.shared.config, channels),
             inputs,
             worker,
@@ -95,6 +118,7 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             if self.env.inbox.is_stuck() {
                 self.worker.downstream().map_or(Ok(()), Downstream::retry)?;
             }
+            self.fire()?;
             self.replays &= self.inputs.iter().any(Input::is_replaying);
             let mut moved = false;
             for index in 0..self.inputs.len() {
@@ -117,7 +141,7 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
     /// Takes what one input has, up to the next interruption. True when there was something.
     fn step(&mut self, index: usize) -> Result<bool> {
         let mut moved = self.events_due(index)?;
-        if self.env.inbox.is_stuck() {
+        if self.firing || self.env.inbox.is_stuck() {
             return Ok(moved);
         }
         let fetched = match self.inputs.get_mut(index) {
@@ -149,7 +173,42 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             })?;
             moved |= count > 0 || matches!(fetched, Fetched::Batch { .. });
         }
+        moved |= self.marks_due(index)?;
         Ok(moved | self.events_due(index)?)
+    }
+
+    /// Takes the watermarks that have been reached, up to one that raises that of the task.
+    fn marks_due(&mut self, index: usize) -> Result<bool> {
+        let mut moved = false;
+        while let Some(ms) = self.inputs.get_mut(index).and_then(Input::due_mark) {
+            moved = true;
+            if let Some(watermark) = self.watermarks.rise(index, ms) {
+                self.reach(watermark)?;
+                break;
+            }
+        }
+        Ok(moved)
+    }
+
+    /// The watermark of the task has risen.
+    fn reach(&mut self, watermark: u64) -> Result<()> {
+        if let Some(timely) = self.worker.timely() {
+            timely.reach(watermark);
+        }
+        self.firing = true;
+        self.fire()
+    }
+
+    /// Does what is due, up to the next interruption.
+    fn fire(&mut self) -> Result<()> {
+        self.firing = false;
+        Ok(())
+    }
+
+    fn pass_watermark(&mut self) -> Result<()> {
+        let timely = self.worker.timely().filter(|_| !self.firing);
+        let waiting = timely.and_then(|timely| timely.passed().take());
+        waiting.map_or(Ok(()), |ms| self.worker.signal(Signal::Watermark(ms)))
     }
 
     fn events_due(&mut self, index: usize) -> Result<bool> {
@@ -159,6 +218,9 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             moved = true;
             let event = match event {
                 ChannelEvent::EndOfData => {
+                    if let Some(watermark) = self.watermarks.end(index) {
+                        self.reach(watermark)?;
+                    }
                     self.with_data = self.with_data.saturating_sub(1);
                     if self.with_data == 0 {
                         self.participant.end_of_data(&mut self.worker)?;
@@ -209,6 +271,7 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
                     unaligned: logs,
                     ..SnapshotTiming::default()
                 };
+                self.pass_watermark()?;
                 if self.participant.cut(&mut self.worker, barrier, measured, logs)? && logs {
                     self.begin_log(barrier.id);
                 }
@@ -330,6 +393,7 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
         let now = self.env.shared.clock.now();
         if now.saturating_sub(self.last_flush) >= FLUSH_AFTER {
             self.last_flush = now;
+            self.pass_watermark()?;
             self.worker.signal(Signal::Flush)?;
         }
         Ok(())
@@ -337,6 +401,7 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
 
     /// Nothing can be taken: sends everything on, and waits.
     fn rest(&mut self) -> Result<()> {
+        self.pass_watermark()?;
         self.worker.signal(Signal::Flush)?;
         let Self { env, inputs, worker, .. } = self;
         let is_stuck = env.inbox.is_stuck();

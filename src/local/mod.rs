@@ -33,6 +33,7 @@ mod source;
 mod source_task;
 #[cfg(test)]
 mod tests;
+mod watermark;
 mod wiring;
 mod writer;
 

@@ -8,11 +8,12 @@ use crate::ids::{Attempt, CheckpointId, TaskId};
 use crate::local::background::Work;
 use crate::local::exchange::{Edge, ExchangeOptions};
 use crate::local::in_flight::Restored;
-use crate::local::input_loop::{InputLoop, Worker};
+use crate::local::input_loop::{InputLoop, Timely, Worker};
 use crate::local::node::{Node, NodeSpec, TaskEnv};
 use crate::local::participant::{Part, Snapshotter};
 use crate::local::push::{Downstream, Outlets, Output};
 use crate::local::source::Exchange;
+use crate::local::watermark::{Passed, RestoredWatermark, write_watermark};
 use crate::state::{KeyedMap, SectionKind, StateKey, StateScope, StateValue};
 
 /// What an operator's `open` is given: who it is, and its states (Flink: `RuntimeContext`).
@@ -101,17 +102,19 @@ where
         };
         let process = (self.open)(&mut scope)?;
         let states = scope.states;
-        let mut restored = Restored::new();
+        let (mut restored, mut watermark) = (Restored::new(), RestoredWatermark::default());
         while let Some(key) = env.state.next_section()? {
-            if key.kind == SectionKind::Channel {
-                restored.take(&self.edge, env)?;
-            } else {
-                states.restore(&key, env.state.body())?;
+            match key.kind {
+                SectionKind::Channel => restored.take(&self.edge, env)?,
+                SectionKind::Watermark => watermark.take(env)?,
+                _ => states.restore(&key, env.state.body())?,
             }
         }
+        let watermark = watermark.into_least(env.rescaled);
         let output = self.outlets.output(&env.wiring())?;
-        let worker = ProcessWorker { process, output, states };
-        InputLoop::new(env, receivers, restored.into_records(), worker).run()
+        let worker =
+            ProcessWorker { process, output, states, passed: Passed::new(watermark), parallelism };
+        InputLoop::new(env, receivers, restored.into_records(), watermark, worker).run()
     }
 }
 
@@ -119,11 +122,27 @@ struct ProcessWorker<U, P> {
     process: P,
     output: Output<U>,
     states: StateScope,
+    passed: Passed,
+    parallelism: u32,
 }
 
 impl<T, U, P: FnMut(T, &mut Output<U>) -> Result<()>> Worker<T> for ProcessWorker<U, P> {
     fn record(&mut self, item: T) -> Result<()> {
         (self.process)(item, &mut self.output)
+    }
+
+    fn timely(&mut self) -> Option<&mut dyn Timely> {
+        Some(self)
+    }
+}
+
+impl<U, P> Timely for ProcessWorker<U, P> {
+    fn reach(&mut self, watermark: u64) {
+        self.passed.set(watermark);
+    }
+
+    fn passed(&mut self) -> &mut Passed {
+        &mut self.passed
     }
 }
 
@@ -134,8 +153,12 @@ impl<U, P> Snapshotter for ProcessWorker<U, P> {
 
     fn freeze(&mut self, id: CheckpointId) -> Result<Part> {
         let mut frozen = Some(self.states.freeze(id));
+        let (watermark, parallelism) = (self.passed.stored(), self.parallelism);
         Ok(Box::new(move |cut| {
-            cut.snapshot(&mut |sink| frozen.take().map_or(Ok(()), |states| states.write(sink)));
+            cut.snapshot(&mut |sink| {
+                frozen.take().map_or(Ok(()), |states| states.write(sink))?;
+                write_watermark(watermark, parallelism, sink)
+            });
             Ok(())
         }))
     }

@@ -1,7 +1,8 @@
 //! The sections of one subtask when the checkpoint was taken with another parallelism.
 //!
 //! Owns which sections of all old subtasks one new subtask is given: of keyed state its key groups,
-//! of records on their way all of them, because only the host knows whose they are, and all tokens.
+//! of records on their way all of them, because only the host knows whose they are, and all tokens and
+//! watermarks.
 //! What belongs to one old subtask alone has no home: it is refused, never dropped.
 
 use std::collections::VecDeque;
@@ -47,7 +48,7 @@ impl RescaledSections {
     fn is_mine(&self, key: &SectionKey) -> Result<bool> {
         match key.kind {
             SectionKind::Keyed => Ok(self.groups.contains(&key.index)),
-            SectionKind::Channel | SectionKind::Tokens => Ok(true),
+            SectionKind::Channel | SectionKind::Tokens | SectionKind::Watermark => Ok(true),
             kind => Err(Error::new(
                 ErrorKind::Incompatible,
                 format!(

@@ -30,6 +30,9 @@ pub enum SectionKind {
     /// Says, without a body, that the task had finished before the checkpoint: it has nothing more to
     /// do after a restore. It is the only section of its task.
     Finished,
+    /// How far event time had come in one subtask; after a change of parallelism every subtask starts
+    /// at the least of all.
+    Watermark,
 }
 
 /// Names a section within one task's snapshot; no two sections of a snapshot have equal keys.
