@@ -23,6 +23,12 @@ use crate::local::source_task::FLUSH_AFTER;
 use crate::local::watermark::{ChannelWatermarks, Passed};
 use crate::task::SnapshotTiming;
 
+/// The most records between two looks at the clock while a timer waits for the machine's time.
+const RECORDS_BETWEEN_TIMERS: usize = 64;
+
+/// The longest wait for a timer before the clock is looked at again.
+const LOOK_AFTER: Duration = Duration::from_secs(60);
+
 /// A task that takes records.
 pub(super) trait Worker<T>: Snapshotter {
     fn record(&mut self, item: T) -> Result<()>;
@@ -38,6 +44,15 @@ pub(super) trait Timely {
 
     /// What is to be passed on of it.
     fn passed(&mut self) -> &mut Passed;
+
+    /// Whether a timer is due.
+    fn is_due(&self) -> bool;
+
+    /// Fires the first timer that is due.
+    fn fire(&mut self) -> Result<()>;
+
+    /// The time of the machine for which the next timer waits.
+    fn wake_ms(&self) -> Option<u64>;
 }
 
 pub(super) struct InputLoop<'e, T, W> {
@@ -52,6 +67,8 @@ pub(super) struct InputLoop<'e, T, W> {
     watermarks: ChannelWatermarks,
     /// Something may be due; no record is taken before it is done.
     firing: bool,
+    /// The tasks downstream know that no record comes any more.
+    at_end: bool,
     worker: W,
     participant: Participant,
     aligner: BarrierAligner,
@@ -95,6 +112,7 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             watermarks: ChannelWatermarks::new(inputs.len(), watermark),
             // Of what was due at the cut, something may be left.
             firing: true,
+            at_end: false,
             aligner: BarrierAligner::new(&env.shared.config, channels),
             inputs,
             worker,
@@ -120,7 +138,8 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             }
             self.fire()?;
             self.replays &= self.inputs.iter().any(Input::is_replaying);
-            let mut moved = false;
+            // Interrupted by a message, which is taken before anything is waited for.
+            let mut moved = self.firing && !self.env.inbox.is_stuck();
             for index in 0..self.inputs.len() {
                 moved |= self.step(index)?;
             }
@@ -160,11 +179,13 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
         // What is processed from here on is in the log of an open cut.
         self.log_all()?;
         let is_gone = fetched == Fetched::Gone;
+        let has_timers = self.worker.timely().is_some_and(|timely| timely.wake_ms().is_some());
+        let most = if has_timers { RECORDS_BETWEEN_TIMERS } else { usize::MAX };
         if let Some(input) = self.inputs.get_mut(index) {
             if is_gone && !input.ended && !input.expects_event() {
                 return Err(self.env.inbox.closed());
             }
-            let count = input.available();
+            let count = input.available().min(most);
             let (worker, inbox) = (&mut self.worker, &self.env.inbox);
             let one_by_one = self.log.is_some() || self.timer.is_some();
             input.drain(count, |item| {
@@ -195,14 +216,45 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
         if let Some(timely) = self.worker.timely() {
             timely.reach(watermark);
         }
-        self.firing = true;
         self.fire()
     }
 
-    /// Does what is due, up to the next interruption.
+    /// Fires what is due, up to the next interruption: barriers are looked at between two timers.
+    ///
+    /// CRASH: a cut between two timers holds the rest of them, and the watermark at which they are due.
     fn fire(&mut self) -> Result<()> {
+        if self.at_end {
+            return Ok(());
+        }
+        self.firing = true;
+        while let Some(timely) = self.worker.timely().filter(|timely| timely.is_due()) {
+            if self.env.inbox.is_interrupted() {
+                return Ok(());
+            }
+            timely.fire()?;
+            if self.timer.is_some() {
+                return Ok(());
+            }
+        }
         self.firing = false;
+        if self.with_data == 0 {
+            self.at_end = true;
+            self.participant.end_of_data(&mut self.worker)?;
+        }
         Ok(())
+    }
+
+    /// How long nothing is due.
+    fn timeout(&mut self) -> Option<Duration> {
+        let clock = &self.env.shared.clock;
+        let is_waiting = !self.at_end && !self.env.inbox.is_stuck();
+        let wake_ms =
+            self.worker.timely().filter(|_| is_waiting).and_then(|timely| timely.wake_ms());
+        let wake = wake_ms.map(|at| Duration::from_millis(at.saturating_sub(clock.wall_ms())));
+        let timer = self.timer.map(|at| at.saturating_sub(clock.now()));
+        // The wall clock can be set meanwhile.
+        let wake = wake.map(|wake| wake.min(LOOK_AFTER));
+        wake.into_iter().chain(timer).min()
     }
 
     fn pass_watermark(&mut self) -> Result<()> {
@@ -218,12 +270,9 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             moved = true;
             let event = match event {
                 ChannelEvent::EndOfData => {
+                    self.with_data = self.with_data.saturating_sub(1);
                     if let Some(watermark) = self.watermarks.end(index) {
                         self.reach(watermark)?;
-                    }
-                    self.with_data = self.with_data.saturating_sub(1);
-                    if self.with_data == 0 {
-                        self.participant.end_of_data(&mut self.worker)?;
                     }
                     continue;
                 }
@@ -403,11 +452,11 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
     fn rest(&mut self) -> Result<()> {
         self.pass_watermark()?;
         self.worker.signal(Signal::Flush)?;
+        let timeout = self.timeout();
         let Self { env, inputs, worker, .. } = self;
         let is_stuck = env.inbox.is_stuck();
         let downstream: Option<&dyn Downstream> =
             worker.downstream().map(|downstream| &*downstream);
-        let timeout = self.timer.map(|at| at.saturating_sub(env.shared.clock.now()));
         env.inbox.wait(
             |select| {
                 for input in inputs.iter().filter(|input| !is_stuck && input.is_waiting()) {

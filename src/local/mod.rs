@@ -45,7 +45,7 @@ pub use finished::Finished;
 pub use flow::{EncodeKey, Flow, KeyedStream, Stream};
 pub use handle::{JobHandle, JobListener, Progress};
 pub use job::{Job, JobBuilder};
-pub use process::Scope;
+pub use process::{Operator, Scope};
 pub use push::Output;
 pub use restart::RestartPolicy;
 pub use sink::{Committer, Sink, SinkContext, Token};

@@ -10,6 +10,7 @@ mod keyed_map;
 mod murmur;
 mod scope;
 mod section;
+mod timers;
 
 pub(crate) use entries::{append_entry, read_entries, write_entry};
 pub(crate) use key_group::encoded_key_owner;
@@ -20,3 +21,5 @@ pub use key_group::{
 pub use keyed_map::{KeyedMap, StateKey, StateValue};
 pub use scope::{FrozenScope, StateScope};
 pub use section::{SectionBody, SectionKey, SectionKind, SnapshotSink, SnapshotSource, Stateful};
+pub(crate) use timers::TimerSet;
+pub use timers::{Fired, TimeDomain, Timers};
