@@ -136,14 +136,15 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             if self.env.inbox.is_stuck() {
                 self.worker.downstream().map_or(Ok(()), Downstream::retry)?;
             }
-            self.fire()?;
             self.replays &= self.inputs.iter().any(Input::is_replaying);
-            // Interrupted by a message, which is taken before anything is waited for.
-            let mut moved = self.firing && !self.env.inbox.is_stuck();
+            let mut moved = false;
             for index in 0..self.inputs.len() {
                 moved |= self.step(index)?;
             }
-            if moved {
+            let took_none = self.firing;
+            // Behind the steps: a barrier that has come goes before the next timer.
+            self.fire()?;
+            if moved || ((took_none || self.firing) && !self.env.inbox.is_stuck()) {
                 self.flush_if_due()?;
             } else {
                 self.rest()?;
@@ -239,6 +240,7 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
         self.firing = false;
         if self.with_data == 0 {
             self.at_end = true;
+            self.pass_watermark()?;
             self.participant.end_of_data(&mut self.worker)?;
         }
         Ok(())

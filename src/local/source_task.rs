@@ -242,6 +242,7 @@ impl<S: Source> SourceLoop<'_, '_, S> {
                 }
                 Next::End => {
                     self.worker.ended = true;
+                    self.pass_watermark()?;
                     return self.participant.end_of_data(&mut self.worker);
                 }
             }

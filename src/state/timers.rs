@@ -329,3 +329,124 @@ impl TimerSet {
 fn next_ms(all: &[Named]) -> Option<u64> {
     all.iter().filter_map(|named| named.pending.first_ms()).min()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::error::ErrorKind;
+    use crate::ids::CheckpointId;
+    use crate::state::{SectionBody, SectionKey, SnapshotSink, StateScope, key_group_range};
+
+    struct Subtask {
+        scope: StateScope,
+        set: TimerSet,
+        timers: Timers<u64>,
+    }
+
+    fn subtask(subtask: u32, parallelism: u32) -> Subtask {
+        let mut scope = StateScope::new(subtask, parallelism, 128);
+        let mut set = TimerSet::new(Arc::new(ManualClock::new(500)));
+        let event = scope.keyed_map("t.event").unwrap();
+        let processing = scope.keyed_map("t.processing").unwrap();
+        let timers = set.add("t", event, processing);
+        Subtask { scope, set, timers }
+    }
+
+    /// What is due now, one after the other.
+    fn fire_all(set: &TimerSet) -> Vec<(u64, u64)> {
+        let mut fired = Vec::new();
+        while let Some(timer) = set.take_due().unwrap() {
+            fired.push((timer.at_ms, timer.key::<u64>().unwrap()));
+        }
+        fired
+    }
+
+    #[derive(Default)]
+    struct Collect(Vec<(SectionKey, Vec<u8>)>);
+
+    impl SnapshotSink for Collect {
+        fn section(&mut self, key: &SectionKey, body: SectionBody<'_>) -> Result<()> {
+            let mut bytes = Vec::new();
+            body(&mut bytes as &mut dyn Write)?;
+            self.0.push((key.clone(), bytes));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_due_fires_by_time_and_encoded_key_event_time_first() {
+        let Subtask { set, timers, .. } = subtask(0, 1);
+        for (key, at) in [(256, 10), (1, 10), (5, 9), (5, 11), (1, 10)] {
+            timers.register_event_time(&key, at).unwrap();
+        }
+        for (key, at) in [(7, 500), (8, 499), (9, 501)] {
+            timers.register_processing_time(&key, at).unwrap();
+        }
+        timers.delete_processing_time(&7, 499).unwrap();
+        assert_eq!(set.next_processing_ms(), Some(499));
+        set.set_watermark(Some(10));
+        // 256 is 0, 1 in little-endian bytes.
+        assert_eq!(fire_all(&set), [(9, 5), (10, 256), (10, 1), (499, 8), (500, 7)]);
+        assert!(!set.is_due() && set.next_processing_ms() == Some(501));
+    }
+
+    #[test]
+    fn no_event_timer_is_due_before_the_first_watermark() {
+        let Subtask { set, timers, .. } = subtask(0, 1);
+        timers.register_event_time(&1, 0).unwrap();
+        assert_eq!((set.is_due(), timers.watermark()), (false, None));
+        set.set_watermark(Some(0));
+        assert_eq!(fire_all(&set), [(0, 1)]);
+    }
+
+    #[test]
+    fn pending_timers_come_back_at_the_owners_of_their_keys_and_fired_ones_do_not() {
+        let before = subtask(0, 1);
+        for key in 0..300 {
+            before.timers.register_event_time(&key, key % 10).unwrap();
+            before.timers.register_event_time(&key, 50).unwrap();
+        }
+        before.set.set_watermark(Some(4));
+        assert_eq!(fire_all(&before.set).len(), 150);
+        before.timers.delete_event_time(&299, 50).unwrap();
+        before.timers.delete_event_time(&299, 9).unwrap();
+        let mut sections = Collect::default();
+        before.scope.freeze(CheckpointId(1)).write(&mut sections).unwrap();
+
+        let mut fired = Vec::new();
+        for index in 0..3 {
+            let after = subtask(index, 3);
+            let groups = key_group_range(index, 128, 3);
+            for (key, bytes) in sections.0.iter().filter(|(key, _)| groups.contains(&key.index)) {
+                after.scope.restore(key, &mut bytes.as_slice()).unwrap();
+            }
+            after.set.rebuild().unwrap();
+            after.set.set_watermark(Some(50));
+            let here = fire_all(&after.set);
+            assert!(here.is_sorted_by_key(|(at, key)| (*at, key.to_le_bytes())));
+            fired.extend(here);
+            // Nothing is left beneath the index either.
+            let mut left = Collect::default();
+            after.scope.freeze(CheckpointId(2)).write(&mut left).unwrap();
+            assert!(left.0.is_empty());
+        }
+        fired.sort_unstable();
+        let late = (0..299).map(|key| (50, key));
+        let mut expected: Vec<(u64, u64)> =
+            (0..299).filter(|key| key % 10 > 4).map(|key| (key % 10, key)).chain(late).collect();
+        expected.sort_unstable();
+        assert_eq!(fired, expected);
+    }
+
+    #[test]
+    fn a_timer_of_a_key_of_another_subtask_is_refused() {
+        let Subtask { timers, .. } = subtask(1, 2);
+        let refused = (0..100).filter_map(|key| timers.register_event_time(&key, 1).err());
+        let refused: Vec<_> = refused.map(|error| error.kind()).collect();
+        assert!((1..100).contains(&refused.len()));
+        assert!(refused.iter().all(|kind| *kind == ErrorKind::Invalid));
+    }
+}
