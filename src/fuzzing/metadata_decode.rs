@@ -30,7 +30,7 @@ const TYPES: [CheckpointType; 4] = [
     CheckpointType::SyncSavepoint,
 ];
 
-const SECTIONS: [SectionKind; 8] = [
+const SECTIONS: [SectionKind; 10] = [
     SectionKind::Keyed,
     SectionKind::Split,
     SectionKind::Union,
@@ -39,6 +39,8 @@ const SECTIONS: [SectionKind; 8] = [
     SectionKind::Position,
     SectionKind::Tokens,
     SectionKind::Raw,
+    SectionKind::Finished,
+    SectionKind::Watermark,
 ];
 
 /// Reads `data` as metadata, and makes metadata of it. Panics when a promise above is broken.

@@ -138,6 +138,7 @@ fn word(kind: SectionKind) -> &'static str {
         SectionKind::Finished => "finished",
         SectionKind::Schema => "schema",
         SectionKind::KeyedDelta => "keyed-delta",
+        SectionKind::Watermark => "watermark",
     }
 }
 

@@ -30,7 +30,8 @@ pub(super) enum ChannelEvent {
 /// A message on a task's control lane.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Control {
-    /// From the sender of input `channel`: happens after `after` records of that channel.
+    /// From the sender of input `channel`: happens after `after` records and
+    /// watermarks of that channel.
     Channel { channel: u32, after: u64, event: ChannelEvent },
     /// To a source: start this checkpoint.
     Trigger(Barrier),

@@ -48,8 +48,8 @@ pub enum StopMode {
     /// The job goes on later from the savepoint (Flink: stop without `--drain`).
     Suspend,
     /// The job is over: its sources end as if their input had ended, before the savepoint is taken
-    /// (Flink: stop with `--drain`). No operator of this version emits anything at the end of its input,
-    /// so both modes give the same savepoint.
+    /// (Flink: stop with `--drain`). In this version no event-time timer fires for that, so both modes
+    /// give the same savepoint.
     Drain,
 }
 

@@ -1,8 +1,8 @@
 //! Exchanges: one queue of batches for each connected pair of sender and receiver.
 //!
-//! A record's place in its channel is its sequence number; control messages name the number after
-//! which they happen. INVARIANT: a message on the control lane is sent when every record before it is
-//! in the queue and none after it is. So a receiver that drains its control lane after it took a
+//! A record's place in its channel is its sequence number, and watermarks are numbered with the records;
+//! control messages name the number after which they happen. INVARIANT: a message on the control lane is
+//! sent when every record before it is in the queue and none after it is. So a receiver that drains its control lane after it took a
 //! batch knows every event that lies within or before that batch, and one that is told of a barrier
 //! finds everything before it in the queue: barriers overtake.
 

@@ -14,7 +14,7 @@ use crate::limits::MAX_PARALLELISM;
 use crate::local::dealt::Dealing;
 use crate::local::exchange::Edge;
 use crate::local::node::{Node, NodeSpec, Role};
-use crate::local::process::{ProcessNode, Scope};
+use crate::local::process::{Closure, Operator, ProcessNode, Scope};
 use crate::local::push::{FlatMap, Outlets, Output, Push};
 use crate::local::sink::{Sink, SinkContext};
 use crate::local::sink_task::SinkNode;
@@ -196,6 +196,21 @@ impl<T: Exchange> Stream<T> {
         O: Fn(&mut Scope) -> Result<P> + Send + Sync + 'static,
         P: FnMut(T, &mut Output<U>) -> Result<()> + 'static,
     {
+        self.operator(dealing, uid, parallelism, Closure::open(open))
+    }
+
+    fn operator<U, O, P>(
+        &self,
+        dealing: &Dealing<T>,
+        uid: &str,
+        parallelism: u32,
+        open: O,
+    ) -> Result<Stream<U>>
+    where
+        U: Clone + Send + 'static,
+        O: Fn(&mut Scope) -> Result<P> + Send + Sync + 'static,
+        P: Operator<T, U>,
+    {
         let outlets = Outlets::new();
         self.connect(dealing, NodeSpec::new(uid, parallelism, Role::Process)?, |spec, edge| {
             Arc::new(ProcessNode::new(spec, edge, open, outlets.clone()))
@@ -255,7 +270,7 @@ impl<T, E> fmt::Debug for KeyedStream<T, E> {
 }
 
 impl<T: Exchange, E: EncodeKey<T>> KeyedStream<T, E> {
-    /// Adds an operator with state (Flink: `KeyedProcessFunction`).
+    /// Adds an operator with state that is a closure (Flink: `KeyedProcessFunction` without timers).
     ///
     /// `open` runs on each subtask's own thread at the start of every attempt; it registers states
     /// and returns what is called with each record. States are filled after it returned.
@@ -269,6 +284,21 @@ impl<T: Exchange, E: EncodeKey<T>> KeyedStream<T, E> {
         P: FnMut(T, &mut Output<U>) -> Result<()> + 'static,
     {
         self.stream.process(&self.dealing, uid, parallelism, open)
+    }
+
+    /// Adds an operator with state and timers (Flink: `KeyedProcessFunction`); see [`Operator`].
+    ///
+    /// `open` runs as that of [`process`](Self::process) does, and returns the operator.
+    ///
+    /// # Errors
+    /// As [`process`](Self::process).
+    pub fn operator<U, O, P>(&self, uid: &str, parallelism: u32, open: O) -> Result<Stream<U>>
+    where
+        U: Clone + Send + 'static,
+        O: Fn(&mut Scope) -> Result<P> + Send + Sync + 'static,
+        P: Operator<T, U>,
+    {
+        self.stream.operator(&self.dealing, uid, parallelism, open)
     }
 
     /// Adds a transactional sink; `open` makes one subtask of it at the start of every attempt.

@@ -95,7 +95,7 @@ impl JobHandle {
     /// # Errors
     /// `Unavailable` while the job is not running; `Conflict` when it was asked to end before.
     pub fn stop_with_savepoint(&self, mode: StopMode) -> Result<TriggerHandle> {
-        // Both cut at the same place as long as no operator emits anything at its end of input.
+        // Both cut at the same place as long as no timer fires for a drain.
         let _: StopMode = mode;
         self.end_with(CheckpointType::SyncSavepoint, None, End::StopWith)
     }

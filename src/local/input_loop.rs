@@ -2,6 +2,9 @@
 //!
 //! A task looks at its control lane before every record. While an outgoing channel is full it takes
 //! no record, waits for room and for control messages, and cuts when one asks for it.
+//!
+//! A watermark that raises that of the task interrupts the records, too: no record is taken before
+//! everything that was due at it is done, and it is passed on behind that.
 
 use std::time::Duration;
 
@@ -17,11 +20,39 @@ use crate::local::push::{Downstream, Signal, wait_for_room};
 use crate::local::queue::QueueReceiver;
 use crate::local::source::Exchange;
 use crate::local::source_task::FLUSH_AFTER;
+use crate::local::watermark::{ChannelWatermarks, Passed};
 use crate::task::SnapshotTiming;
+
+/// The most records between two looks at the clock while a timer waits for the machine's time.
+const RECORDS_BETWEEN_TIMERS: usize = 64;
+
+/// The longest wait for a timer before the clock is looked at again.
+const LOOK_AFTER: Duration = Duration::from_secs(60);
 
 /// A task that takes records.
 pub(super) trait Worker<T>: Snapshotter {
     fn record(&mut self, item: T) -> Result<()>;
+
+    /// What happens with time; none for a sink.
+    fn timely(&mut self) -> Option<&mut dyn Timely>;
+}
+
+/// A task for which time passes.
+pub(super) trait Timely {
+    /// The watermark has risen to this.
+    fn reach(&mut self, watermark: u64);
+
+    /// What is to be passed on of it.
+    fn passed(&mut self) -> &mut Passed;
+
+    /// Whether a timer is due.
+    fn is_due(&self) -> bool;
+
+    /// Fires the first timer that is due.
+    fn fire(&mut self) -> Result<()>;
+
+    /// The time of the machine for which the next timer waits.
+    fn wake_ms(&self) -> Option<u64>;
 }
 
 pub(super) struct InputLoop<'e, T, W> {
@@ -33,6 +64,11 @@ pub(super) struct InputLoop<'e, T, W> {
     replays: bool,
     /// Inputs that have not said that their records are over.
     with_data: usize,
+    watermarks: ChannelWatermarks,
+    /// Something may be due; no record is taken before it is done.
+    firing: bool,
+    /// The tasks downstream know that no record comes any more.
+    at_end: bool,
     worker: W,
     participant: Participant,
     aligner: BarrierAligner,
@@ -53,12 +89,13 @@ struct OpenLog {
 }
 
 impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
-    /// The loop over these channels; `restored` are the records on them in the checkpoint, which go
-    /// before everything on the first.
+    /// The loop over these channels. `restored` are the records on them in the checkpoint, which go
+    /// before everything on the first, and `watermark` is that of the task then.
     pub(super) fn new(
         env: &'e TaskEnv,
         receivers: Vec<QueueReceiver<T>>,
         restored: Vec<T>,
+        watermark: Option<u64>,
         worker: W,
     ) -> Self {
         let mut restored = Some(restored);
@@ -72,6 +109,10 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             open: inputs.len(),
             replays: true,
             with_data: inputs.len(),
+            watermarks: ChannelWatermarks::new(inputs.len(), watermark),
+            // Of what was due at the cut, something may be left.
+            firing: true,
+            at_end: false,
             aligner: BarrierAligner::new(&env.shared.config, channels),
             inputs,
             worker,
@@ -100,7 +141,10 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             for index in 0..self.inputs.len() {
                 moved |= self.step(index)?;
             }
-            if moved {
+            let took_none = self.firing;
+            // Behind the steps: a barrier that has come goes before the next timer.
+            self.fire()?;
+            if moved || ((took_none || self.firing) && !self.env.inbox.is_stuck()) {
                 self.flush_if_due()?;
             } else {
                 self.rest()?;
@@ -117,7 +161,7 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
     /// Takes what one input has, up to the next interruption. True when there was something.
     fn step(&mut self, index: usize) -> Result<bool> {
         let mut moved = self.events_due(index)?;
-        if self.env.inbox.is_stuck() {
+        if self.firing || self.env.inbox.is_stuck() {
             return Ok(moved);
         }
         let fetched = match self.inputs.get_mut(index) {
@@ -136,11 +180,13 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
         // What is processed from here on is in the log of an open cut.
         self.log_all()?;
         let is_gone = fetched == Fetched::Gone;
+        let has_timers = self.worker.timely().is_some_and(|timely| timely.wake_ms().is_some());
+        let most = if has_timers { RECORDS_BETWEEN_TIMERS } else { usize::MAX };
         if let Some(input) = self.inputs.get_mut(index) {
             if is_gone && !input.ended && !input.expects_event() {
                 return Err(self.env.inbox.closed());
             }
-            let count = input.available();
+            let count = input.available().min(most);
             let (worker, inbox) = (&mut self.worker, &self.env.inbox);
             let one_by_one = self.log.is_some() || self.timer.is_some();
             input.drain(count, |item| {
@@ -149,7 +195,74 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             })?;
             moved |= count > 0 || matches!(fetched, Fetched::Batch { .. });
         }
+        moved |= self.marks_due(index)?;
         Ok(moved | self.events_due(index)?)
+    }
+
+    /// Takes the watermarks that have been reached, up to one that raises that of the task.
+    fn marks_due(&mut self, index: usize) -> Result<bool> {
+        let mut moved = false;
+        while let Some(ms) = self.inputs.get_mut(index).and_then(Input::due_mark) {
+            moved = true;
+            if let Some(watermark) = self.watermarks.rise(index, ms) {
+                self.reach(watermark)?;
+                break;
+            }
+        }
+        Ok(moved)
+    }
+
+    /// The watermark of the task has risen.
+    fn reach(&mut self, watermark: u64) -> Result<()> {
+        if let Some(timely) = self.worker.timely() {
+            timely.reach(watermark);
+        }
+        self.fire()
+    }
+
+    /// Fires what is due, up to the next interruption: barriers are looked at between two timers.
+    ///
+    /// CRASH: a cut between two timers holds the rest of them, and the watermark at which they are due.
+    fn fire(&mut self) -> Result<()> {
+        if self.at_end {
+            return Ok(());
+        }
+        self.firing = true;
+        while let Some(timely) = self.worker.timely().filter(|timely| timely.is_due()) {
+            if self.env.inbox.is_interrupted() {
+                return Ok(());
+            }
+            timely.fire()?;
+            if self.timer.is_some() {
+                return Ok(());
+            }
+        }
+        self.firing = false;
+        if self.with_data == 0 {
+            self.at_end = true;
+            self.pass_watermark()?;
+            self.participant.end_of_data(&mut self.worker)?;
+        }
+        Ok(())
+    }
+
+    /// How long nothing is due.
+    fn timeout(&mut self) -> Option<Duration> {
+        let clock = &self.env.shared.clock;
+        let is_waiting = !self.at_end && !self.env.inbox.is_stuck();
+        let wake_ms =
+            self.worker.timely().filter(|_| is_waiting).and_then(|timely| timely.wake_ms());
+        let wake = wake_ms.map(|at| Duration::from_millis(at.saturating_sub(clock.wall_ms())));
+        let timer = self.timer.map(|at| at.saturating_sub(clock.now()));
+        // The wall clock can be set meanwhile.
+        let wake = wake.map(|wake| wake.min(LOOK_AFTER));
+        wake.into_iter().chain(timer).min()
+    }
+
+    fn pass_watermark(&mut self) -> Result<()> {
+        let timely = self.worker.timely().filter(|_| !self.firing);
+        let waiting = timely.and_then(|timely| timely.passed().take());
+        waiting.map_or(Ok(()), |ms| self.worker.signal(Signal::Watermark(ms)))
     }
 
     fn events_due(&mut self, index: usize) -> Result<bool> {
@@ -160,8 +273,8 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             let event = match event {
                 ChannelEvent::EndOfData => {
                     self.with_data = self.with_data.saturating_sub(1);
-                    if self.with_data == 0 {
-                        self.participant.end_of_data(&mut self.worker)?;
+                    if let Some(watermark) = self.watermarks.end(index) {
+                        self.reach(watermark)?;
                     }
                     continue;
                 }
@@ -209,6 +322,7 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
                     unaligned: logs,
                     ..SnapshotTiming::default()
                 };
+                self.pass_watermark()?;
                 if self.participant.cut(&mut self.worker, barrier, measured, logs)? && logs {
                     self.begin_log(barrier.id);
                 }
@@ -330,6 +444,7 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
         let now = self.env.shared.clock.now();
         if now.saturating_sub(self.last_flush) >= FLUSH_AFTER {
             self.last_flush = now;
+            self.pass_watermark()?;
             self.worker.signal(Signal::Flush)?;
         }
         Ok(())
@@ -337,12 +452,13 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
 
     /// Nothing can be taken: sends everything on, and waits.
     fn rest(&mut self) -> Result<()> {
+        self.pass_watermark()?;
         self.worker.signal(Signal::Flush)?;
+        let timeout = self.timeout();
         let Self { env, inputs, worker, .. } = self;
         let is_stuck = env.inbox.is_stuck();
         let downstream: Option<&dyn Downstream> =
             worker.downstream().map(|downstream| &*downstream);
-        let timeout = self.timer.map(|at| at.saturating_sub(env.shared.clock.now()));
         env.inbox.wait(
             |select| {
                 for input in inputs.iter().filter(|input| !is_stuck && input.is_waiting()) {

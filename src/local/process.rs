@@ -1,22 +1,24 @@
 //! Operators with keyed state.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::{Attempt, CheckpointId, TaskId};
 use crate::local::background::Work;
 use crate::local::exchange::{Edge, ExchangeOptions};
 use crate::local::in_flight::Restored;
-use crate::local::input_loop::{InputLoop, Worker};
+use crate::local::input_loop::{InputLoop, Timely, Worker};
 use crate::local::node::{Node, NodeSpec, TaskEnv};
 use crate::local::participant::{Part, Snapshotter};
 use crate::local::push::{Downstream, Outlets, Output};
 use crate::local::source::Exchange;
+use crate::local::watermark::{Passed, RestoredWatermark, write_watermark};
 use crate::message::Barrier;
 use crate::state::{
-    BroadcastState, IntoState, KeyedMap, ListState, SectionKind, StateKey, StateScope, StateValue,
-    ValueState,
+    BroadcastState, Fired, IntoState, KeyedMap, ListState, SectionKind, StateKey, StateScope,
+    StateValue, TimerSet, Timers, ValueState,
 };
 
 /// What an operator's `open` is given: who it is, and its states (Flink: `RuntimeContext`).
@@ -26,6 +28,9 @@ pub struct Scope {
     parallelism: u32,
     attempt: Attempt,
     states: StateScope,
+    timers: TimerSet,
+    /// The operator is called when a timer fires.
+    takes_timers: bool,
 }
 
 impl Scope {
@@ -88,6 +93,27 @@ impl Scope {
         self.states.broadcast_state(state)
     }
 
+    /// Registers timers, whose keys are those of the stream (Flink: `TimerService`); the pending ones of
+    /// a checkpoint are found after `open` returned. They are stored as the states `NAME.event` and
+    /// `NAME.processing`.
+    ///
+    /// # Errors
+    /// `Invalid` when the name is taken, empty or too long for these states, or when the operator is a
+    /// closure, which could not be called: see [`Operator`].
+    pub fn timers<K: StateKey>(&mut self, name: &str) -> Result<Timers<K>> {
+        if !self.takes_timers {
+            return Err(Error::invalid(format!(
+                "timers {name:?} are of no use to a closure: use `operator` instead of `process`"
+            )));
+        }
+        if name.is_empty() {
+            return Err(Error::invalid("timers need a name"));
+        }
+        let event = self.states.keyed_map(format!("{name}.event").as_str())?;
+        let processing = self.states.keyed_map(format!("{name}.processing").as_str())?;
+        Ok(self.timers.add(name, event, processing))
+    }
+
     /// All states of this subtask, for what has no method here.
     pub fn states(&mut self) -> &mut StateScope {
         &mut self.states
@@ -109,6 +135,93 @@ impl Scope {
     }
 }
 
+/// An operator that is called with each record and when its timers fire (Flink:
+/// `KeyedProcessFunction`).
+///
+/// Counts the records of each key, and tells the count of a minute when no record of it can come any
+/// more:
+///
+/// ```
+/// use tidegate::Result;
+/// use tidegate::local::{Flow, Next, Operator, Output, Scope, Source};
+/// use tidegate::state::{Fired, KeyedMap, Timers};
+///
+/// /// A word and its event time in milliseconds.
+/// type Word = (String, u64);
+///
+/// struct PerMinute {
+///     counts: KeyedMap<String, u64>,
+///     ends: Timers<String>,
+/// }
+///
+/// impl Operator<Word, (String, u64, u64)> for PerMinute {
+///     fn record(&mut self, (word, ms): Word, _: &mut Output<(String, u64, u64)>) -> Result<()> {
+///         let end = ms - ms % 60_000 + 59_999;
+///         // A real one keeps a count for each minute that is open.
+///         self.counts.update(&word, |count| *count += 1)?;
+///         self.ends.register_event_time(&word, end)
+///     }
+///
+///     fn timer(&mut self, timer: &Fired, output: &mut Output<(String, u64, u64)>) -> Result<()> {
+///         let word: String = timer.key()?;
+///         let count = self.counts.remove(&word)?.unwrap_or_default();
+///         output.emit((word, timer.at_ms, count))
+///     }
+/// }
+///
+/// fn count<S: Source<Item = Word>>(flow: &Flow, words: Vec<S>) -> Result<()> {
+///     let counts = flow.source("words", words)?.key_by_ref(|(word, _): &Word| word).operator(
+///         "per-minute",
+///         2,
+///         |scope: &mut Scope| {
+///             Ok(PerMinute { counts: scope.keyed_map("counts")?, ends: scope.timers("ends")? })
+///         },
+///     )?;
+///     # let _ = counts;
+///     Ok(())
+/// }
+/// ```
+pub trait Operator<T, U>: 'static {
+    /// Takes a record.
+    ///
+    /// # Errors
+    /// Any error fails the attempt; the job restarts under its policy.
+    fn record(&mut self, item: T, output: &mut Output<U>) -> Result<()>;
+
+    /// Takes a timer that has fired (Flink: `onTimer`). It may register others: one that is due already
+    /// fires in its turn, before the next record. So an operator that always registers another one at
+    /// event time does not get through the end of the data.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    fn timer(&mut self, timer: &Fired, output: &mut Output<U>) -> Result<()>;
+}
+
+/// A closure as an operator; it cannot register timers.
+pub(super) struct Closure<P>(P);
+
+impl<P> Closure<P> {
+    /// Opens an operator that is a closure.
+    pub(super) fn open(
+        open: impl Fn(&mut Scope) -> Result<P>,
+    ) -> impl Fn(&mut Scope) -> Result<Self> {
+        move |scope| {
+            scope.takes_timers = false;
+            open(scope).map(Self)
+        }
+    }
+}
+
+impl<T, U, P: FnMut(T, &mut Output<U>) -> Result<()> + 'static> Operator<T, U> for Closure<P> {
+    fn record(&mut self, item: T, output: &mut Output<U>) -> Result<()> {
+        (self.0)(item, output)
+    }
+
+    fn timer(&mut self, timer: &Fired, _: &mut Output<U>) -> Result<()> {
+        Err(Error::internal(format!("a timer of {:?} fired for a closure", timer.name)))
+    }
+}
+
 pub(super) struct ProcessNode<T, U, O> {
     spec: NodeSpec,
     edge: Arc<Edge<T>>,
@@ -127,7 +240,7 @@ where
     T: Exchange,
     U: Clone + Send + 'static,
     O: Fn(&mut Scope) -> Result<P> + Send + Sync,
-    P: FnMut(T, &mut Output<U>) -> Result<()>,
+    P: Operator<T, U>,
 {
     fn spec(&self) -> &NodeSpec {
         &self.spec
@@ -153,37 +266,78 @@ where
             parallelism,
             attempt: env.handle.attempt(),
             states: StateScope::new(env.subtask, parallelism, max_parallelism),
+            timers: TimerSet::new(Arc::clone(&env.shared.clock)),
+            takes_timers: true,
         };
-        let process = (self.open)(&mut scope)?;
-        let states = scope.states;
-        let mut restored = Restored::new();
+        let operator = (self.open)(&mut scope)?;
+        let Scope { states, timers, .. } = scope;
+        let (mut restored, mut watermark) = (Restored::new(), RestoredWatermark::default());
         while let Some(key) = env.state.next_section()? {
-            if key.kind == SectionKind::Channel {
-                restored.take(&self.edge, env)?;
-            } else {
-                states.restore(&key, env.state.body())?;
+            match key.kind {
+                SectionKind::Channel => restored.take(&self.edge, env)?,
+                SectionKind::Watermark => watermark.take(env)?,
+                _ => states.restore(&key, env.state.body())?,
             }
         }
         states.restored(env.base);
+        let watermark = watermark.into_least(env.rescaled);
+        timers.rebuild()?;
+        timers.set_watermark(watermark);
         let output = self.outlets.output(&env.wiring())?;
-        let worker = ProcessWorker { process, output, states };
-        InputLoop::new(env, receivers, restored.into_records(), worker).run()
+        let passed = Passed::new(watermark);
+        let item = PhantomData;
+        let worker = ProcessWorker { operator, output, states, timers, passed, parallelism, item };
+        InputLoop::new(env, receivers, restored.into_records(), watermark, worker).run()
     }
 }
 
-struct ProcessWorker<U, P> {
-    process: P,
+struct ProcessWorker<T, U, P> {
+    operator: P,
     output: Output<U>,
     states: StateScope,
+    timers: TimerSet,
+    passed: Passed,
+    parallelism: u32,
+    item: PhantomData<fn(T)>,
 }
 
-impl<T, U, P: FnMut(T, &mut Output<U>) -> Result<()>> Worker<T> for ProcessWorker<U, P> {
+impl<T, U, P: Operator<T, U>> Worker<T> for ProcessWorker<T, U, P> {
     fn record(&mut self, item: T) -> Result<()> {
-        (self.process)(item, &mut self.output)
+        self.operator.record(item, &mut self.output)
+    }
+
+    fn timely(&mut self) -> Option<&mut dyn Timely> {
+        Some(self)
     }
 }
 
-impl<U, P> Snapshotter for ProcessWorker<U, P> {
+impl<T, U, P: Operator<T, U>> Timely for ProcessWorker<T, U, P> {
+    fn reach(&mut self, watermark: u64) {
+        self.timers.set_watermark(Some(watermark));
+        self.passed.set(watermark);
+    }
+
+    fn passed(&mut self) -> &mut Passed {
+        &mut self.passed
+    }
+
+    fn is_due(&self) -> bool {
+        self.timers.is_due()
+    }
+
+    fn fire(&mut self) -> Result<()> {
+        match self.timers.take_due()? {
+            Some(fired) => self.operator.timer(&fired, &mut self.output),
+            None => Ok(()),
+        }
+    }
+
+    fn wake_ms(&self) -> Option<u64> {
+        self.timers.next_processing_ms()
+    }
+}
+
+impl<T, U, P> Snapshotter for ProcessWorker<T, U, P> {
     fn downstream(&mut self) -> Option<&mut dyn Downstream> {
         Some(&mut self.output)
     }
@@ -194,8 +348,12 @@ impl<U, P> Snapshotter for ProcessWorker<U, P> {
         } else {
             self.states.freeze(barrier.id)
         });
+        let (watermark, parallelism) = (self.passed.stored(), self.parallelism);
         Ok(Box::new(move |cut| {
-            cut.snapshot(&mut |sink| frozen.take().map_or(Ok(()), |states| states.write(sink)));
+            cut.snapshot(&mut |sink| {
+                frozen.take().map_or(Ok(()), |states| states.write(sink))?;
+                write_watermark(watermark, parallelism, sink)
+            });
             Ok(())
         }))
     }

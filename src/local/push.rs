@@ -34,6 +34,9 @@ pub(super) trait Push<T>: Downstream {
 pub(super) enum Signal {
     /// Nothing may stay behind in a buffer.
     Flush,
+    /// No record with this event time, in milliseconds, or an earlier one comes any more. It travels with
+    /// the records and waits in their buffers.
+    Watermark(u64),
     /// For every receiving task, after all records pushed so far.
     Event(ChannelEvent),
 }

@@ -13,10 +13,20 @@ use crossbeam::channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// Some records of one channel, in order.
+/// A watermark between the records of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// How many records of the batch lie before it.
+    pub(super) at: usize,
+    pub(super) ms: u64,
+}
+
+/// Some records of one channel and the watermarks between them, in order.
 #[derive(Debug)]
 pub(super) struct Batch<T> {
     pub(super) records: Vec<T>,
+    /// At different places, which rise.
+    pub(super) marks: Vec<Mark>,
     /// Its weight, as the sender counts.
     pub(super) bytes: usize,
     /// How much of the capacity it takes.
@@ -137,7 +147,7 @@ mod tests {
     use super::*;
 
     fn batch(record: u32) -> Batch<u32> {
-        Batch { records: vec![record], bytes: 4, places: 1 }
+        Batch { records: vec![record], marks: vec![], bytes: 4, places: 1 }
     }
 
     #[test]

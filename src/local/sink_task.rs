@@ -15,7 +15,7 @@ use crate::ids::{CheckpointId, TaskId};
 use crate::local::background::{Work, guard};
 use crate::local::exchange::{Edge, ExchangeOptions};
 use crate::local::in_flight::Restored;
-use crate::local::input_loop::{InputLoop, Worker};
+use crate::local::input_loop::{InputLoop, Timely, Worker};
 use crate::local::node::{Node, NodeSpec, TaskEnv, TaskEvent, homeless};
 use crate::local::participant::{Part, Snapshotter};
 use crate::local::push::Downstream;
@@ -134,7 +134,7 @@ where
                 restored.take(&self.edge, env)?;
             }
         }
-        InputLoop::new(env, receivers, restored.into_records(), worker).run()
+        InputLoop::new(env, receivers, restored.into_records(), None, worker).run()
     }
 }
 
@@ -197,6 +197,10 @@ struct SinkWorker<T, S: Sink<T>> {
 impl<T, S: Sink<T>> Worker<T> for SinkWorker<T, S> {
     fn record(&mut self, item: T) -> Result<()> {
         self.sink.write(item)
+    }
+
+    fn timely(&mut self) -> Option<&mut dyn Timely> {
+        None
     }
 }
 

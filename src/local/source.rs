@@ -48,6 +48,10 @@ pub enum Next<T> {
     Item(T),
     /// No record now; ask again after at most this time.
     Wait(Duration),
+    /// No record with this event time, in milliseconds, or an earlier one comes any more from this
+    /// subtask (Flink: `Watermark`). One below an earlier one changes nothing. It may be passed on up to
+    /// a millisecond late, behind records that came after it; of several in a row the last one counts.
+    Watermark(u64),
     /// No record ever again. The subtask goes on to take part in checkpoints.
     End,
 }

@@ -14,6 +14,7 @@ use crate::local::node::{Node, NodeSpec, TaskEnv, homeless};
 use crate::local::participant::{Part, Participant, Snapshotter};
 use crate::local::push::{Downstream, Outlets, Output, Signal, wait_for_room};
 use crate::local::source::{Next, Source};
+use crate::local::watermark::{AT_END, Passed, RestoredWatermark, write_watermark};
 use crate::message::{Alignment, Barrier, CancelMarker, CheckpointType};
 use crate::state::{SectionKey, SectionKind, codec};
 use crate::task::SnapshotTiming;
@@ -24,7 +25,8 @@ const POSITION: &str = "position";
 /// Records between two looks at the control lane and the clock.
 const BURST: usize = 64;
 
-/// No record stays in an output buffer for longer while the source yields others.
+/// No record stays in an output buffer for longer while the source yields others, and watermarks are not
+/// passed on more often.
 pub(super) const FLUSH_AFTER: Duration = Duration::from_millis(1);
 
 pub(super) struct SourceNode<S: Source> {
@@ -69,7 +71,8 @@ impl<S: Source> Node for SourceNode<S> {
         let subtask = subtask.ok_or_else(|| Error::internal("a source has no such subtask"))?;
         // A panic of an earlier attempt is healed by the seek.
         let mut subtask = subtask.lock().unwrap_or_else(PoisonError::into_inner);
-        let position = match restored_position(env)? {
+        let (position, watermark) = restored(env)?;
+        let position = match position {
             Some(bytes) => codec::decode(&bytes)?,
             None => codec::decode(&subtask.start)?,
         };
@@ -77,6 +80,8 @@ impl<S: Source> Node for SourceNode<S> {
         let worker = Worker {
             source: &mut subtask.source,
             output: self.outlets.output(&env.wiring())?,
+            watermark: Passed::new(watermark),
+            parallelism: env.parallelism,
             ended: false,
         };
         SourceLoop {
@@ -85,14 +90,20 @@ impl<S: Source> Node for SourceNode<S> {
             env,
             stopped: false,
             last_flush: Duration::ZERO,
+            last_watermark: None,
         }
         .run()
     }
 }
 
-fn restored_position(env: &mut TaskEnv) -> Result<Option<Vec<u8>>> {
-    let mut position = None;
+/// The position and the watermark that the checkpoint holds.
+fn restored(env: &mut TaskEnv) -> Result<(Option<Vec<u8>>, Option<u64>)> {
+    let (mut position, mut watermark) = (None, RestoredWatermark::default());
     while let Some(key) = env.state.next_section()? {
+        if key.kind == SectionKind::Watermark {
+            watermark.take(env)?;
+            continue;
+        }
         if key.kind != SectionKind::Position {
             return Err(homeless(&key, env.handle.id()));
         }
@@ -101,12 +112,14 @@ fn restored_position(env: &mut TaskEnv) -> Result<Option<Vec<u8>>> {
         std::io::Read::read_to_end(&mut std::io::Read::take(env.state.body(), limit), &mut bytes)?;
         position = Some(bytes);
     }
-    Ok(position)
+    Ok((position, watermark.into_least(env.rescaled)))
 }
 
 struct Worker<'a, S: Source> {
     source: &'a mut S,
     output: Output<S::Item>,
+    watermark: Passed,
+    parallelism: u32,
     ended: bool,
 }
 
@@ -117,13 +130,15 @@ impl<S: Source> Snapshotter for Worker<'_, S> {
 
     fn freeze(&mut self, _: Barrier) -> Result<Part> {
         let position = self.source.position();
+        let (watermark, parallelism) = (self.watermark.stored(), self.parallelism);
         Ok(Box::new(move |cut| {
             let mut bytes = Vec::new();
             let encoded = codec::encode_into(&position, &mut bytes);
             encoded?;
             cut.snapshot(&mut |sink| {
                 let key = SectionKey::new(SectionKind::Position, POSITION);
-                sink.section(&key, &mut |out| Ok(out.write_all(&bytes)?))
+                sink.section(&key, &mut |out| Ok(out.write_all(&bytes)?))?;
+                write_watermark(watermark, parallelism, sink)
             });
             Ok(())
         }))
@@ -141,10 +156,13 @@ struct SourceLoop<'a, 'e, S: Source> {
     /// Behind the barrier of a savepoint with which the job ends.
     stopped: bool,
     last_flush: Duration,
+    last_watermark: Option<Duration>,
 }
 
 impl<S: Source> SourceLoop<'_, '_, S> {
     fn run(&mut self) -> Result<()> {
+        // A restored one, at which the tasks downstream may not be yet.
+        self.pass_watermark()?;
         loop {
             self.env.inbox.check()?;
             while let Some(control) = self.env.inbox.poll() {
@@ -187,6 +205,7 @@ impl<S: Source> SourceLoop<'_, '_, S> {
                     unaligned: barrier.options.alignment == Alignment::Unaligned,
                     ..SnapshotTiming::default()
                 };
+                self.pass_watermark()?;
                 let taken = self.participant.cut(&mut self.worker, barrier, measured, false)?;
                 self.stopped |= taken && barrier.options.kind == CheckpointType::SyncSavepoint;
             }
@@ -215,12 +234,15 @@ impl<S: Source> SourceLoop<'_, '_, S> {
                         return Ok(());
                     }
                 }
+                Next::Watermark(ms) => self.watermark(ms)?,
                 Next::Wait(time) => {
+                    self.pass_watermark()?;
                     self.worker.signal(Signal::Flush)?;
                     return self.wait(Some(time));
                 }
                 Next::End => {
                     self.worker.ended = true;
+                    self.pass_watermark()?;
                     return self.participant.end_of_data(&mut self.worker);
                 }
             }
@@ -228,9 +250,27 @@ impl<S: Source> SourceLoop<'_, '_, S> {
         let now = self.env.shared.clock.now();
         if now.saturating_sub(self.last_flush) >= FLUSH_AFTER {
             self.last_flush = now;
+            self.pass_watermark()?;
             self.worker.signal(Signal::Flush)?;
         }
         Ok(())
+    }
+
+    /// Passes a watermark on in its place among the records, or later when the last one was just now.
+    fn watermark(&mut self, ms: u64) -> Result<()> {
+        // The end of the data says itself what lies behind it.
+        self.worker.watermark.set(ms.min(AT_END.saturating_sub(1)));
+        let now = self.env.shared.clock.now();
+        if self.last_watermark.is_some_and(|last| now.saturating_sub(last) < FLUSH_AFTER) {
+            return Ok(());
+        }
+        self.last_watermark = Some(now);
+        self.pass_watermark()
+    }
+
+    fn pass_watermark(&mut self) -> Result<()> {
+        let waiting = self.worker.watermark.take();
+        waiting.map_or(Ok(()), |ms| self.worker.signal(Signal::Watermark(ms)))
     }
 
     fn wait(&self, time: Option<Duration>) -> Result<()> {

@@ -12,4 +12,6 @@ mod refusals;
 mod savepoints;
 mod statistics;
 mod support;
+mod timers;
+mod windows;
 mod wishes;

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::local::control::{ChannelEvent, Control, Inbox};
 use crate::local::exchange::{Edge, ExchangeOptions, Link};
 use crate::local::push::{Downstream, Push, Signal};
-use crate::local::queue::{Batch, QueueSender};
+use crate::local::queue::{Batch, Mark, QueueSender};
 use crate::local::router::{Router, Target};
 use crate::local::wiring::TaskWiring;
 use crate::message::EdgeKind;
@@ -22,10 +22,12 @@ struct Lane<T> {
     /// The number of this channel among the inputs of the receiver.
     channel: u32,
     batch: Vec<T>,
+    /// Watermarks between the records of the batch.
+    marks: Vec<Mark>,
     weight: usize,
     /// The queue was full; the task takes no record until it is not.
     is_stuck: bool,
-    /// Records put into this channel so far, those in `batch` included.
+    /// Records and watermarks put into this channel so far, those in the batch included.
     sent: u64,
 }
 
@@ -54,6 +56,7 @@ impl<T, R: Router<T>> ExchangeWriter<T, R> {
                 control: control.ok_or_else(|| Error::internal("a task has no control lane"))?,
                 channel: link.channel,
                 batch: Vec::new(),
+                marks: Vec::new(),
                 weight: 0,
                 is_stuck: false,
                 sent: 0,
@@ -89,6 +92,18 @@ impl<T> Lane<T> {
         Ok(())
     }
 
+    /// A watermark behind the records so far. One that follows another takes its place.
+    fn mark(&mut self, ms: u64) {
+        let at = self.batch.len();
+        match self.marks.last_mut() {
+            Some(last) if last.at == at => last.ms = last.ms.max(ms),
+            _ => {
+                self.marks.push(Mark { at, ms });
+                self.sent += 1;
+            }
+        }
+    }
+
     /// Puts the batch at hand into the queue. One that weighs as much as several takes as many
     /// places, so that the bytes that wait on a channel stay bounded.
     fn close_batch(
@@ -97,14 +112,15 @@ impl<T> Lane<T> {
         options: ExchangeOptions,
         capacity: usize,
     ) -> Result<()> {
-        if self.batch.is_empty() {
+        if self.batch.is_empty() && self.marks.is_empty() {
             return Ok(());
         }
+        let marks = std::mem::take(&mut self.marks);
         let records = std::mem::replace(&mut self.batch, Vec::with_capacity(capacity));
         let bytes = std::mem::take(&mut self.weight);
         let places = (bytes / options.batch_bytes).clamp(1, options.queued_batches);
         let places = u64::try_from(places).unwrap_or(u64::MAX);
-        if !self.queue.push(Batch { records, bytes, places }) {
+        if !self.queue.push(Batch { records, marks, bytes, places }) {
             return Err(inbox.closed());
         }
         if !self.is_stuck && !self.queue.has_room() {
@@ -154,6 +170,10 @@ impl<T, R> Downstream for ExchangeWriter<T, R> {
                 // What is in a full channel goes first anyway; batches fill up meanwhile.
                 let mut free = self.lanes.iter_mut().filter(|lane| !lane.is_stuck);
                 return free.try_for_each(|lane| lane.close_batch(&self.inbox, self.options, 0));
+            }
+            Signal::Watermark(ms) => {
+                self.lanes.iter_mut().for_each(|lane| lane.mark(ms));
+                return Ok(());
             }
             Signal::Event(ChannelEvent::Barrier(mut barrier)) if !self.unaligned => {
                 barrier.options = barrier.options.without_unaligned();

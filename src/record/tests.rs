@@ -225,6 +225,8 @@ fn the_numbers_of_section_kinds_and_checkpoint_types_are_frozen() {
         SectionKind::Position,
         SectionKind::Tokens,
         SectionKind::Raw,
+        SectionKind::Finished,
+        SectionKind::Watermark,
     ];
     for (code, kind) in (0_u32..).zip(kinds) {
         assert_eq!(number(&kind), code, "{kind:?}");

@@ -1,7 +1,8 @@
 //! The sections of one subtask when it is given what other subtasks wrote.
 //!
 //! Owns which sections of all old subtasks one new subtask is given: of keyed state its key groups,
-//! of records on their way all of them, because only the host knows whose they are, all tokens, and of
+//! of records on their way all of them, because only the host knows whose they are, all tokens and
+//! watermarks, and of
 //! operator state what `redistribute` decides. What belongs to one old subtask alone has no home: it
 //! is refused, never dropped.
 
@@ -145,7 +146,8 @@ impl RescaledSections {
                 SectionKind::Schema
                 | SectionKind::KeyedDelta
                 | SectionKind::Channel
-                | SectionKind::Tokens,
+                | SectionKind::Tokens
+                | SectionKind::Watermark,
             ) => Ok(Fate::Whole),
             (_, SectionKind::Split) => Ok(self.part_of(from, key)),
             (_, SectionKind::Finished) => Ok(whole_if(self.is_finished && from == 0)),

@@ -18,6 +18,7 @@ mod section;
 mod shape;
 mod sizes;
 pub(crate) mod stored;
+mod timers;
 mod value_state;
 
 pub use broadcast::BroadcastState;
@@ -36,4 +37,6 @@ pub use list::ListState;
 pub use scope::{FrozenScope, StateScope};
 pub use section::{SectionBody, SectionKey, SectionKind, SnapshotSink, SnapshotSource, Stateful};
 pub use sizes::StateSize;
+pub(crate) use timers::TimerSet;
+pub use timers::{Fired, TimeDomain, Timers};
 pub use value_state::ValueState;

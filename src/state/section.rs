@@ -37,6 +37,9 @@ pub enum SectionKind {
     /// The entries of keyed state that changed, or were removed, since an earlier checkpoint. The index
     /// is its number among the changes of the state.
     KeyedDelta,
+    /// How far event time had come in one subtask; after a change of parallelism every subtask starts
+    /// at the least of all.
+    Watermark,
 }
 
 /// Names a section within one task's snapshot; no two sections of a snapshot have equal keys.
