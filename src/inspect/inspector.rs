@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::catalog::CheckpointInfo;
+use crate::catalog::{CheckpointInfo, JobNotes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::inspect::damage::Damage;
@@ -62,11 +62,12 @@ impl Inspector {
             .map_err(|error| error.context(format!("checkpoint {}", stored.id)))?;
         let operators = read_operators(&self.view, &checkpoint)?;
         let info = CheckpointInfo::of(&checkpoint);
+        let notes = JobNotes::lossy(listing.finish.as_deref());
         Ok(CheckpointDetails {
             store: self.store(),
             job: listing.job.clone(),
             properties: info.properties.clone(),
-            summary: CheckpointSummary::new(&self.directory, info),
+            summary: CheckpointSummary::new(&self.directory, info, &notes),
             operators,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::catalog::{CheckpointInfo, CompletedCheckpoint};
+use crate::catalog::{CheckpointInfo, CompletedCheckpoint, JobNotes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::JobId;
 use crate::storage::{JobListing, StoreView, StoredCheckpoint, read_finish};
@@ -27,7 +27,7 @@ pub struct SavedJob {
 /// As [`saved_jobs`].
 pub fn finish_word(directory: &Path, job: &JobId) -> Result<Option<String>> {
     let word = read_finish(directory, job.as_str())?;
-    Ok(word.map(|word| String::from_utf8_lossy(&word).into_owned()))
+    Ok(JobNotes::lossy(word.as_deref()).word)
 }
 
 /// The jobs of the store in `directory`, by name; none when there is no store yet.
@@ -51,10 +51,9 @@ pub fn saved_jobs(directory: &Path) -> Result<Vec<SavedJob>> {
 }
 
 fn saved_job(view: &StoreView, listing: &JobListing) -> Result<SavedJob> {
-    let word = |word: &Vec<u8>| String::from_utf8_lossy(word).into_owned();
     Ok(SavedJob {
         job: listing.job.clone(),
-        finished: listing.finish.as_ref().map(word),
+        finished: JobNotes::lossy(listing.finish.as_deref()).word,
         newest: newest(view, listing).transpose()?,
     })
 }

@@ -12,7 +12,7 @@ use crate::coordinator::{
 };
 use crate::ids::{CheckpointId, JobId, TaskId};
 use crate::message::{Barrier, CheckpointType};
-use crate::restore::{RestorePolicy, check_fit, choose_checkpoint};
+use crate::restore::{StoredOperator, check_fit};
 use crate::sim::actor::{Actor, Ends};
 use crate::sim::exchange::Exchange;
 use crate::sim::harness::{Harness, Step, Stop, broken};
@@ -69,14 +69,15 @@ impl Attempt {
     /// Opens the storage and restores the newest checkpoint, in the order of `local`.
     pub(super) fn start(h: &mut Harness) -> Step<Self> {
         let checkpoints = open(h)?;
-        let restored =
-            choose_checkpoint(&RestorePolicy::Latest, checkpoints.newest()?, &checkpoints.ids())?;
+        let restored = checkpoints.newest()?;
         h.trace.note(format!("attempt {} restores {restored:?}", checkpoints.attempt()));
         h.judge.started(restored)?;
         let plan = Rc::clone(&h.plan);
         if let Some(id) = restored {
             h.counts.restores += 1;
-            check_fit(id, &checkpoints.info(id)?.operators, &plan.stages)?;
+            let stored = checkpoints.info(id)?.operators.into_iter();
+            let stored: Vec<_> = stored.map(|spec| StoredOperator { spec, bytes: 1 }).collect();
+            check_fit(id, &stored, &plan.stages, false)?;
         }
         let tasks = plan.tasks();
         recover_sinks(&checkpoints, restored, &tasks, h)?;

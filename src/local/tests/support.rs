@@ -223,6 +223,14 @@ impl<T> Insert<T> {
     }
 }
 
+impl<T> InsertCommitter<T> {
+    /// True when something was committed that was sealed after this checkpoint.
+    pub(super) fn is_behind(&self, to: Option<CheckpointId>) -> bool {
+        let tables = self.0.tables.lock().unwrap();
+        tables.committed.values().any(|(id, _)| to.is_none_or(|to| *id > to))
+    }
+}
+
 impl<T: Clone + Ord + Send + 'static> Sink<T> for Insert<T> {
     type Sealed = (Token, Vec<T>);
     type Committer = InsertCommitter<T>;
