@@ -221,6 +221,12 @@ impl<T> Insert<T> {
             rows: Vec::new(),
         }
     }
+
+    /// Of the transaction that this checkpoint seals.
+    pub(super) fn token(&self, id: CheckpointId) -> Token {
+        let bytes = format!("{}-{id}", self.prefix).into_bytes();
+        Token { checkpoint: id, attempt: self.context.attempt, bytes }
+    }
 }
 
 impl<T> InsertCommitter<T> {
@@ -248,9 +254,7 @@ impl<T: Clone + Ord + Send + 'static> Sink<T> for Insert<T> {
         if self.rows.is_empty() {
             return Ok(None);
         }
-        let bytes = format!("{}-{id}", self.prefix).into_bytes();
-        let token = Token { checkpoint: id, attempt: self.context.attempt, bytes };
-        Ok(Some((token, std::mem::take(&mut self.rows))))
+        Ok(Some((self.token(id), std::mem::take(&mut self.rows))))
     }
 }
 
