@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Ended, Failure> {
     let output = arguments.output_dir();
     let policy = match decide(arguments, &input, &state)? {
         Plan::Nothing => return finished_before(&state, &output),
-        Plan::GoOn => RestorePolicy::Latest,
+        Plan::GoOn => RestorePolicy::default(),
         Plan::StartOver(reason) => {
             say(&format!("starting over: {reason}"));
             if state.look()?.is_none() {

@@ -120,7 +120,9 @@ impl Read for Watched {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.source.body().read(out).inspect_err(|error| {
             let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-            inner.into_iter().for_each(|error| self.reading.found(&self.task, error));
+            if let Some(error) = inner {
+                self.reading.found(&self.task, error);
+            }
         })
     }
 }

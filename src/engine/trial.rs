@@ -89,12 +89,13 @@ impl Trial {
         let is_due = at_once || failures >= FAILURES_BEFORE_SET_ASIDE;
         let is_set_aside =
             is_due && can_spare(id, &candidates, max, |id| kind_of(checkpoints, id))?;
-        let reason = match at_once {
-            true => error.to_string(),
-            false => format!(
+        let reason = if at_once {
+            error.to_string()
+        } else {
+            format!(
                 "{failures} starts in a row failed before a newer checkpoint completed, the last \
                  with: {error}"
-            ),
+            )
         };
         checkpoints.change_marks(|marks| {
             let mark = marks.entry(id).or_default();

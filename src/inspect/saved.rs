@@ -15,7 +15,7 @@ pub struct SavedJob {
     pub job: String,
     /// The word that was recorded when it finished; none when it has not.
     pub finished: Option<String>,
-    /// The newest completed checkpoint, from which a start would go on.
+    /// The newest completed checkpoint that can be read and was not set aside.
     pub newest: Option<CheckpointInfo>,
 }
 
@@ -39,7 +39,7 @@ pub fn finish_word(directory: &Path, job: &JobId) -> Result<Option<String>> {
 /// ```
 ///
 /// # Errors
-/// `Corrupt` when the newest checkpoint of a job cannot be read; `Conflict` when a store under
+/// `Corrupt` when a job has checkpoints and none that could be restored can be read; `Conflict` when a store under
 /// `Placement::Sled` is in use; `Incompatible`, `Invalid` or `Unavailable` as the directory
 /// answers.
 pub fn saved_jobs(directory: &Path) -> Result<Vec<SavedJob>> {
@@ -59,11 +59,27 @@ fn saved_job(view: &StoreView, listing: &JobListing) -> Result<SavedJob> {
 }
 
 fn newest(view: &StoreView, listing: &JobListing) -> Option<Result<CheckpointInfo>> {
-    let stored = listing.stored.last()?;
-    let loaded = load_checkpoint(view, listing, stored);
-    let info = loaded.map(|checkpoint| CheckpointInfo::of(&checkpoint));
-    let (id, job) = (stored.id, &listing.job);
-    Some(info.map_err(|error| error.context(format!("checkpoint {id} of {job} cannot be read"))))
+    let marks = JobNotes::lossy(listing.finish.as_deref()).marks;
+    let mut damage = None;
+    for stored in listing.stored.iter().rev() {
+        if marks.get(&stored.id).is_some_and(|mark| mark.suspect.is_some()) {
+            continue;
+        }
+        match load_checkpoint(view, listing, stored) {
+            Ok(checkpoint) => return Some(Ok(CheckpointInfo::of(&checkpoint))),
+            Err(error) => {
+                let (id, job) = (stored.id, &listing.job);
+                let context = format!("checkpoint {id} of {job} cannot be read");
+                let is_damaged = error.kind() == ErrorKind::Corrupt;
+                let error = error.context(context);
+                if !is_damaged {
+                    return Some(Err(error));
+                }
+                damage.get_or_insert(error);
+            }
+        }
+    }
+    damage.map(Err)
 }
 
 /// Reads a checkpoint's commit record.

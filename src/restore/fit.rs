@@ -109,8 +109,8 @@ mod tests {
             .collect()
     }
 
-    /// Flink: CheckpointsTest and CheckpointStateRestoreTest.testNonRestoredState,
-    /// testStateRecoveryWhenTopologyChange*
+    /// Flink: `CheckpointStateRestoreTest.testNonRestoredState`,
+    /// `CheckpointCoordinatorRestoringTest.testStateRecoveryWhenTopologyChange*`
     #[test]
     fn state_follows_the_uid_wherever_its_operator_stands() {
         use OperatorRestore::{Empty, New, Restored};
@@ -119,8 +119,7 @@ mod tests {
         assert_eq!(how(&found), [("c", New, 0), ("b", Empty, 0), ("a", Restored, 5)]);
     }
 
-    /// Flink: CheckpointMetadataLoadingTest.testNonRestoredStateWhenDisallowed,
-    /// testNonRestoredStateWhenAllowed
+    /// Flink: `CheckpointMetadataLoadingTest.testNonRestoredState*`
     #[test]
     fn state_without_a_home_is_refused_or_left_behind_as_the_option_says() {
         let (old, job) = ([stored("a", 1, 9), stored("b", 1, 1)], [spec("b", 1)]);
@@ -139,7 +138,7 @@ mod tests {
         assert_eq!(how(&found)[1], ("a", OperatorRestore::Skipped, 0));
     }
 
-    /// Flink: CheckpointMetadataLoadingTest.testMaxParallelismMismatch
+    /// Flink: `CheckpointMetadataLoadingTest.testMaxParallelismMismatch`
     #[test]
     fn a_derived_max_parallelism_adopts_that_of_the_checkpoint_and_a_set_one_must_be_equal() {
         let old = [stored("a", 2, 1)];
