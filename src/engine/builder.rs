@@ -19,7 +19,7 @@ use crate::engine::{Engine, OperatorSpec};
 use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, JobId, TaskId};
 use crate::limits::{MAX_PARALLELISM, STATISTICS_REPORTS_MAX};
-use crate::restore::{OperatorReport, RestorePolicy, RestoreReport, StoredOperator, check_fit};
+use crate::restore::{Fit, OperatorReport, RestorePolicy, RestoreReport, check_fit};
 use crate::storage::CheckpointStorage;
 use crate::task::{ActiveCheckpoints, Meter};
 
@@ -113,12 +113,10 @@ impl EngineBuilder {
         let tasks = plan_tasks(&self.operators)?;
         let storage = self.storage.configured(&self.config).unwrap_or_else(|| self.storage.clone());
         let found = find(&*storage, &self.job, &self.policy)?;
-        let stored = found.restored.as_ref().map(|found| (found.info.id, &*found.operators));
-        let (id, stored) = stored.unwrap_or((CheckpointId(0), &[]));
-        let fit = check_fit(id, stored, &self.operators, self.allow_non_restored_state)?;
+        let fit = self.fit(&found)?;
         let given_up = found.settle(&self.policy)?;
         let report = self.report(&found, fit.reports);
-        let reading = Reading::new(Arc::clone(&self.clock), readers(&tasks, stored));
+        let reading = Reading::new(Arc::clone(&self.clock), readers(&tasks, &found));
         let trial = Arc::new(Trial::new(found.own(), &self.policy));
         let Found { checkpoints, restored, .. } = found;
         let restored = restored.map(|found| found.info);
@@ -139,11 +137,7 @@ impl EngineBuilder {
             ActiveCheckpoints::new(checkpoints.clone(), fit.operators.clone(), self.properties)
                 .with_compression(self.config.is_snapshot_compression());
         let active = Arc::new(active);
-        let capacity = tasks.len().saturating_mul(2).min(STATISTICS_REPORTS_MAX);
-        let meter = Meter {
-            clock: Arc::clone(&self.clock),
-            reports: Arc::new(ReportLane::new(capacity, signal.clone())),
-        };
+        let meter = meter(&self.clock, tasks.len(), &signal);
         let writing = Writing {
             statistics: self.statistics.clone(),
             attempt: checkpoints.attempt(),
@@ -185,6 +179,12 @@ impl EngineBuilder {
         })
     }
 
+    fn fit(&self, found: &Found) -> Result<Fit> {
+        let stored = found.restored.as_ref().map(|found| (found.info.id, &*found.operators));
+        let (id, stored) = stored.unwrap_or((CheckpointId(0), &[]));
+        check_fit(id, stored, &self.operators, self.allow_non_restored_state)
+    }
+
     fn report(&self, found: &Found, operators: Vec<OperatorReport>) -> RestoreReport {
         let restored = found.restored.as_ref().map(|found| found.info.clone());
         let age = restored.as_ref().map(|info| {
@@ -221,9 +221,16 @@ fn reason(policy: &RestorePolicy, found: &Found) -> String {
     }
 }
 
+fn meter(clock: &Arc<dyn Clock>, tasks: usize, signal: &Signal) -> Meter {
+    let capacity = tasks.saturating_mul(2).min(STATISTICS_REPORTS_MAX);
+    let reports = Arc::new(ReportLane::new(capacity, signal.clone()));
+    Meter { clock: Arc::clone(clock), reports }
+}
+
 /// The tasks that have state to read: those of the operators that the checkpoint knows.
-fn readers(tasks: &[TaskId], stored: &[StoredOperator]) -> BTreeSet<TaskId> {
-    let is_stored = |task: &&TaskId| stored.iter().any(|old| old.spec.uid == task.operator);
+fn readers(tasks: &[TaskId], found: &Found) -> BTreeSet<TaskId> {
+    let stored = || found.restored.iter().flat_map(|found| &found.operators);
+    let is_stored = |task: &&TaskId| stored().any(|old| old.spec.uid == task.operator);
     tasks.iter().filter(is_stored).cloned().collect()
 }
 
