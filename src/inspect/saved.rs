@@ -96,3 +96,51 @@ pub(super) fn load_checkpoint(
     }
     CompletedCheckpoint::load(view, stored)
 }
+
+#[cfg(test)]
+mod tests {
+    //! Goal: who looks from outside sees what a start would go on from. Method: marks over a sled store.
+
+    use super::*;
+    use crate::catalog::{CheckpointMark, CheckpointPlan, Checkpoints};
+    use crate::ids::CheckpointId;
+    use crate::inspect::Inspector;
+    use crate::storage::{CheckpointStorage, SledCheckpointStorage};
+
+    #[test]
+    fn a_checkpoint_that_was_set_aside_is_shown_as_suspect_and_not_gone_on_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let job = JobId::new("job").unwrap();
+        let open = || Checkpoints::new(SledCheckpointStorage::new(dir.path()).open(&job).unwrap());
+        let checkpoints = open();
+        for id in [1, 2] {
+            let plan = CheckpointPlan::new(Vec::new());
+            checkpoints.begin(CheckpointId(id), plan).unwrap().commit(&[]).unwrap();
+        }
+        let reason = Some("its tasks panic".to_owned());
+        let mark = CheckpointMark { suspect: reason.clone(), ..CheckpointMark::default() };
+        checkpoints.change_marks(|marks| drop(marks.insert(CheckpointId(2), mark))).unwrap();
+        drop(checkpoints);
+
+        let saved = saved_jobs(dir.path()).unwrap();
+        assert_eq!(saved[0].newest.as_ref().unwrap().id, CheckpointId(1));
+        assert_eq!((&saved[0].finished, finish_word(dir.path(), &job).unwrap()), (&None, None));
+        let inspector = Inspector::open(dir.path()).unwrap();
+        let list = inspector.list(None).unwrap();
+        let suspects: Vec<_> =
+            list.jobs[0].checkpoints.iter().map(|found| found.suspect.clone()).collect();
+        assert_eq!(suspects, [None, reason]);
+        assert!(list.to_string().contains("checkpoint, suspect"), "{list}");
+        let shown = inspector.show(None, None).unwrap().to_string();
+        assert!(shown.contains("suspect     its tasks panic"), "{shown}");
+        let json = serde_json::to_value(&list).unwrap();
+        let listed = &json["jobs"][0]["checkpoints"];
+        assert!(listed[0].get("suspect").is_none());
+        assert_eq!(listed[1]["suspect"], "its tasks panic");
+
+        let checkpoints = open();
+        checkpoints.record_finish("done").unwrap();
+        drop(checkpoints);
+        assert_eq!(finish_word(dir.path(), &job).unwrap().as_deref(), Some("done"));
+    }
+}
