@@ -44,6 +44,18 @@ pub const SMALL_COMMIT_BYTES: u64 = 128 * 1024;
 /// The longest word that a job leaves at its end, in bytes.
 pub const FINISH_BYTES_MAX: usize = 256 * 1024;
 
+/// How many completed checkpoints a start may pass over unless it is told otherwise.
+pub const FALLBACK_MAX: u32 = 3;
+
+/// After so many failures in a row, each before a newer checkpoint completed, a checkpoint is set aside.
+pub const FAILURES_BEFORE_SET_ASIDE: u32 = 3;
+
+/// The most checkpoints of a job of which something is noted; the oldest are forgotten.
+pub const MARKED_CHECKPOINTS_MAX: usize = 1024;
+
+/// The longest reason that is noted of a checkpoint, in bytes.
+pub const MARK_BYTES_MAX: usize = 512;
+
 /// The longest small file beside the log: FORMAT, CURRENT and FINISHED. In bytes.
 pub const SMALL_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
 

@@ -114,7 +114,7 @@ fn check_records(saved: &str, arguments: &Arguments) -> Result<()> {
 fn operators() -> Result<[OperatorSpec; 3]> {
     let operator = |name, parallelism| {
         let uid = OperatorUid::new(name)?;
-        Ok::<_, Error>(OperatorSpec { uid, parallelism, max_parallelism: KEY_GROUPS })
+        Ok::<_, Error>(OperatorSpec::new(uid, parallelism).with_max_parallelism(KEY_GROUPS))
     };
     Ok([operator("numbers", SOURCES)?, operator("count", COUNTERS)?, operator("lines", 1)?])
 }

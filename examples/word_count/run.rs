@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Ended, Failure> {
         Plan::Nothing => return finished_before(&state, &output),
         Plan::GoOn { sources: saved } => {
             sources = saved.unwrap_or(sources);
-            RestorePolicy::Latest
+            RestorePolicy::default()
         }
         Plan::StartOver(reason) => {
             say(&format!("starting over: {reason}"));

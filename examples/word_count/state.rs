@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tidegate::catalog::{CheckpointInfo, Checkpoints};
 use tidegate::config::EffectiveConfig;
 use tidegate::inspect::{finish_word, saved_jobs};
+use tidegate::message::CheckpointType;
 use tidegate::storage::{
     CheckpointStorage, Placement, SledCheckpointStorage, StorageUri, register_storage, storage_of,
 };
@@ -160,9 +161,16 @@ fn look_into(storage: &dyn CheckpointStorage) -> Result<Option<Saved>, Failure> 
     if let Some(input) = checkpoints.finish() {
         return Ok(Some(Saved { finished: true, input, sources: None }));
     }
-    let newest = checkpoints.newest()?;
-    let newest = newest.map(|id| checkpoints.info(id)).transpose()?;
-    Ok(newest.as_ref().and_then(understand))
+    let mut damaged = None;
+    for id in checkpoints.ids().into_iter().rev() {
+        match checkpoints.info(id) {
+            Ok(info) if info.kind == CheckpointType::Savepoint => {}
+            Ok(info) => return Ok(understand(&info)),
+            Err(error) if error.kind() == ErrorKind::Corrupt => damaged = Some(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    damaged.map_or(Ok(None), |error| Err(error.into()))
 }
 
 fn understand(newest: &CheckpointInfo) -> Option<Saved> {

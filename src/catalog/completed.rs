@@ -1,7 +1,7 @@
 //! A job's completed checkpoints in a storage (Flink: `CompletedCheckpointStore`).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::catalog::known::KnownCheckpoints;
 use crate::catalog::{
@@ -12,7 +12,6 @@ use crate::chunk::SnapshotReader;
 use crate::config::ExternalizedCheckpointCleanup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, TaskId};
-use crate::limits::FINISH_BYTES_MAX;
 use crate::message::CheckpointType;
 use crate::storage::{JobStorage, RecordSource, StoredCheckpoint};
 
@@ -46,10 +45,9 @@ pub struct CheckpointInfo {
 impl CheckpointInfo {
     pub(crate) fn of(checkpoint: &CompletedCheckpoint) -> Self {
         let metadata = &checkpoint.metadata;
-        let operators = metadata.operators.iter().map(|operator| OperatorSpec {
-            uid: operator.uid.clone(),
-            parallelism: operator.parallelism,
-            max_parallelism: operator.max_parallelism,
+        let operators = metadata.operators.iter().map(|operator| {
+            let (parallelism, max) = (operator.parallelism, operator.max_parallelism);
+            OperatorSpec::stored(operator.uid.clone(), parallelism, max)
         });
         Self {
             id: checkpoint.id,
@@ -74,12 +72,14 @@ pub struct Checkpoints {
     adopted: Option<ExternalCheckpoint>,
     /// What was read of completed checkpoints for retention; shared by all clones.
     known: Arc<KnownCheckpoints>,
+    /// Held by who reads the job's notes to write them anew; shared by all clones.
+    pub(super) noting: Arc<Mutex<()>>,
 }
 
 impl Checkpoints {
     /// The checkpoints in an open storage.
     pub fn new(storage: JobStorage) -> Self {
-        Self { storage, adopted: None, known: Arc::default() }
+        Self { storage, adopted: None, known: Arc::default(), noting: Arc::default() }
     }
 
     /// The same, with one more to read, by its number, that lies elsewhere: from now on its number means
@@ -183,7 +183,14 @@ impl Checkpoints {
     /// # Errors
     /// What the storage answers.
     pub fn retain(&self, retention: &Retention, now_ms: u64) -> Result<Vec<CheckpointId>> {
-        self.give_up(plan_retention(&self.retained(), retention, now_ms))
+        let (suspects, sound) = self.suspects_and_sound();
+        let mut given_up = plan_retention(&sound, retention, now_ms);
+        let kept =
+            sound.iter().find(|kept| !kept.kind.is_savepoint() && !given_up.contains(&kept.id));
+        let oldest = kept.map(|kept| kept.id);
+        // They take no sound one's place, and go when all of their time are gone.
+        given_up.extend(suspects.iter().filter(|gone| Some(gone.id) < oldest).map(|gone| gone.id));
+        self.give_up(given_up)
     }
 
     /// Gives up what the end of the job discards under this policy, and returns which. What cannot
@@ -196,7 +203,22 @@ impl Checkpoints {
         cleanup: ExternalizedCheckpointCleanup,
         status: JobStatus,
     ) -> Result<Vec<CheckpointId>> {
-        self.give_up(plan_end(&self.retained(), cleanup, status))
+        match status {
+            // The newest that is kept must be one that can be restored.
+            JobStatus::Failed => {
+                self.give_up(plan_end(&self.suspects_and_sound().1, cleanup, status))
+            }
+            _ => self.give_up(plan_end(&self.retained(), cleanup, status)),
+        }
+    }
+
+    /// Checkpoints that were set aside and are nobody's, and all others, oldest first.
+    fn suspects_and_sound(&self) -> (Vec<Retained>, Vec<Retained>) {
+        let marks = self.marks().unwrap_or_default();
+        self.retained().into_iter().partition(|kept| {
+            let is_suspect = marks.get(&kept.id).is_some_and(|mark| mark.suspect.is_some());
+            is_suspect && !kept.pinned && !kept.kind.is_savepoint()
+        })
     }
 
     fn retained(&self) -> Vec<Retained> {
@@ -273,34 +295,6 @@ impl Checkpoints {
     /// As [`pin`](Self::pin).
     pub fn unpin(&self, id: CheckpointId) -> Result<()> {
         self.storage.access().pin(id, false)
-    }
-
-    /// Records durably that the job ended, with a word to its next start. The record outlives the
-    /// checkpoints.
-    ///
-    /// # Errors
-    /// `Invalid` when the word has more than [`FINISH_BYTES_MAX`] bytes; what the storage answers.
-    pub fn record_finish(&self, word: &str) -> Result<()> {
-        if word.len() > FINISH_BYTES_MAX {
-            let len = word.len();
-            let message = format!("a word of {len} bytes, the most is {FINISH_BYTES_MAX}");
-            return Err(Error::invalid(message));
-        }
-        self.storage.access().record_finish(word.as_bytes())
-    }
-
-    /// Forgets that the job ended.
-    ///
-    /// # Errors
-    /// What the storage answers.
-    pub fn clear_finish(&self) -> Result<()> {
-        self.storage.access().clear_finish()
-    }
-
-    /// What [`record_finish`](Self::record_finish) recorded.
-    pub fn finish(&self) -> Option<String> {
-        let word = self.storage.access().finish()?;
-        Some(String::from_utf8_lossy(&word).into_owned())
     }
 
     pub(crate) fn load(&self, id: CheckpointId) -> Result<CompletedCheckpoint> {

@@ -21,13 +21,38 @@ pub struct OperatorSpec {
     pub parallelism: u32,
     /// How many key groups its keyed state has.
     pub max_parallelism: u32,
+    /// The user said so, and a checkpoint must have the same.
+    is_max_set: bool,
 }
 
 impl OperatorSpec {
-    /// An operator with Flink's default maximum for its parallelism.
+    /// An operator with Flink's default maximum for its parallelism. When it is restored it takes over
+    /// the maximum of its checkpoint.
     pub fn new(uid: OperatorUid, parallelism: u32) -> Self {
         let max_parallelism = crate::state::default_max_parallelism(parallelism);
-        Self { uid, parallelism, max_parallelism }
+        Self::stored(uid, parallelism, max_parallelism)
+    }
+
+    /// The same with this maximum and no other (Flink: `setMaxParallelism`): a checkpoint with another
+    /// one is refused.
+    #[must_use]
+    pub fn with_max_parallelism(self, max_parallelism: u32) -> Self {
+        Self { max_parallelism, is_max_set: true, ..self }
+    }
+
+    /// True when the maximum was set and not derived from the parallelism.
+    pub fn is_max_parallelism_set(&self) -> bool {
+        self.is_max_set
+    }
+
+    /// As a checkpoint knows it, which does not know who said so.
+    pub(crate) fn stored(uid: OperatorUid, parallelism: u32, max_parallelism: u32) -> Self {
+        Self { uid, parallelism, max_parallelism, is_max_set: false }
+    }
+
+    /// With the maximum of the checkpoint that it is restored from.
+    pub(crate) fn adopting(self, max_parallelism: u32) -> Self {
+        Self { max_parallelism, ..self }
     }
 
     /// Its subtasks.
@@ -153,7 +178,7 @@ impl PendingCheckpoint {
             timestamp_ms: self.plan.timestamp_ms,
             duration_ms,
             state_bytes,
-            operators: self.plan.operators.clone(),
+            operators: self.plan.operators.iter().map(as_stored).collect(),
             properties: self.plan.properties.clone(),
             external_pointer: self.pointer.clone(),
             pinned: false,
@@ -176,6 +201,10 @@ impl PendingCheckpoint {
             operators: operators.collect(),
         }
     }
+}
+
+fn as_stored(operator: &OperatorSpec) -> OperatorSpec {
+    OperatorSpec { is_max_set: false, ..operator.clone() }
 }
 
 impl fmt::Debug for PendingCheckpoint {

@@ -72,6 +72,11 @@ impl SnapshotReader {
         })
     }
 
+    /// What is known of the sections that were not begun.
+    pub(crate) fn upcoming(&self) -> &[SectionMetadata] {
+        self.sections.as_slice()
+    }
+
     /// Steps over what is left of the section.
     fn skip_body(&mut self) {
         self.read = self.read.saturating_add(self.body.chunks as usize);

@@ -1,22 +1,27 @@
 //! Opens an engine: storage, restored checkpoint, coordinator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 
-use crate::catalog::{CheckpointInfo, Checkpoints, ExternalCheckpoint, Retention};
+use crate::catalog::Retention;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{CheckpointingMode, EffectiveConfig};
 use crate::coordinator::{Coordinator, CoordinatorSettings, ReportLane, Signal};
+use crate::engine::reading::Reading;
+use crate::engine::restoring::{Found, find};
 use crate::engine::schedule::{COMMANDS_MAX, Prepared};
 use crate::engine::statistics::{Statistics, Writing};
+use crate::engine::trial::Trial;
 use crate::engine::{Engine, OperatorSpec};
 use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, JobId, TaskId};
 use crate::limits::{MAX_PARALLELISM, STATISTICS_REPORTS_MAX};
-use crate::restore::{RestorePolicy, RestoreReport, StoredOperators, check_fit, choose_checkpoint};
+use crate::restore::{
+    Fit, OperatorReport, RestorePolicy, RestoreReport, StoredOperators, check_fit,
+};
 use crate::storage::CheckpointStorage;
 use crate::task::{ActiveCheckpoints, Meter};
 
@@ -30,6 +35,7 @@ pub struct EngineBuilder {
     operators: Vec<OperatorSpec>,
     properties: BTreeMap<String, String>,
     policy: RestorePolicy,
+    allow_non_restored_state: bool,
     clock: Arc<dyn Clock>,
     statistics: Statistics,
 }
@@ -49,6 +55,7 @@ impl Engine {
             operators: Vec::new(),
             properties: BTreeMap::new(),
             policy: RestorePolicy::default(),
+            allow_non_restored_state: false,
             clock: Arc::new(SystemClock::new()),
             statistics: Statistics::default(),
         }
@@ -68,9 +75,17 @@ impl EngineBuilder {
         self
     }
 
-    /// What to start from; [`RestorePolicy::Latest`] when nothing is said.
+    /// What to start from; [`RestorePolicy::Fallback`] past at most three when nothing is said.
     pub fn restore_policy(mut self, policy: RestorePolicy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// Whether state of operators that the job lacks is left behind (Flink: `allowNonRestoredState`);
+    /// off when nothing is said: such a start is refused. What a sink that left had not committed yet is
+    /// lost with its state. An operator without any state may leave in any case.
+    pub fn allow_non_restored_state(mut self, allow: bool) -> Self {
+        self.allow_non_restored_state = allow;
         self
     }
 
@@ -92,13 +107,21 @@ impl EngineBuilder {
     ///
     /// # Errors
     /// `Invalid` when the operators are none, equal by name or too many; `Incompatible` when the
-    /// checkpoint does not fit them; `Corrupt` when it cannot be read; what the storage answers.
+    /// checkpoint does not fit them; `Corrupt` when it cannot be read, or under
+    /// [`RestorePolicy::Fallback`] when none can; `Conflict` when the checkpoint was passed over by an
+    /// earlier start; what the storage answers.
     pub fn open(self) -> Result<Engine> {
         let opened_at = self.clock.now();
         let tasks = plan_tasks(&self.operators)?;
         let storage = self.storage.configured(&self.config).unwrap_or_else(|| self.storage.clone());
-        let (checkpoints, completed, restored) = self.restore(&*storage)?;
-        let report = self.report(&checkpoints, restored.clone(), completed)?;
+        let found = find(&*storage, &self.job, &self.policy)?;
+        let fit = self.fit(&found)?;
+        let given_up = found.settle(&self.policy)?;
+        let report = self.report(&found, fit.reports);
+        let reading = Reading::new(Arc::clone(&self.clock), readers(&tasks, &found));
+        let trial = Arc::new(Trial::new(found.own(), &self.policy));
+        let Found { checkpoints, restored, .. } = found;
+        let restored = restored.map(|found| found.info);
 
         let commands = Arc::new(ArrayQueue::new(COMMANDS_MAX));
         let signal = Signal::new();
@@ -112,14 +135,11 @@ impl EngineBuilder {
         )?;
         coordinator.hold_answers();
         let handle = coordinator.handle();
-        let active = ActiveCheckpoints::new(checkpoints.clone(), self.operators, self.properties)
-            .with_compression(self.config.is_snapshot_compression());
+        let active =
+            ActiveCheckpoints::new(checkpoints.clone(), fit.operators.clone(), self.properties)
+                .with_compression(self.config.is_snapshot_compression());
         let active = Arc::new(active);
-        let capacity = tasks.len().saturating_mul(2).min(STATISTICS_REPORTS_MAX);
-        let meter = Meter {
-            clock: Arc::clone(&self.clock),
-            reports: Arc::new(ReportLane::new(capacity, signal.clone())),
-        };
+        let meter = meter(&self.clock, tasks.len(), &signal);
         let writing = Writing {
             statistics: self.statistics.clone(),
             attempt: checkpoints.attempt(),
@@ -136,6 +156,7 @@ impl EngineBuilder {
             retention: Retention::of(&self.config),
             clock: self.clock,
             commands: Arc::clone(&commands),
+            trial: Arc::clone(&trial),
             writing,
         };
         Ok(Engine {
@@ -146,6 +167,10 @@ impl EngineBuilder {
             restored,
             stored: StoredOperators::default(),
             report,
+            given_up,
+            reading: Arc::new(reading),
+            trial,
+            operators: fit.operators,
             tasks,
             handle,
             active,
@@ -157,88 +182,65 @@ impl EngineBuilder {
         })
     }
 
-    /// Opens the job and decides what it goes on from. Also says how many checkpoints it had.
-    fn restore(
-        &self,
-        storage: &dyn CheckpointStorage,
-    ) -> Result<(Checkpoints, usize, Option<CheckpointInfo>)> {
-        let adopted = match &self.policy {
-            RestorePolicy::Savepoint(pointer) => Some(storage.resolve_checkpoint(pointer)?),
-            _ => None,
-        };
-        let adopted = adopted.map(ExternalCheckpoint::new);
-        let mut checkpoints = Checkpoints::new(storage.open(&self.job)?);
-        let completed = checkpoints.ids();
-        let newest = match (&self.policy, &adopted) {
-            (RestorePolicy::Latest, _) => checkpoints.newest()?,
-            (_, Some(external)) => Some(external.id()),
-            _ => None,
-        };
-        let own = checkpoints.clone();
-        let is_adopted = adopted.is_some();
-        if let Some(external) = adopted {
-            checkpoints = checkpoints.adopting(external);
-        }
-        let restored = choose_checkpoint(&self.policy, newest, &completed)?
-            .map(|id| load(&checkpoints, id))
-            .transpose()?;
-        if self.policy != RestorePolicy::Latest {
-            let kept = restored.as_ref().filter(|_| !is_adopted).map(|info| info.id);
-            forget_what_came_after(&own, kept)?;
-        }
-        Ok((checkpoints, completed.len(), restored))
+    fn fit(&self, found: &Found) -> Result<Fit> {
+        let stored = found.restored.as_ref().map(|found| (found.info.id, &*found.operators));
+        let (id, stored) = stored.unwrap_or((CheckpointId(0), &[]));
+        check_fit(id, stored, &self.operators, self.allow_non_restored_state)
     }
 
-    fn report(
-        &self,
-        checkpoints: &Checkpoints,
-        restored: Option<CheckpointInfo>,
-        completed: usize,
-    ) -> Result<RestoreReport> {
-        let stored = restored.as_ref().map(|info| (info.id, info.operators.as_slice()));
-        let (id, stored) = stored.unwrap_or((CheckpointId(0), &[]));
-        let operators = check_fit(id, stored, &self.operators)?;
-        let reason = match (&restored, &self.policy) {
-            (Some(_), RestorePolicy::Savepoint(pointer)) => format!("{pointer} was asked for"),
-            (Some(_), RestorePolicy::Exact(_)) => "it was asked for".to_owned(),
-            (Some(_), _) => format!("the newest of {completed} completed"),
-            (None, RestorePolicy::Fresh) => "a fresh start was asked for".to_owned(),
-            (None, _) => "no checkpoint has completed yet".to_owned(),
-        };
+    fn report(&self, found: &Found, operators: Vec<OperatorReport>) -> RestoreReport {
+        let restored = found.restored.as_ref().map(|found| found.info.clone());
         let age = restored.as_ref().map(|info| {
             Duration::from_millis(self.clock.wall_ms().saturating_sub(info.timestamp_ms))
         });
-        let operators = operators.into_iter().map(|(operator, how)| (operator.uid, how)).collect();
-        Ok(RestoreReport { attempt: checkpoints.attempt(), restored, age, reason, operators })
+        RestoreReport {
+            attempt: found.checkpoints.attempt(),
+            restored,
+            age,
+            reason: reason(&self.policy, found),
+            skipped: found.skipped.clone(),
+            operators,
+        }
     }
 }
 
-/// Reads the records of a checkpoint that a start must be able to read; chunks are checked as they
-/// are streamed back.
-fn load(checkpoints: &Checkpoints, id: CheckpointId) -> Result<CheckpointInfo> {
-    let named = |error: Error| error.context(format!("checkpoint {id} cannot be restored"));
-    let checkpoint = checkpoints.load(id).map_err(named)?;
-    for (task, _) in checkpoint.tasks() {
-        checkpoint.open_task(&checkpoints.source(id), &task).map_err(named)?;
+/// What the report says of the choice.
+fn reason(policy: &RestorePolicy, found: &Found) -> String {
+    let completed = found.completed;
+    match (&found.restored, policy) {
+        (Some(_), RestorePolicy::Savepoint(pointer)) => format!("{pointer} was asked for"),
+        (Some(_), RestorePolicy::Exact(_)) => "it was asked for".to_owned(),
+        (Some(_), _) if !found.skipped.is_empty() => {
+            format!("the newest of {completed} completed that can be restored")
+        }
+        (Some(_), _) => format!("the newest of {completed} completed"),
+        (None, RestorePolicy::Fresh) => "a fresh start was asked for".to_owned(),
+        (None, _) if completed > 0 => {
+            format!(
+                "of {completed} completed none is a checkpoint that a job goes on from by itself"
+            )
+        }
+        (None, _) => "no checkpoint has completed yet".to_owned(),
     }
-    Ok(CheckpointInfo::of(&checkpoint))
 }
 
-/// CRASH: the end is forgotten first, so that a half-discarded job is never taken for a finished
-/// one; what is left of the checkpoints is discarded by the next start of this kind, or restored by
-/// one of another kind.
-fn forget_what_came_after(checkpoints: &Checkpoints, restored: Option<CheckpointId>) -> Result<()> {
-    let later = checkpoints.course_after(restored)?;
-    if checkpoints.finish().is_some() {
-        checkpoints.clear_finish()?;
-    }
-    checkpoints.discard(&later)
+fn meter(clock: &Arc<dyn Clock>, tasks: usize, signal: &Signal) -> Meter {
+    let capacity = tasks.saturating_mul(2).min(STATISTICS_REPORTS_MAX);
+    let reports = Arc::new(ReportLane::new(capacity, signal.clone()));
+    Meter { clock: Arc::clone(clock), reports }
+}
+
+/// The tasks that have state to read: those of the operators that the checkpoint knows.
+fn readers(tasks: &[TaskId], found: &Found) -> BTreeSet<TaskId> {
+    let stored = || found.restored.iter().flat_map(|found| &found.operators);
+    let is_stored = |task: &&TaskId| stored().any(|old| old.spec.uid == task.operator);
+    tasks.iter().filter(is_stored).cloned().collect()
 }
 
 fn plan_tasks(operators: &[OperatorSpec]) -> Result<Vec<TaskId>> {
     let mut tasks = Vec::new();
     for (at, operator) in operators.iter().enumerate() {
-        let OperatorSpec { uid, parallelism, max_parallelism } = operator;
+        let OperatorSpec { uid, parallelism, max_parallelism, .. } = operator;
         if operators.iter().take(at).any(|other| other.uid == *uid) {
             return Err(Error::invalid(format!("two operators have the uid {uid}")));
         }

@@ -7,9 +7,10 @@ use crossbeam::channel::{Receiver, Sender};
 use crate::catalog::{Checkpoints, PendingCheckpoint, Retention, TaskSnapshot};
 use crate::clock::Clock;
 use crate::coordinator::{Commit, CoordinatorHandle, Signal};
+use crate::engine::trial::Trial;
 use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, TaskId};
-use crate::message::{Barrier, CheckpointFailureReason};
+use crate::message::{Barrier, CheckpointFailureReason, CheckpointType};
 use crate::state::{SectionKey, SectionKind, SnapshotSink};
 use crate::task::ActiveCheckpoints;
 
@@ -32,6 +33,7 @@ pub(super) struct Committer {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) active: Arc<ActiveCheckpoints>,
     pub(super) handle: CoordinatorHandle<TaskSnapshot>,
+    pub(super) trial: Arc<Trial>,
     /// Checkpoints that are retained no longer.
     pub(super) subsumed: Sender<CheckpointId>,
     pub(super) signal: Signal,
@@ -46,15 +48,18 @@ impl Committer {
                 tracing::warn!(%id, %error, "a checkpoint that all tasks acknowledged failed");
             }
             let reason = CheckpointFailureReason::FinalizeCheckpointFailure;
+            if let Ok(kind) = committed {
+                self.trial.completed(&self.checkpoints, kind);
+            }
             let succeeded = committed.is_ok();
-            self.handle.commit_finished(id, committed.map_err(|_| reason));
+            self.handle.commit_finished(id, committed.map(drop).map_err(|_| reason));
             if succeeded {
                 self.subsume();
             }
         }
     }
 
-    fn commit(&self, order: &CommitOrder) -> Result<()> {
+    fn commit(&self, order: &CommitOrder) -> Result<CheckpointType> {
         let id = order.commit.id;
         let pending = self.active.pending(&order.barrier)?;
         let pending =
@@ -69,8 +74,7 @@ impl Committer {
             };
             snapshots.push((task.clone(), snapshot));
         }
-        pending.commit_after(&snapshots, order.duration_ms)?;
-        Ok(())
+        Ok(pending.commit_after(&snapshots, order.duration_ms)?.kind)
     }
 
     /// A checkpoint that cannot be given up now is given up with the next one.

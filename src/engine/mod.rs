@@ -7,9 +7,13 @@
 
 mod builder;
 mod commit;
+mod reading;
+mod restored;
+mod restoring;
 mod schedule;
 mod statistics;
 mod trace;
+mod trial;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,10 +23,9 @@ use crate::catalog::{CheckpointInfo, Checkpoints, TaskSnapshot};
 use crate::config::{EffectiveConfig, PolicyUpdate};
 use crate::coordinator::{CheckpointStatistics, CoordinatorHandle, Counts, Signal};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{Attempt, CheckpointId, OperatorUid, TaskId};
+use crate::ids::{Attempt, CheckpointId, TaskId};
 use crate::message::{Barrier, CheckpointRequest, CheckpointType, Notification};
 use crate::restore::{RestoreReport, StoredOperators};
-use crate::state::SnapshotSource;
 use crate::storage::savepoint_target;
 use crate::task::{ActiveCheckpoints, Meter, TaskHandle};
 
@@ -31,7 +34,9 @@ pub use crate::coordinator::{CheckpointOutcome, TaskState, TriggerHandle};
 pub use builder::EngineBuilder;
 pub use statistics::Statistics;
 
+use reading::Reading;
 use schedule::{Command, Commands, Prepared, Threads};
+use trial::Trial;
 
 /// How long dropping an engine waits for its threads.
 const DROP_PATIENCE: Duration = Duration::from_secs(1);
@@ -55,6 +60,12 @@ pub struct Engine {
     restored: Option<CheckpointInfo>,
     stored: StoredOperators,
     report: RestoreReport,
+    /// A newer completed checkpoint than the restored one.
+    given_up: Option<CheckpointId>,
+    reading: Arc<Reading>,
+    trial: Arc<Trial>,
+    /// With the max parallelism that was restored.
+    operators: Vec<OperatorSpec>,
     tasks: Vec<TaskId>,
     handle: CoordinatorHandle<TaskSnapshot>,
     active: Arc<ActiveCheckpoints>,
@@ -81,21 +92,6 @@ impl Engine {
         self.checkpoints.owner()
     }
 
-    /// What this start restored, and why.
-    pub fn report(&self) -> &RestoreReport {
-        &self.report
-    }
-
-    /// The restored checkpoint, if there is one.
-    pub fn restored(&self) -> Option<CheckpointId> {
-        self.restored.as_ref().map(|info| info.id)
-    }
-
-    /// What the job said of itself in the restored checkpoint.
-    pub fn property(&self, key: &str) -> Option<&str> {
-        self.restored.as_ref()?.properties.get(key).map(String::as_str)
-    }
-
     /// The completed checkpoints in the job's storage.
     pub fn checkpoints(&self) -> &Checkpoints {
         &self.checkpoints
@@ -110,66 +106,6 @@ impl Engine {
         let (handle, active) = (self.handle.clone(), Arc::clone(&self.active));
         let meter = self.meter.clone();
         Ok(TaskHandle::new(task.clone(), index, self.attempt(), handle, active, meter))
-    }
-
-    /// The sections that this subtask restores, streaming; none without a checkpoint or for a
-    /// new operator. Of union lists these are those of all subtasks, and of broadcast state the copy of
-    /// another one when its own wrote none.
-    ///
-    /// When the operator had another parallelism in the checkpoint, these are the keyed sections of its
-    /// key groups, of whichever subtask; its share of the items of split lists, dealt out evenly and in
-    /// order; one copy of broadcast state; and the in-flight records of all subtasks, of which the host
-    /// processes those that are at home in this one.
-    ///
-    /// # Errors
-    /// `Corrupt` when the task's records are damaged; what the storage answers. With another
-    /// parallelism, the sections give `Incompatible` for what belongs to one subtask alone: the position
-    /// of a source, which keeps its parallelism, and a structure of the user's own.
-    pub fn task_state(&self, task: &TaskId) -> Result<Box<dyn SnapshotSource + Send>> {
-        let Some((id, old)) = self.stored_operator(&task.operator) else {
-            return Ok(Box::new(NoSections));
-        };
-        let now = self.parallelism_of(&task.operator);
-        self.stored.sections(&self.checkpoints, (id, old), task, now)
-    }
-
-    /// True when the restored checkpoint knows the operator with another parallelism.
-    pub fn is_rescaled(&self, operator: &OperatorUid) -> bool {
-        let now = self.parallelism_of(operator);
-        self.stored_operator(operator).is_some_and(|(_, old)| old.parallelism != now)
-    }
-
-    /// The restored checkpoint, when later ones may refer to what it has of this operator: to be given to
-    /// [`StateScope::restored`](crate::state::StateScope::restored). `None` after a savepoint and with
-    /// another parallelism.
-    pub fn base_of(&self, operator: &OperatorUid) -> Option<CheckpointId> {
-        let info = self.restored.as_ref().filter(|info| !info.kind.is_savepoint())?;
-        (!self.is_rescaled(operator)).then_some(info.id)
-    }
-
-    /// What each subtask of then holds, with its name.
-    pub(crate) fn states_of(
-        &self,
-        operator: &OperatorUid,
-    ) -> Result<Vec<(TaskId, Box<dyn SnapshotSource + Send>)>> {
-        let Some((id, old)) = self.stored_operator(operator) else { return Ok(Vec::new()) };
-        old.tasks()
-            .map(|task| {
-                let reader = self.checkpoints.read_task(id, &task)?;
-                Ok((task, Box::new(reader) as Box<dyn SnapshotSource + Send>))
-            })
-            .collect()
-    }
-
-    fn stored_operator(&self, uid: &OperatorUid) -> Option<(CheckpointId, &OperatorSpec)> {
-        let info = self.restored.as_ref()?;
-        let old = info.operators.iter().find(|operator| operator.uid == *uid)?;
-        Some((info.id, old))
-    }
-
-    fn parallelism_of(&self, uid: &OperatorUid) -> u32 {
-        let count = self.tasks.iter().filter(|task| task.operator == *uid).count();
-        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     /// Starts the periodic checkpoints.
@@ -365,25 +301,6 @@ impl Drop for Engine {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("report", &self.report).finish_non_exhaustive()
-    }
-}
-
-/// The state of a task that restores nothing.
-struct NoSections;
-
-impl SnapshotSource for NoSections {
-    fn next_section(&mut self) -> Result<Option<crate::state::SectionKey>> {
-        Ok(None)
-    }
-
-    fn body(&mut self) -> &mut dyn std::io::Read {
-        self
-    }
-}
-
-impl std::io::Read for NoSections {
-    fn read(&mut self, _out: &mut [u8]) -> std::io::Result<usize> {
-        Ok(0)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::engine::Host;
 use crate::engine::commit::{CommitOrder, Committer};
 use crate::engine::statistics::{Desk, Writing};
 use crate::engine::trace;
+use crate::engine::trial::Trial;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, TaskId};
 use crate::message::{Barrier, CheckpointFailureReason, Notification};
@@ -47,6 +48,7 @@ pub(super) struct Prepared {
     pub(super) retention: Retention,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) commands: Commands,
+    pub(super) trial: Arc<Trial>,
     pub(super) writing: Writing,
 }
 
@@ -101,6 +103,7 @@ impl Prepared {
             clock: Arc::clone(&clock),
             active: Arc::clone(&active),
             handle,
+            trial: self.trial,
             subsumed,
             signal: signal.clone(),
         };

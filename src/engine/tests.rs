@@ -19,6 +19,8 @@ use crate::storage::{
     CheckpointedStateScope, JobManagerCheckpointStorage, SledCheckpointStorage, StreamStateHandle,
 };
 
+mod restoring;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 enum Told {
@@ -432,15 +434,19 @@ fn a_checkpoint_that_does_not_fit_the_job_is_refused() {
     drop(engine);
     let config = CheckpointConfig::builder().build().unwrap();
     let storage = Arc::new(SledCheckpointStorage::new(dir.path()));
-    let open = |parallelism| {
-        let operator = OperatorSpec::new(OperatorUid::new("op").unwrap(), parallelism);
+    let spec = |parallelism| OperatorSpec::new(OperatorUid::new("op").unwrap(), parallelism);
+    let open = |operator: OperatorSpec| {
         let storage = Arc::<SledCheckpointStorage>::clone(&storage);
         let job = JobId::new("job").unwrap();
         Engine::builder(job, config.clone(), storage).operator(operator).open()
     };
-    // So many subtasks have other key groups.
-    assert_eq!(open(90).unwrap_err().kind(), ErrorKind::Incompatible);
-    let other = open(3).unwrap();
+    let refused = |operator| open(operator).unwrap_err().kind();
+    assert_eq!(refused(spec(129)), ErrorKind::Incompatible);
+    assert_eq!(refused(spec(2).with_max_parallelism(256)), ErrorKind::Incompatible);
+    // So many subtasks would have other key groups without a checkpoint.
+    let uid = OperatorUid::new("op").unwrap();
+    assert_eq!(open(spec(90)).unwrap().max_parallelism(&uid), Some(128));
+    let other = open(spec(3)).unwrap();
     assert!(other.is_rescaled(&OperatorUid::new("op").unwrap()));
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::catalog::{CheckpointInfo, CompletedCheckpoint};
+use crate::catalog::{CheckpointInfo, CompletedCheckpoint, JobNotes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, OperatorUid};
 use crate::inspect::damage::Damage;
@@ -57,11 +57,12 @@ impl Inspector {
         let (listing, checkpoint) = self.load(job, id)?;
         let operators = read_operators(&*self.view, &checkpoint)?;
         let info = CheckpointInfo::of(&checkpoint);
+        let notes = JobNotes::lossy(listing.finish.as_deref());
         Ok(CheckpointDetails {
             store: self.store(),
             job: listing.job.clone(),
             properties: info.properties.clone(),
-            summary: CheckpointSummary::new(&self.directory, info),
+            summary: CheckpointSummary::new(&self.directory, info, &notes),
             operators,
         })
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Serialize, Serializer};
 
-use crate::catalog::CheckpointInfo;
+use crate::catalog::{CheckpointInfo, JobNotes};
 use crate::error::{ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, OperatorUid};
 use crate::inspect::damage::Damage;
@@ -83,6 +83,9 @@ pub struct CheckpointSummary {
     pub latest_ack_timestamp: u64,
     /// It stays until it is unpinned, whatever retention says.
     pub pinned: bool,
+    /// Why it was set aside, so that a start passes over it; none when it was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspect: Option<String>,
     /// From the trigger to the last acknowledgement.
     pub end_to_end_duration: u64,
     /// All sections.
@@ -116,12 +119,13 @@ pub(super) fn list_job(
     view: &StoreView,
     listing: &JobListing,
 ) -> Result<ListedJob> {
+    let notes = JobNotes::lossy(listing.finish.as_deref());
     let (mut checkpoints, mut unreadable) = (Vec::new(), Vec::new());
     for stored in &listing.stored {
         match load_checkpoint(view, listing, stored) {
             Ok(checkpoint) => {
                 let info = CheckpointInfo::of(&checkpoint);
-                checkpoints.push(CheckpointSummary::new(directory, info));
+                checkpoints.push(CheckpointSummary::new(directory, info, &notes));
             }
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 unreadable.push(UnreadableCheckpoint { id: stored.id, damage: Damage::of(&error) });
@@ -129,12 +133,11 @@ pub(super) fn list_job(
             Err(error) => return Err(error),
         }
     }
-    let finished = listing.finish.as_ref().map(|word| String::from_utf8_lossy(word).into_owned());
-    Ok(ListedJob { job: listing.job.clone(), finished, checkpoints, unreadable })
+    Ok(ListedJob { job: listing.job.clone(), finished: notes.word, checkpoints, unreadable })
 }
 
 impl CheckpointSummary {
-    pub(super) fn new(directory: &Path, info: CheckpointInfo) -> Self {
+    pub(super) fn new(directory: &Path, info: CheckpointInfo, notes: &JobNotes) -> Self {
         let operators = info.operators.into_iter().map(|operator| OperatorSummary {
             uid: operator.uid,
             parallelism: operator.parallelism,
@@ -150,6 +153,7 @@ impl CheckpointSummary {
             trigger_timestamp: info.timestamp_ms,
             latest_ack_timestamp: info.timestamp_ms.saturating_add(info.duration_ms),
             pinned: info.pinned,
+            suspect: notes.marks.get(&info.id).and_then(|mark| mark.suspect.clone()),
             end_to_end_duration: info.duration_ms,
             state_size: info.state_bytes,
             num_subtasks,
@@ -167,7 +171,9 @@ impl CheckpointSummary {
             CheckpointType::Savepoint => "savepoint",
             CheckpointType::SyncSavepoint => "synchronous savepoint",
         };
-        if self.pinned { format!("{kind}, pinned") } else { kind.to_owned() }
+        let suspect = if self.suspect.is_some() { ", suspect" } else { "" };
+        let pinned = if self.pinned { ", pinned" } else { "" };
+        format!("{kind}{pinned}{suspect}")
     }
 }
 

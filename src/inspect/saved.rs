@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::catalog::{CheckpointInfo, CompletedCheckpoint};
+use crate::catalog::{CheckpointInfo, CompletedCheckpoint, JobNotes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::JobId;
 use crate::storage::{JobListing, StoreView, StoredCheckpoint, read_finish};
@@ -15,7 +15,7 @@ pub struct SavedJob {
     pub job: String,
     /// The word that was recorded when it finished; none when it has not.
     pub finished: Option<String>,
-    /// The newest completed checkpoint, from which a start would go on.
+    /// The newest completed checkpoint that can be read and was not set aside.
     pub newest: Option<CheckpointInfo>,
 }
 
@@ -27,7 +27,7 @@ pub struct SavedJob {
 /// As [`saved_jobs`].
 pub fn finish_word(directory: &Path, job: &JobId) -> Result<Option<String>> {
     let word = read_finish(directory, job.as_str())?;
-    Ok(word.map(|word| String::from_utf8_lossy(&word).into_owned()))
+    Ok(JobNotes::lossy(word.as_deref()).word)
 }
 
 /// The jobs of the store in `directory`, by name; none when there is no store yet.
@@ -39,7 +39,7 @@ pub fn finish_word(directory: &Path, job: &JobId) -> Result<Option<String>> {
 /// ```
 ///
 /// # Errors
-/// `Corrupt` when the newest checkpoint of a job cannot be read; `Conflict` when a store under
+/// `Corrupt` when a job has checkpoints and none that could be restored can be read; `Conflict` when a store under
 /// `Placement::Sled` is in use; `Incompatible`, `Invalid` or `Unavailable` as the directory
 /// answers.
 pub fn saved_jobs(directory: &Path) -> Result<Vec<SavedJob>> {
@@ -51,20 +51,35 @@ pub fn saved_jobs(directory: &Path) -> Result<Vec<SavedJob>> {
 }
 
 fn saved_job(view: &StoreView, listing: &JobListing) -> Result<SavedJob> {
-    let word = |word: &Vec<u8>| String::from_utf8_lossy(word).into_owned();
     Ok(SavedJob {
         job: listing.job.clone(),
-        finished: listing.finish.as_ref().map(word),
+        finished: JobNotes::lossy(listing.finish.as_deref()).word,
         newest: newest(view, listing).transpose()?,
     })
 }
 
 fn newest(view: &StoreView, listing: &JobListing) -> Option<Result<CheckpointInfo>> {
-    let stored = listing.stored.last()?;
-    let loaded = load_checkpoint(view, listing, stored);
-    let info = loaded.map(|checkpoint| CheckpointInfo::of(&checkpoint));
-    let (id, job) = (stored.id, &listing.job);
-    Some(info.map_err(|error| error.context(format!("checkpoint {id} of {job} cannot be read"))))
+    let marks = JobNotes::lossy(listing.finish.as_deref()).marks;
+    let mut damage = None;
+    for stored in listing.stored.iter().rev() {
+        if marks.get(&stored.id).is_some_and(|mark| mark.suspect.is_some()) {
+            continue;
+        }
+        match load_checkpoint(view, listing, stored) {
+            Ok(checkpoint) => return Some(Ok(CheckpointInfo::of(&checkpoint))),
+            Err(error) => {
+                let (id, job) = (stored.id, &listing.job);
+                let context = format!("checkpoint {id} of {job} cannot be read");
+                let is_damaged = error.kind() == ErrorKind::Corrupt;
+                let error = error.context(context);
+                if !is_damaged {
+                    return Some(Err(error));
+                }
+                damage.get_or_insert(error);
+            }
+        }
+    }
+    damage.map(Err)
 }
 
 /// Reads a checkpoint's commit record.
@@ -80,4 +95,52 @@ pub(super) fn load_checkpoint(
         return Err(Error::new(ErrorKind::Corrupt, why));
     }
     CompletedCheckpoint::load(view, stored)
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: who looks from outside sees what a start would go on from. Method: marks over a sled store.
+
+    use super::*;
+    use crate::catalog::{CheckpointMark, CheckpointPlan, Checkpoints};
+    use crate::ids::CheckpointId;
+    use crate::inspect::Inspector;
+    use crate::storage::{CheckpointStorage, SledCheckpointStorage};
+
+    #[test]
+    fn a_checkpoint_that_was_set_aside_is_shown_as_suspect_and_not_gone_on_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let job = JobId::new("job").unwrap();
+        let open = || Checkpoints::new(SledCheckpointStorage::new(dir.path()).open(&job).unwrap());
+        let checkpoints = open();
+        for id in [1, 2] {
+            let plan = CheckpointPlan::new(Vec::new());
+            checkpoints.begin(CheckpointId(id), plan).unwrap().commit(&[]).unwrap();
+        }
+        let reason = Some("its tasks panic".to_owned());
+        let mark = CheckpointMark { suspect: reason.clone(), ..CheckpointMark::default() };
+        checkpoints.change_marks(|marks| drop(marks.insert(CheckpointId(2), mark))).unwrap();
+        drop(checkpoints);
+
+        let saved = saved_jobs(dir.path()).unwrap();
+        assert_eq!(saved[0].newest.as_ref().unwrap().id, CheckpointId(1));
+        assert_eq!((&saved[0].finished, finish_word(dir.path(), &job).unwrap()), (&None, None));
+        let inspector = Inspector::open(dir.path()).unwrap();
+        let list = inspector.list(None).unwrap();
+        let suspects: Vec<_> =
+            list.jobs[0].checkpoints.iter().map(|found| found.suspect.clone()).collect();
+        assert_eq!(suspects, [None, reason]);
+        assert!(list.to_string().contains("checkpoint, suspect"), "{list}");
+        let shown = inspector.show(None, None).unwrap().to_string();
+        assert!(shown.contains("suspect     its tasks panic"), "{shown}");
+        let json = serde_json::to_value(&list).unwrap();
+        let listed = &json["jobs"][0]["checkpoints"];
+        assert!(listed[0].get("suspect").is_none());
+        assert_eq!(listed[1]["suspect"], "its tasks panic");
+
+        let checkpoints = open();
+        checkpoints.record_finish("done").unwrap();
+        drop(checkpoints);
+        assert_eq!(finish_word(dir.path(), &job).unwrap().as_deref(), Some("done"));
+    }
 }

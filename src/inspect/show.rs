@@ -156,6 +156,9 @@ impl fmt::Display for CheckpointDetails {
         writeln!(f, "  attempt     {}", summary.attempt)?;
         writeln!(f, "  triggered   {}", time(summary.trigger_timestamp))?;
         writeln!(f, "  duration    {}", duration(summary.end_to_end_duration))?;
+        if let Some(reason) = &summary.suspect {
+            writeln!(f, "  suspect     {}", short(reason))?;
+        }
         writeln!(f, "  state size  {} ({state_size} bytes)", size(state_size))?;
         if !properties.is_empty() {
             writeln!(f, "\nproperties")?;

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::local::exchange::{Edge, Home, Owner};
 use crate::local::flow::{EncodeKey, Stream};
+use crate::local::max_parallelism::MaxParallelism;
+use crate::local::node::NodeSpec;
 use crate::local::process::Scope;
 use crate::local::push::{Output, Push};
 use crate::local::router::{ByFunction, ByKey, ByTurns, ToAll};
@@ -22,7 +24,7 @@ use crate::state::encoded_key_owner;
 type MakeWriter<T> =
     Arc<dyn Fn(&Edge<T>, usize, u32, &TaskWiring) -> Result<Box<dyn Push<T>>> + Send + Sync>;
 
-type MakeHome<T> = Arc<dyn Fn(u32) -> Home<T> + Send + Sync>;
+type MakeHome<T> = Arc<dyn Fn(MaxParallelism) -> Home<T> + Send + Sync>;
 
 /// One kind of exchange.
 pub(super) struct Dealing<T> {
@@ -52,12 +54,12 @@ impl<T: Exchange> Dealing<T> {
             kind: EdgeKind::AllToAll,
             is_custom: false,
             is_forward: false,
-            make_home: Arc::new(move |max_parallelism| {
+            make_home: Arc::new(move |max_parallelism: MaxParallelism| {
                 let encode_key = Arc::clone(&of_home);
                 Home::OfRecord(Arc::new(move |item: &T, parallelism| {
                     let mut key = Vec::new();
                     encode_key(item, &mut key)?;
-                    Ok(encoded_key_owner(&key, max_parallelism, parallelism))
+                    Ok(encoded_key_owner(&key, max_parallelism.get(), parallelism))
                 }))
             }),
             make_writer: Arc::new(move |edge, receiver, max_parallelism, task| {
@@ -109,7 +111,9 @@ impl<T: Exchange> Dealing<T> {
     }
 
     /// The channels from a stream with so many subtasks into an operator.
-    pub(super) fn edge(&self, senders: u32, receivers: u32, max: u32) -> Result<Edge<T>> {
+    pub(super) fn edge(&self, senders: u32, receivers: &NodeSpec) -> Result<Edge<T>> {
+        let max = receivers.max_parallelism.clone();
+        let receivers = receivers.parallelism;
         if self.is_forward && senders != receivers {
             return Err(Error::invalid(format!(
                 "a stream of {senders} subtasks is forwarded to {receivers}; they must be as many, \

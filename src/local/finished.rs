@@ -60,8 +60,9 @@ impl Finished {
             let message = format!("there is no operator {operator:?}");
             return Err(Error::new(ErrorKind::NotFound, message));
         };
+        let max = self.engine.max_parallelism(&node.uid).unwrap_or(node.parallelism);
         for task in node.tasks() {
-            let mut scope = StateScope::new(task.subtask, node.parallelism, node.max_parallelism);
+            let mut scope = StateScope::new(task.subtask, node.parallelism, max);
             let map = scope.keyed_map(state.clone())?;
             let mut source = self.engine.task_state(&task)?;
             while let Some(key) = source.next_section()? {

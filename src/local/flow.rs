@@ -13,6 +13,7 @@ use crate::ids::OperatorUid;
 use crate::limits::MAX_PARALLELISM;
 use crate::local::dealt::Dealing;
 use crate::local::exchange::Edge;
+use crate::local::max_parallelism::MaxParallelism;
 use crate::local::node::{Node, NodeSpec, Role};
 use crate::local::process::{Closure, Operator, ProcessNode, Scope};
 use crate::local::push::{FlatMap, Outlets, Output, Push};
@@ -20,7 +21,7 @@ use crate::local::sink::{Sink, SinkContext};
 use crate::local::sink_task::SinkNode;
 use crate::local::source::{Exchange, Source};
 use crate::local::source_task::SourceNode;
-use crate::state::{codec, default_max_parallelism};
+use crate::state::codec;
 
 type Graph = Rc<RefCell<Vec<Arc<dyn Node>>>>;
 
@@ -87,7 +88,7 @@ impl NodeSpec {
         Ok(Self {
             uid: OperatorUid::new(uid)?,
             parallelism,
-            max_parallelism: default_max_parallelism(parallelism),
+            max_parallelism: MaxParallelism::of(parallelism),
             role,
             has_custom_partitioner: false,
         })
@@ -242,12 +243,11 @@ impl<T: Exchange> Stream<T> {
         node: impl FnOnce(NodeSpec, Arc<Edge<T>>) -> Arc<dyn Node>,
     ) -> Result<()> {
         spec.has_custom_partitioner = dealing.is_custom;
-        let max_parallelism = spec.max_parallelism;
-        let edge = dealing.edge(self.parallelism, spec.parallelism, max_parallelism)?;
-        let edge = Arc::new(edge);
+        let max_parallelism = spec.max_parallelism.clone();
+        let edge = Arc::new(dealing.edge(self.parallelism, &spec)?);
         let receiver = add(&self.graph, node(spec, Arc::clone(&edge)))?;
         let dealing = dealing.clone();
-        self.outlets.add(move |task| dealing.writer(&edge, receiver, max_parallelism, task));
+        self.outlets.add(move |task| dealing.writer(&edge, receiver, max_parallelism.get(), task));
         Ok(())
     }
 }

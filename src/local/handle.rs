@@ -23,6 +23,12 @@ pub trait JobListener: Send + Sync {
         let _ = report;
     }
 
+    /// All tasks have read their state: the report of [`restored`](Self::restored) with how long that
+    /// took. Comes before the first checkpoint completes.
+    fn state_restored(&self, report: &RestoreReport) {
+        let _ = report;
+    }
+
     /// A checkpoint completed.
     fn completed(&self, id: CheckpointId, progress: &Progress) {
         let _ = (id, progress);

@@ -11,14 +11,15 @@ use crate::config::EffectiveConfig;
 use crate::engine::{Engine, OperatorSpec, Statistics};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, JobId};
+use crate::limits::MAX_PARALLELISM;
 use crate::local::end::{End, JobEnd};
 use crate::local::exchange::ExchangeOptions;
 use crate::local::finished::Finished;
 use crate::local::flow::Flow;
 use crate::local::handle::{JobHandle, JobListener, JobShared};
-use crate::local::node::Node;
+use crate::local::node::{Node, Recovery};
 use crate::local::restart::{Failures, Restart, RestartPolicy};
-use crate::local::runner::{AttemptEnd, run_attempt};
+use crate::local::runner::{AttemptEnd, Failure, run_attempt};
 use crate::restore::RestorePolicy;
 use crate::storage::CheckpointStorage;
 
@@ -33,6 +34,10 @@ pub(super) struct JobInner {
     pub(super) expected: BTreeMap<String, String>,
     pub(super) restart_policy: RestartPolicy,
     pub(super) restore_policy: RestorePolicy,
+    pub(super) allow_non_restored_state: bool,
+    pub(super) recovery: Recovery,
+    /// By uid; without one for all others.
+    max_parallelism: BTreeMap<Option<String>, u32>,
     pub(super) listener: Arc<dyn JobListener>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) exchange: ExchangeOptions,
@@ -77,6 +82,9 @@ impl Job {
             expected: BTreeMap::new(),
             restart_policy: RestartPolicy::default(),
             restore_policy: RestorePolicy::default(),
+            allow_non_restored_state: false,
+            recovery: Recovery { allow_duplicates: false },
+            max_parallelism: BTreeMap::new(),
             listener: Arc::new(Silent),
             clock: Arc::new(SystemClock::new()),
             exchange: ExchangeOptions::default(),
@@ -104,10 +112,15 @@ impl Job {
         let mut policy = job.restore_policy.clone();
         loop {
             let start = job.clock.now();
-            let end = run_attempt(job, &mut policy).and_then(|end| job.ended(end));
-            let Err(error) = end else { return end };
+            let end = run_attempt(job, &mut policy);
+            let Failure { error, falls_back } = match end.and_then(|end| Ok(job.ended(end)?)) {
+                Ok(end) => return Ok(end),
+                Err(failure) => failure,
+            };
             let ran_for = job.clock.now().saturating_sub(start);
-            let delay = match failures.decide_restart(&job.restart_policy, error.kind(), ran_for) {
+            // With another checkpoint there is hope.
+            let kind = if falls_back { ErrorKind::Unavailable } else { error.kind() };
+            let delay = match failures.decide_restart(&job.restart_policy, kind, ran_for) {
                 Restart::After(delay) => delay,
                 Restart::Hopeless => return Err(error),
                 Restart::TooMany => {
@@ -175,14 +188,15 @@ impl JobInner {
         let config = self.shared.config();
         let mut builder = Engine::builder(self.id.clone(), config, Arc::clone(&self.storage))
             .restore_policy(policy)
+            .allow_non_restored_state(self.allow_non_restored_state)
             .clock(Arc::clone(&self.clock))
             .statistics(self.shared.statistics.clone());
         for node in &self.nodes {
             let spec = node.spec();
-            builder = builder.operator(OperatorSpec {
-                uid: spec.uid.clone(),
-                parallelism: spec.parallelism,
-                max_parallelism: spec.max_parallelism,
+            let operator = OperatorSpec::new(spec.uid.clone(), spec.parallelism);
+            builder = builder.operator(match spec.max_parallelism.user() {
+                Some(max) => operator.with_max_parallelism(max),
+                None => operator,
             });
         }
         for (key, value) in &self.properties {
@@ -191,6 +205,28 @@ impl JobInner {
         let engine = builder.open()?;
         self.check_properties(&engine)?;
         Ok(engine)
+    }
+
+    fn set_max_parallelism(&self) -> Result<()> {
+        for uid in self.max_parallelism.keys().flatten() {
+            if !self.nodes.iter().any(|node| node.spec().uid.as_str() == uid) {
+                return Err(Error::invalid(format!("there is no operator {uid:?}")));
+            }
+        }
+        for node in &self.nodes {
+            let (spec, of_all) = (node.spec(), self.max_parallelism.get(&None));
+            let own = self.max_parallelism.get(&Some(spec.uid.to_string()));
+            let Some(max) = own.or(of_all).copied() else { continue };
+            if max < spec.parallelism || max > MAX_PARALLELISM {
+                return Err(Error::invalid(format!(
+                    "operator {} has parallelism {} of {max}; 1 to its maximum, and that to \
+                     {MAX_PARALLELISM}, are possible",
+                    spec.uid, spec.parallelism
+                )));
+            }
+            spec.max_parallelism.set(max);
+        }
+        Ok(())
     }
 
     fn check_properties(&self, engine: &Engine) -> Result<()> {
@@ -248,10 +284,42 @@ impl JobBuilder {
         self.with(|job| job.restart_policy = policy)
     }
 
-    /// What the first attempt starts from; [`RestorePolicy::Latest`] unless set. Restarts within
-    /// the run always go on from the newest checkpoint.
+    /// What the first attempt starts from; [`RestorePolicy::Fallback`] past at most three unless set.
+    /// Restarts within the run go on from the newest checkpoint, and fall back unless
+    /// [`RestorePolicy::Latest`] is set.
     pub fn restore_policy(self, policy: RestorePolicy) -> Self {
         self.with(|job| job.restore_policy = policy)
+    }
+
+    /// Whether state of operators that the flow lacks is left behind (Flink: `allowNonRestoredState`);
+    /// off unless set: such a start is refused. See
+    /// [`EngineBuilder::allow_non_restored_state`](crate::engine::EngineBuilder::allow_non_restored_state).
+    pub fn allow_non_restored_state(self, allow: bool) -> Self {
+        self.with(|job| job.allow_non_restored_state = allow)
+    }
+
+    /// Whether a start goes on when a sink cannot undo what it committed after the restored checkpoint;
+    /// off unless set: such a start fails, and names both checkpoints when it went back behind a
+    /// completed one. With it a warning is traced, and the sink's output may have records twice. What a
+    /// sink may be able to do later (`Unavailable`, `Full`) still fails the attempt.
+    pub fn allow_duplicates(self, allow: bool) -> Self {
+        self.with(|job| job.recovery.allow_duplicates = allow)
+    }
+
+    /// How many key groups each operator has (Flink: `pipeline.max-parallelism`). Unless set it follows
+    /// from the parallelism, and a restored checkpoint's is adopted; once set, a checkpoint with another
+    /// one is refused as `Incompatible`.
+    pub fn max_parallelism(self, max: u32) -> Self {
+        self.with(|job| {
+            job.max_parallelism.insert(None, max);
+        })
+    }
+
+    /// As [`max_parallelism`](Self::max_parallelism), for one operator (Flink: `setMaxParallelism`).
+    pub fn operator_max_parallelism(self, uid: impl Into<String>, max: u32) -> Self {
+        self.with(|job| {
+            job.max_parallelism.insert(Some(uid.into()), max);
+        })
     }
 
     /// Who is told what happens.
@@ -279,8 +347,8 @@ impl JobBuilder {
     /// Checks the whole.
     ///
     /// # Errors
-    /// `Invalid` when the job's id is no name or the flow has no source, or when checkpoints are
-    /// unaligned, not forced, and a stream is [partitioned](crate::local::Stream::partition) by a
+    /// `Invalid` when the job's id is no name or the flow has no source, when a max parallelism is below
+    /// an operator's parallelism, above 32 768 or of no operator, or when checkpoints are unaligned, not forced, and a stream is [partitioned](crate::local::Stream::partition) by a
     /// function.
     pub fn build(self) -> Result<Job> {
         let job = self.0?;
@@ -298,6 +366,7 @@ impl JobBuilder {
         if job.nodes.is_empty() {
             return Err(Error::invalid("the flow has no source"));
         }
+        job.set_max_parallelism()?;
         Ok(Job(job))
     }
 }

@@ -27,6 +27,7 @@ mod in_flight;
 mod input;
 mod input_loop;
 mod job;
+mod max_parallelism;
 mod node;
 mod participant;
 mod process;

@@ -13,6 +13,7 @@ use crate::ids::{CheckpointId, OperatorUid, TaskId};
 use crate::local::background::Job;
 use crate::local::control::Inbox;
 use crate::local::exchange::ExchangeOptions;
+use crate::local::max_parallelism::MaxParallelism;
 use crate::local::wiring::{TaskWiring, Wiring};
 use crate::message::CheckpointFailureReason;
 use crate::state::SnapshotSource;
@@ -30,7 +31,7 @@ pub(super) enum Role {
 pub(super) struct NodeSpec {
     pub(super) uid: OperatorUid,
     pub(super) parallelism: u32,
-    pub(super) max_parallelism: u32,
+    pub(super) max_parallelism: MaxParallelism,
     pub(super) role: Role,
     /// Its input is dealt out by a function of the user's.
     pub(super) has_custom_partitioner: bool,
@@ -40,6 +41,13 @@ impl NodeSpec {
     pub(super) fn tasks(&self) -> impl Iterator<Item = TaskId> {
         TaskId::all(&self.uid, self.parallelism)
     }
+}
+
+/// How an operator settles what was left outside.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Recovery {
+    /// What a sink cannot undo may be there twice.
+    pub(super) allow_duplicates: bool,
 }
 
 /// An operator without its types.
@@ -53,7 +61,7 @@ pub(super) trait Node: Send + Sync {
     fn disconnect(&self);
 
     /// Settles what an earlier attempt left outside, before any record.
-    fn recover(&self, engine: &Engine) -> Result<()>;
+    fn recover(&self, engine: &Engine, how: Recovery) -> Result<()>;
 
     /// Runs one subtask on the calling thread until its input ends or the job halts.
     fn run(&self, task: &mut TaskEnv) -> Result<()>;

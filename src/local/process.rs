@@ -10,7 +10,7 @@ use crate::local::background::Work;
 use crate::local::exchange::{Edge, ExchangeOptions};
 use crate::local::in_flight::Restored;
 use crate::local::input_loop::{InputLoop, Timely, Worker};
-use crate::local::node::{Node, NodeSpec, TaskEnv};
+use crate::local::node::{Node, NodeSpec, Recovery, TaskEnv};
 use crate::local::participant::{Part, Snapshotter};
 use crate::local::push::{Downstream, Outlets, Output};
 use crate::local::source::Exchange;
@@ -254,18 +254,18 @@ where
         self.edge.disconnect();
     }
 
-    fn recover(&self, _: &Engine) -> Result<()> {
+    fn recover(&self, _: &Engine, _: Recovery) -> Result<()> {
         Ok(())
     }
 
     fn run(&self, env: &mut TaskEnv) -> Result<()> {
         let receivers = self.edge.receivers_of(env.subtask)?;
-        let NodeSpec { parallelism, max_parallelism, .. } = self.spec;
+        let (parallelism, max) = (self.spec.parallelism, self.spec.max_parallelism.get());
         let mut scope = Scope {
             task: env.handle.id().clone(),
             parallelism,
             attempt: env.handle.attempt(),
-            states: StateScope::new(env.subtask, parallelism, max_parallelism),
+            states: StateScope::new(env.subtask, parallelism, max),
             timers: TimerSet::new(Arc::clone(&env.shared.clock)),
             takes_timers: true,
         };

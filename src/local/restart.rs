@@ -9,7 +9,8 @@ use crate::error::ErrorKind;
 ///
 /// The default is 1 s, doubled with each failure up to 1 min, without an end; after 10 min without
 /// a failure the delay starts over. Errors that starting again cannot heal - `Invalid`,
-/// `Incompatible`, `Corrupt`, `Conflict` - end the job at once under every policy.
+/// `Incompatible`, `Corrupt`, `Conflict` - end the job at once under every policy, unless the checkpoint
+/// that it started from was set aside: then it starts again from an older one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestartPolicy {
     initial: Duration,

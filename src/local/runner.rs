@@ -44,10 +44,26 @@ pub(super) enum AttemptEnd {
     Canceled(Option<CheckpointId>),
 }
 
-/// Runs the job once, from the newest checkpoint to its end or first failure.
-pub(super) fn run_attempt(job: &JobInner, policy: &mut RestorePolicy) -> Result<AttemptEnd> {
+/// Why an attempt failed.
+pub(super) struct Failure {
+    pub(super) error: Error,
+    /// The restored checkpoint was set aside: the next attempt takes another.
+    pub(super) falls_back: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, falls_back: false }
+    }
+}
+
+/// Runs the job once, from the checkpoint that the policy says to its end or first failure.
+pub(super) fn run_attempt(
+    job: &JobInner,
+    policy: &mut RestorePolicy,
+) -> Result<AttemptEnd, Failure> {
     let engine = Arc::new(job.open_engine(policy.clone())?);
-    if *policy == RestorePolicy::Latest
+    if policy.goes_on()
         && let Some(word) = engine.checkpoints().finish()
     {
         return Ok(AttemptEnd::AlreadyFinished(word));
@@ -56,19 +72,45 @@ pub(super) fn run_attempt(job: &JobInner, policy: &mut RestorePolicy) -> Result<
         progress.last_completed = progress.last_completed.max(engine.restored());
     });
     job.listener.restored(engine.report());
+    // What fails outside before the first record says nothing about the state of the job.
+    prepare(job, &engine).map_err(|error| failure(error, engine.record_lost()))?;
+    run_on(job, &engine, policy).map_err(|error| {
+        let recorded = engine.record_end(&error);
+        failure(error, recorded)
+    })
+}
+
+fn failure(error: Error, recorded: Result<bool>) -> Failure {
+    let falls_back = recorded.unwrap_or_else(|failed| {
+        tracing::warn!(error = %failed, "how the attempt ended is not recorded");
+        false
+    });
+    Failure { error, falls_back }
+}
+
+/// Settles what an earlier attempt left outside, and makes the channels.
+fn prepare(job: &JobInner, engine: &Engine) -> Result<()> {
     for node in &job.nodes {
-        node.recover(&engine)?;
+        let spec = node.spec();
+        if let Some(max) = engine.max_parallelism(&spec.uid) {
+            spec.max_parallelism.adopt(max);
+        }
+        node.recover(engine, job.recovery)?;
         node.connect(job.exchange);
     }
-    let mut attempt = Attempt::new(job, engine)?;
+    Ok(())
+}
+
+fn run_on(job: &JobInner, engine: &Arc<Engine>, policy: &mut RestorePolicy) -> Result<AttemptEnd> {
+    let mut attempt = Attempt::new(job, Arc::clone(engine))?;
     attempt.start()?;
     let end = attempt.supervise();
     attempt.halt();
     // ORDERING: pairs with the store of the host, whose thread has ended.
-    if attempt.shared.completed.load(Ordering::Acquire) > 0 {
-        // What this run has completed is never passed over. Before that the policy stands: a
+    if attempt.shared.completed.load(Ordering::Acquire) > 0 && !policy.goes_on() {
+        // What this run has completed is never passed over unread. Before that the policy stands: a
         // fresh start that fails must not come back with a checkpoint from before it.
-        *policy = RestorePolicy::Latest;
+        *policy = RestorePolicy::default();
     }
     end
 }
@@ -86,6 +128,8 @@ struct Attempt<'j> {
     threads: Vec<JoinHandle<()>>,
     background: Background,
     watch: Watch,
+    /// The listener knows how long the reading of state took.
+    is_restore_told: bool,
 }
 
 /// What the runner has learned of the attempt.
@@ -156,6 +200,7 @@ impl<'j> Attempt<'j> {
             threads: Vec::new(),
             background,
             watch,
+            is_restore_told: false,
         })
     }
 
@@ -280,6 +325,12 @@ impl<'j> Attempt<'j> {
     }
 
     fn take(&mut self, event: TaskEvent) -> Result<()> {
+        if !self.is_restore_told
+            && let Some(report) = self.engine.final_report()
+        {
+            self.is_restore_told = true;
+            self.job.listener.state_restored(&report);
+        }
         let now = self.job.clock.now();
         match event {
             TaskEvent::EndOfData => self.watch.ended += 1,

@@ -16,7 +16,7 @@ use crate::local::background::{Work, guard};
 use crate::local::exchange::{Edge, ExchangeOptions};
 use crate::local::in_flight::Restored;
 use crate::local::input_loop::{InputLoop, Timely, Worker};
-use crate::local::node::{Node, NodeSpec, TaskEnv, TaskEvent, homeless};
+use crate::local::node::{Node, NodeSpec, Recovery, TaskEnv, TaskEvent, homeless};
 use crate::local::participant::{Part, Snapshotter};
 use crate::local::push::Downstream;
 use crate::local::sink::{Committer, Sink, SinkContext, Token};
@@ -91,7 +91,7 @@ where
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn recover(&self, engine: &Engine) -> Result<()> {
+    fn recover(&self, engine: &Engine, how: Recovery) -> Result<()> {
         let mut all = self.open_all(engine)?;
         let mut held = Vec::new();
         for (task, mut state) in engine.states_of(&self.spec.uid)? {
@@ -102,7 +102,9 @@ where
         if let Some((task, first)) = all.first_mut() {
             guard(task, || {
                 first.committer.abort(&held)?;
-                first.committer.rewind(engine.restored())?;
+                if let Err(error) = first.committer.rewind(engine.restored()) {
+                    not_undone(error, engine, how)?;
+                }
                 held.iter().try_for_each(|token| first.committer.commit(token))
             })?;
         }
@@ -136,6 +138,23 @@ where
         }
         InputLoop::new(env, receivers, restored.into_records(), None, worker).run()
     }
+}
+
+/// What a sink committed after the restored checkpoint stays. Going on nevertheless means that its
+/// records come twice.
+fn not_undone(error: Error, engine: &Engine, how: Recovery) -> Result<()> {
+    let restored = engine.restored();
+    // Another attempt may have more luck.
+    if how.allow_duplicates && !error.is_retryable() {
+        let restored = restored.map_or(0, |id| id.0);
+        tracing::warn!(restored, %error, "a sink undoes nothing: its records may come twice");
+        return Ok(());
+    }
+    let Some(newest) = engine.newest_given_up() else { return Err(error) };
+    let to = restored.map_or_else(|| "the beginning".to_owned(), |id| format!("checkpoint {id}"));
+    Err(error.context(format!(
+        "going back from checkpoint {newest}, which had completed, to {to} needs a sink that can undo          what it committed since, or allow_duplicates"
+    )))
 }
 
 fn restored_tokens(state: &mut dyn SnapshotSource, task: &TaskId) -> Result<Vec<Token>> {

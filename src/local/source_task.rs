@@ -10,7 +10,7 @@ use crate::limits::STATE_ENTRY_BYTES_MAX;
 use crate::local::background::Work;
 use crate::local::control::{ChannelEvent, Control};
 use crate::local::exchange::ExchangeOptions;
-use crate::local::node::{Node, NodeSpec, TaskEnv, homeless};
+use crate::local::node::{Node, NodeSpec, Recovery, TaskEnv, homeless};
 use crate::local::participant::{Part, Participant, Snapshotter};
 use crate::local::push::{Downstream, Outlets, Output, Signal, wait_for_room};
 use crate::local::source::{Next, Source};
@@ -62,7 +62,7 @@ impl<S: Source> Node for SourceNode<S> {
 
     fn disconnect(&self) {}
 
-    fn recover(&self, _: &Engine) -> Result<()> {
+    fn recover(&self, _: &Engine, _: Recovery) -> Result<()> {
         Ok(())
     }
 

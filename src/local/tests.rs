@@ -9,6 +9,7 @@ mod exactly_once;
 mod in_flight;
 mod modes;
 mod refusals;
+mod restoring;
 mod savepoints;
 mod statistics;
 mod support;

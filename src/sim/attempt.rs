@@ -12,7 +12,7 @@ use crate::coordinator::{
 };
 use crate::ids::{CheckpointId, JobId, TaskId};
 use crate::message::{Barrier, CheckpointType};
-use crate::restore::{RestorePolicy, StoredOperators, check_fit, choose_checkpoint};
+use crate::restore::{StoredOperator, StoredOperators, check_fit};
 use crate::sim::actor::{Actor, Ends};
 use crate::sim::exchange::Exchange;
 use crate::sim::harness::{Harness, Step, Stop, broken};
@@ -72,8 +72,7 @@ impl Attempt {
     /// Opens the storage and restores the newest checkpoint, in the order of `local`.
     pub(super) fn start(h: &mut Harness) -> Step<Self> {
         let checkpoints = open(h)?;
-        let restored =
-            choose_checkpoint(&RestorePolicy::Latest, checkpoints.newest()?, &checkpoints.ids())?;
+        let restored = checkpoints.newest()?;
         h.trace.note(format!("attempt {} restores {restored:?}", checkpoints.attempt()));
         h.judge.started(restored)?;
         if let Some(plan) = restored.and_then(|_| h.plan.rescaled(&mut h.random)) {
@@ -84,7 +83,9 @@ impl Attempt {
         let mut then = None;
         if let Some(id) = restored {
             let operators = checkpoints.info(id)?.operators;
-            check_fit(id, &operators, &plan.stages)?;
+            let stored = operators.iter().cloned();
+            let stored: Vec<_> = stored.map(|spec| StoredOperator { spec, bytes: 1 }).collect();
+            check_fit(id, &stored, &plan.stages, false)?;
             h.counts.restores += 1;
             h.counts.rescales += u64::from(operators != plan.stages);
             then = Some(Restored::read(id, &checkpoints, h)?);

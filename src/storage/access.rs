@@ -99,6 +99,15 @@ impl JobStorage {
         })
     }
 
+    /// The same with something in between.
+    #[cfg(test)]
+    pub(in crate::storage) fn map_access(
+        self,
+        wrap: impl FnOnce(Arc<dyn JobAccess>) -> Arc<dyn JobAccess>,
+    ) -> Self {
+        Self { access: wrap(self.access), savepoints: self.savepoints }
+    }
+
     pub(crate) fn access(&self) -> &Arc<dyn JobAccess> {
         &self.access
     }

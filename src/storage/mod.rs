@@ -10,6 +10,8 @@ mod choose;
 pub mod conformance;
 mod custom;
 mod disk;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod filesystem;
 mod memory;
 #[cfg(any(test, fuzzing, feature = "test-util"))]

@@ -221,6 +221,20 @@ impl<T> Insert<T> {
             rows: Vec::new(),
         }
     }
+
+    /// Of the transaction that this checkpoint seals.
+    pub(super) fn token(&self, id: CheckpointId) -> Token {
+        let bytes = format!("{}-{id}", self.prefix).into_bytes();
+        Token { checkpoint: id, attempt: self.context.attempt, bytes }
+    }
+}
+
+impl<T> InsertCommitter<T> {
+    /// True when something was committed that was sealed after this checkpoint.
+    pub(super) fn is_behind(&self, to: Option<CheckpointId>) -> bool {
+        let tables = self.0.tables.lock().unwrap();
+        tables.committed.values().any(|(id, _)| to.is_none_or(|to| *id > to))
+    }
 }
 
 impl<T: Clone + Ord + Send + 'static> Sink<T> for Insert<T> {
@@ -240,9 +254,7 @@ impl<T: Clone + Ord + Send + 'static> Sink<T> for Insert<T> {
         if self.rows.is_empty() {
             return Ok(None);
         }
-        let bytes = format!("{}-{id}", self.prefix).into_bytes();
-        let token = Token { checkpoint: id, attempt: self.context.attempt, bytes };
-        Ok(Some((token, std::mem::take(&mut self.rows))))
+        Ok(Some((self.token(id), std::mem::take(&mut self.rows))))
     }
 }
 

@@ -16,7 +16,7 @@ const MAX_PARALLELISM: u32 = 128;
 
 fn spec(parallelism: u32) -> OperatorSpec {
     let uid = OperatorUid::new("op").unwrap();
-    OperatorSpec { max_parallelism: MAX_PARALLELISM, ..OperatorSpec::new(uid, parallelism) }
+    OperatorSpec::new(uid, parallelism).with_max_parallelism(MAX_PARALLELISM)
 }
 
 fn checkpoints() -> Checkpoints {

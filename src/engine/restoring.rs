@@ -1,0 +1,164 @@
+//! Carries out what `restore` decides at an open: reads what there is, marks or gives up what is not
+//! taken.
+
+use crate::catalog::{CheckpointInfo, Checkpoints, ExternalCheckpoint};
+use crate::error::{Error, Result};
+use crate::ids::{CheckpointId, JobId};
+use crate::message::CheckpointType;
+use crate::restore::{
+    Candidate, RestorePolicy, SkippedCheckpoint, StoredOperator, check_exact, fall_back,
+};
+use crate::state::SectionKind;
+use crate::storage::CheckpointStorage;
+
+/// What a start found, before it changed anything.
+pub(super) struct Found {
+    pub(super) checkpoints: Checkpoints,
+    /// The same without what lies elsewhere, whose number may be one of these.
+    job: Checkpoints,
+    pub(super) restored: Option<Loaded>,
+    /// Newer completed ones that a fallback passed over, newest first.
+    pub(super) skipped: Vec<SkippedCheckpoint>,
+    /// How many checkpoints there were.
+    pub(super) completed: usize,
+    /// What is restored lies elsewhere.
+    is_adopted: bool,
+}
+
+/// A checkpoint whose records can be read; chunks are checked as they are streamed back.
+pub(super) struct Loaded {
+    pub(super) info: CheckpointInfo,
+    pub(super) operators: Vec<StoredOperator>,
+}
+
+/// Opens the job and looks for what it goes on from.
+pub(super) fn find(
+    storage: &dyn CheckpointStorage,
+    name: &JobId,
+    policy: &RestorePolicy,
+) -> Result<Found> {
+    let adopted = match policy {
+        RestorePolicy::Savepoint(pointer) => {
+            Some(ExternalCheckpoint::new(storage.resolve_checkpoint(pointer)?))
+        }
+        _ => None,
+    };
+    let mut checkpoints = Checkpoints::new(storage.open(name)?);
+    let candidates = candidates(&checkpoints)?;
+    let (completed, is_adopted) = (candidates.len(), adopted.is_some());
+    let job = checkpoints.clone();
+    let mut skipped = Vec::new();
+    let exact = |checkpoints: &Checkpoints, id| {
+        check_exact(id, &candidates)?;
+        load(checkpoints, id).map_err(|error| unreadable(id, error))
+    };
+    let restored = match (policy, adopted) {
+        (_, Some(external)) => {
+            let id = external.id();
+            checkpoints = checkpoints.adopting(external);
+            Some(load(&checkpoints, id).map_err(|error| unreadable(id, error))?)
+        }
+        (RestorePolicy::Fallback { max }, None) => {
+            let choice = fall_back(&candidates, *max, |id| {
+                let loaded = load(&checkpoints, id)?;
+                Ok((loaded.info.kind, loaded))
+            })?;
+            skipped = choice.skipped;
+            choice.restored.map(|(_, loaded)| loaded)
+        }
+        (RestorePolicy::Exact(id), None) => Some(exact(&checkpoints, *id)?),
+        (RestorePolicy::Latest, None) => {
+            checkpoints.newest()?.map(|id| exact(&checkpoints, id)).transpose()?
+        }
+        (RestorePolicy::Fresh | RestorePolicy::Savepoint(_), None) => None,
+    };
+    Ok(Found { checkpoints, job, restored, skipped, completed, is_adopted })
+}
+
+impl Found {
+    /// The number of what is restored out of the job's own storage.
+    pub(super) fn own(&self) -> Option<CheckpointId> {
+        self.restored.as_ref().filter(|_| !self.is_adopted).map(|loaded| loaded.info.id)
+    }
+
+    /// Makes the decision durable: what was passed over is marked, what lies on a course of events that
+    /// is given up is discarded. Returns the newest completed checkpoint that is not gone on from, if it
+    /// is newer than what is.
+    ///
+    /// CRASH: before anything is undone outside. The next start sees the marks, or what is left of the
+    /// checkpoints, and comes to the same decision.
+    pub(super) fn settle(&self, policy: &RestorePolicy) -> Result<Option<CheckpointId>> {
+        if !policy.goes_on() {
+            return forget_what_came_after(&self.job, self.own());
+        }
+        let (Some(to), Some(newest)) = (self.own(), self.skipped.first()) else { return Ok(None) };
+        self.checkpoints.change_marks(|marks| {
+            for SkippedCheckpoint { id, reason } in &self.skipped {
+                let mark = marks.entry(*id).or_default();
+                mark.suspect.get_or_insert_with(|| reason.clone());
+                mark.passed_for = Some(to);
+            }
+        })?;
+        for skipped in &self.skipped {
+            tracing::warn!(restored = to.0, "passed over {skipped}");
+        }
+        Ok(Some(newest.id))
+    }
+}
+
+/// The completed checkpoints with their marks, oldest first.
+pub(super) fn candidates(checkpoints: &Checkpoints) -> Result<Vec<Candidate>> {
+    let mut marks = checkpoints.marks()?;
+    let candidate = |id| Candidate { id, mark: marks.remove(&id).unwrap_or_default() };
+    Ok(checkpoints.ids().into_iter().map(candidate).collect())
+}
+
+/// Reads the records of a checkpoint that a start must be able to read.
+pub(super) fn load(checkpoints: &Checkpoints, id: CheckpointId) -> Result<Loaded> {
+    let checkpoint = checkpoints.load(id)?;
+    let info = CheckpointInfo::of(&checkpoint);
+    let mut operators: Vec<StoredOperator> =
+        info.operators.iter().map(|spec| StoredOperator { spec: spec.clone(), bytes: 0 }).collect();
+    let records = checkpoints.source(id);
+    let mut current = operators.iter_mut();
+    let mut operator: Option<&mut StoredOperator> = None;
+    for (task, _) in checkpoint.tasks() {
+        let reader = checkpoint.open_task(&records, &task)?;
+        // Tasks come in the order of their operators.
+        while operator.as_ref().is_none_or(|operator| operator.spec.uid != task.operator) {
+            let Some(next) = current.next() else { break };
+            operator = Some(next);
+        }
+        let sections = reader.upcoming().iter();
+        let state = sections.filter(|section| section.key.kind != SectionKind::Finished);
+        let bytes = state.fold(0_u64, |sum, section| sum.saturating_add(section.len));
+        if let Some(operator) = &mut operator {
+            operator.bytes = operator.bytes.saturating_add(bytes);
+        }
+    }
+    Ok(Loaded { info, operators })
+}
+
+/// Whether a checkpoint can be read, and what kind it is.
+pub(super) fn kind_of(checkpoints: &Checkpoints, id: CheckpointId) -> Result<CheckpointType> {
+    Ok(load(checkpoints, id)?.info.kind)
+}
+
+fn unreadable(id: CheckpointId, error: Error) -> Error {
+    error.context(format!("checkpoint {id} cannot be restored"))
+}
+
+/// CRASH: the end is forgotten first, so that a half-discarded job is never taken for a finished
+/// one; what is left of the checkpoints is discarded by the next start of this kind, or restored by
+/// one of another kind.
+fn forget_what_came_after(
+    checkpoints: &Checkpoints,
+    restored: Option<CheckpointId>,
+) -> Result<Option<CheckpointId>> {
+    let later = checkpoints.course_after(restored)?;
+    if checkpoints.finish().is_some() {
+        checkpoints.clear_finish()?;
+    }
+    checkpoints.discard(&later)?;
+    Ok(later.last().copied())
+}
