@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// One event of the stream, as far as this job needs it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Event {
     /// An auction opens.
     Opened {

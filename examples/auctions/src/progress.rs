@@ -91,23 +91,23 @@ impl Watch {
         let events = self.counters.position.load(Ordering::Relaxed);
         let given = self.counters.given.load(Ordering::Relaxed);
         let rate = u128::from(given) * 1000 / elapsed.as_millis().max(1);
-        let job = self.job.progress();
+        let (job, statistics) = (self.job.progress(), self.job.statistics());
         let (completed, failed) = (job.completed, job.failed);
-        let mut line = format!(
-            "{events} events, {rate} events/s; checkpoints: {completed} completed, {failed} failed"
-        );
-        let statistics = self.job.statistics();
-        if let Some(last) = &statistics.latest.completed {
+        let last = statistics.latest.completed.as_ref().map(|last| {
             let [full, incremental] = [last.state_bytes, last.checkpointed_bytes].map(HumanBytes);
             let took = last.end_to_end_duration().unwrap_or_default();
             let HotPause { p50, max, .. } = statistics.summary.hot_pause;
-            line += &format!(
+            format!(
                 ", the last is {}: {full} in full, {incremental} incremental, in {took:.1?}; \
                  hot pause {p50:.1?}, max {max:.1?}",
                 last.id
-            );
-        }
-        line
+            )
+        });
+        let last = last.unwrap_or_default();
+        format!(
+            "{events} events, {rate} events/s; checkpoints: {completed} completed, {failed} \
+             failed{last}"
+        )
     }
 }
 

@@ -1,5 +1,8 @@
 //! The stream: events of the Nexmark benchmark by their number.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -4,6 +4,9 @@
 //! `results`. Both tables say beside each row which transaction it is of. Each subtask has a
 //! connection of its own and waits its turn: SQLite has one writer at a time.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -18,6 +18,7 @@ mod random;
 #[path = "auctions/table.rs"]
 mod table;
 
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use child::{Process, Run};
@@ -62,20 +63,20 @@ fn the_table_is_exact_after_any_number_of_kills_and_failed_checkpoints() {
     let undisturbed = Table::read(&undisturbed.output);
     undisturbed.assert_is(&expected);
 
-    let (mut seen, mut rounds) = (Seen::default(), 0);
-    while seen.kills < target {
+    let (mut total, mut rounds) = (Seen::default(), 0);
+    while total.kills < target {
         let dir = tempfile::tempdir().unwrap();
         let run = Run::new(dir.path(), EVENTS);
-        kill_and_resume(&run, &mut random, target, &mut seen);
+        kill_and_resume(&run, &mut random, target, &mut total);
         rounds += 1;
         let table = Table::read(&run.output);
         table.assert_is(&expected);
         assert_eq!(table.winners(), undisturbed.winners());
         assert!(rounds < 20 + target, "runs end before they are killed");
     }
-    println!("{seen:?} over {rounds} runs (seed {seed})");
-    assert!(seen.restores > seen.kills / 4, "few starts found a checkpoint: {seen:?}");
-    assert!(seen.declined > 0 && seen.expired > 0, "too little went wrong: {seen:?}");
+    println!("{total:?} over {rounds} runs (seed {seed})");
+    assert!(total.restores > total.kills / 4, "few starts found a checkpoint: {total:?}");
+    assert!(total.declined > 0 && total.expired > 0, "too little went wrong: {total:?}");
 }
 
 /// What happened over all runs.
@@ -93,13 +94,15 @@ const EXPIRED: &str = "CheckpointExpired";
 
 fn kill_and_resume(run: &Run, random: &mut Random, target: u64, seen: &mut Seen) {
     let at_most = seen.kills + KILLS_OF_A_RUN.min(target - seen.kills);
+    let mut visible = 0;
     for start in 0.. {
         let parallelism = ["2", "3", "1"].into_iter().cycle().nth(start).unwrap();
         let is_last = seen.kills == at_most;
         let run = run.clone().with(&["--parallelism", parallelism, "--interval", "30ms"]);
         let run = run.with(&["--checkpoint-timeout", "250ms", "--line-every", "10ms"]);
         let run = run.with(&["--decline-every", "3", "--hold-every", "7"]);
-        let mut process = if is_last { run.start() } else { run.with(&PACED).start() };
+        let run = if is_last { run } else { run.with(&PACED) };
+        let mut process = run.start();
         let ended = if is_last {
             process.wait_until(|_| false, PATIENCE)
         } else {
@@ -110,14 +113,19 @@ fn kill_and_resume(run: &Run, random: &mut Random, target: u64, seen: &mut Seen)
         }
         let text = process.text();
         assert!(!text.contains("panicked"), "{text}");
-        seen.restores += u64::from(text.contains("restored checkpoint"));
+        if let Some(restored) = restored(&text) {
+            seen.restores += 1;
+            let early = "rows were visible before their checkpoint was complete";
+            assert!(visible <= restored, "{early}: {visible} > {restored}\n{text}");
+        }
+        visible = table::newest_visible(&run.output, &run.scratch()).max(visible);
         seen.declined += text.matches(DECLINED).count();
         seen.expired += text.matches(EXPIRED).count();
         match ended {
             None if is_last => panic!("it does not end:\n{text}"),
             None => seen.kills += 1,
-            Some(code) => {
-                assert_eq!(code, Some(0), "{text}");
+            Some(status) => {
+                assert_eq!(status.code(), Some(0), "{text}");
                 return;
             }
         }
@@ -126,7 +134,7 @@ fn kill_and_resume(run: &Run, random: &mut Random, target: u64, seen: &mut Seen)
 
 /// Some moments lie in the opening of the store and the restore; others after the process completed
 /// checkpoints, so that runs get on however slow the machine is; others after one failed.
-fn wait_for_a_random_moment(process: &mut Process, random: &mut Random) -> Option<Option<i32>> {
+fn wait_for_a_random_moment(process: &mut Process, random: &mut Random) -> Option<ExitStatus> {
     let wanted = 1 + random.below(4);
     let ended = match random.below(6) {
         0 => return process.wait_until(|_| false, Duration::from_millis(random.below(150))),
@@ -136,6 +144,12 @@ fn wait_for_a_random_moment(process: &mut Process, random: &mut Random) -> Optio
     };
     let later = Duration::from_millis(random.below(60));
     ended.or_else(|| process.wait_until(|_| false, later))
+}
+
+/// The number of the checkpoint that a start went on from.
+fn restored(text: &str) -> Option<i64> {
+    let (_, behind) = text.split_once("restored checkpoint ")?;
+    behind.split(' ').next()?.parse().ok()
 }
 
 /// How many checkpoints the newest line of progress knows.
@@ -155,7 +169,8 @@ fn a_signal_takes_one_last_checkpoint_and_the_next_start_goes_on_from_it() {
         assert_eq!(ended, None, "{}", process.text());
         process.signal(signal);
         let ended = process.wait_until(|_| false, PATIENCE);
-        assert_eq!(ended, Some(Some(code)), "{}", process.text());
+        let ended = ended.and_then(|status| status.code());
+        assert_eq!(ended, Some(code), "{}", process.text());
         assert!(process.text().contains("is kept"), "{}", process.text());
 
         let run = Run::new(dir.path(), 50_000);

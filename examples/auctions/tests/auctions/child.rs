@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use tidegate::clock::{Clock, SystemClock};
@@ -40,6 +40,11 @@ impl Run {
         self
     }
 
+    /// A place beside its files, for the test.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.log.with_file_name("scratch")
+    }
+
     pub(crate) fn start(&self) -> Process {
         let log = fs::File::create(&self.log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_auctions"));
@@ -55,10 +60,10 @@ impl Run {
     /// Runs it to its end.
     pub(crate) fn finish(&self) -> Ended {
         let mut process = self.start();
-        let code = process.wait_until(|_| false, PATIENCE);
+        let status = process.wait_until(|_| false, PATIENCE);
         let text = process.text();
-        let code = code.unwrap_or_else(|| panic!("it still runs after {PATIENCE:?}:\n{text}"));
-        Ended { code, text }
+        let status = status.unwrap_or_else(|| panic!("it still runs after {PATIENCE:?}:\n{text}"));
+        Ended { code: status.code(), text }
     }
 }
 
@@ -69,16 +74,16 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Its exit code, if it ends before it has printed `enough` and within `limit`.
+    /// How it ended, if it does before it has printed `enough` and within `limit`.
     pub(crate) fn wait_until(
         &mut self,
         enough: impl Fn(&str) -> bool,
         limit: Duration,
-    ) -> Option<Option<i32>> {
+    ) -> Option<ExitStatus> {
         let clock = SystemClock::new();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return Some(status.code());
+                return Some(status);
             }
             if clock.now() >= limit || enough(&self.text()) {
                 return None;

@@ -1,6 +1,7 @@
 //! What a run has left in its database.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -77,4 +78,20 @@ impl Table {
             last.insert(row.category, (row.closed, row.total));
         }
     }
+}
+
+/// The newest checkpoint that visible rows belong to, 0 without any. Looks at a copy: who opens a
+/// database that a killed process left heals it, and that is for the next process to do.
+pub(crate) fn newest_visible(database: &Path, scratch: &Path) -> i64 {
+    let _ = fs::remove_dir_all(scratch);
+    fs::create_dir(scratch).unwrap();
+    let copy = scratch.join("copy.db");
+    if fs::copy(database, &copy).is_err() {
+        return 0;
+    }
+    let _ = fs::copy(database.with_extension("db-wal"), copy.with_extension("db-wal"));
+    let connection = Connection::open(copy).unwrap();
+    let newest = "SELECT coalesce(max(checkpoint), 0) FROM results";
+    // A process that was killed early has made no table.
+    connection.query_row(newest, [], |row| row.get(0)).unwrap_or(0)
 }
