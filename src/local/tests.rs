@@ -10,6 +10,7 @@ mod in_flight;
 mod modes;
 mod refusals;
 mod savepoints;
+mod sink_protocol;
 mod statistics;
 mod support;
 mod wishes;
