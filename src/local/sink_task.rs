@@ -4,6 +4,9 @@
 //! INVARIANT: every checkpoint carries all tokens whose commit has not returned. A checkpoint that
 //! fails aborts no transaction: its records lie before the next cut, and its token travels on.
 
+#[cfg(test)]
+mod tests;
+
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -11,6 +11,7 @@ mod modes;
 mod refusals;
 mod restoring;
 mod savepoints;
+mod sink_protocol;
 mod statistics;
 mod support;
 mod timers;

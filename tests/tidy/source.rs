@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 const DIRECTORIES: [&str; 7] = [".ci", "benches", "docs", "examples", "fuzz", "src", "tests"];
 
 /// Made by tools within them.
-const MADE: [&str; 6] = [
+const MADE: [&str; 7] = [
     "benches/peers/target",
+    "examples/auctions/target",
     "fuzz/artifacts",
     "fuzz/corpus",
     "fuzz/coverage",

@@ -1,0 +1,139 @@
+//! The stream: events of the Nexmark benchmark by their number.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nexmark::EventGenerator;
+use nexmark::config::NexmarkConfig;
+use nexmark::event::Event as Nexmark;
+use serde::{Deserialize, Serialize};
+use tidegate::local::{Next, Source};
+use tidegate::{Error, ErrorKind, Result};
+
+use crate::event::Event;
+use crate::rate::RateLimit;
+
+/// The event time of the first event: the start of 2020, in milliseconds.
+const BASE_TIME_MS: u64 = 1_577_836_800_000;
+
+/// How many auctions are open at a time, about. They last up to 17 s of event time.
+const OPEN_AUCTIONS: usize = 5_000;
+
+/// How many events say that the stream is over, each with a key of its own: so many that every
+/// subtask owns some of these keys. Auctions have numbers from here on.
+const ENDS_OF_TIME: u64 = 1_000;
+
+/// Where the stream stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Position {
+    /// The number of the next event.
+    event: u64,
+    /// How many events at the end of time were given.
+    ends: u64,
+}
+
+/// How far the stream is, for who watches.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Events since the start of the stream.
+    pub(crate) position: AtomicU64,
+    /// Events given by this process.
+    pub(crate) given: AtomicU64,
+}
+
+/// The one subtask of the source. With one, events reach every other subtask in the order of their
+/// event time.
+pub(crate) struct Events {
+    start: EventGenerator,
+    next: EventGenerator,
+    at: Position,
+    limit: Option<u64>,
+    rate: RateLimit,
+    counters: Arc<Counters>,
+}
+
+impl Events {
+    pub(crate) fn new(limit: Option<u64>, rate: RateLimit, counters: &Arc<Counters>) -> Self {
+        let start = EventGenerator::new(NexmarkConfig {
+            base_time: BASE_TIME_MS,
+            in_flight_auctions: OPEN_AUCTIONS,
+            // No text that nobody reads.
+            avg_person_byte_size: 0,
+            avg_auction_byte_size: 0,
+            avg_bid_byte_size: 0,
+            ..NexmarkConfig::default()
+        });
+        let (next, at) = (start.clone(), Position::default());
+        Self { start, next, at, limit, rate, counters: Arc::clone(counters) }
+    }
+
+    fn is_over(&self) -> bool {
+        self.limit.is_some_and(|limit| self.at.event >= limit)
+    }
+}
+
+impl Source for Events {
+    type Item = Event;
+    type Position = Position;
+
+    fn position(&self) -> Position {
+        self.at
+    }
+
+    fn seek(&mut self, position: Position) -> Result<()> {
+        if position.ends > 0 && self.limit != Some(position.event) {
+            return Err(Error::new(
+                ErrorKind::Incompatible,
+                format!("the stream of this store ended after {} events", position.event),
+            ));
+        }
+        self.at = position;
+        self.next = self.start.clone().with_offset(position.event);
+        self.counters.position.store(position.event, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Next<Event>> {
+        while !self.is_over() {
+            if let Err(wait) = self.rate.take() {
+                return Ok(Next::Wait(wait));
+            }
+            let Some(event) = self.next.next() else { break };
+            self.at.event += 1;
+            self.counters.position.store(self.at.event, Ordering::Relaxed);
+            self.counters.given.fetch_add(1, Ordering::Relaxed);
+            if let Some(event) = wanted(event) {
+                return Ok(Next::Item(event));
+            }
+        }
+        if self.at.ends == ENDS_OF_TIME {
+            return Ok(Next::End);
+        }
+        let key = self.at.ends;
+        self.at.ends += 1;
+        Ok(Next::Item(Event::EndOfTime { key }))
+    }
+}
+
+/// What this job needs of an event; nothing of a new person.
+fn wanted(event: Nexmark) -> Option<Event> {
+    match event {
+        Nexmark::Person(_) => None,
+        Nexmark::Auction(auction) => Some(Event::Opened {
+            auction: auction.id as u64,
+            category: auction.category as u64,
+            reserve: auction.reserve as u64,
+            at: auction.date_time,
+            expires: auction.expires,
+        }),
+        Nexmark::Bid(bid) => Some(Event::Bid {
+            auction: bid.auction as u64,
+            bidder: bid.bidder as u64,
+            price: bid.price as u64,
+            at: bid.date_time,
+        }),
+    }
+}
