@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::local::exchange::{Edge, Home, Owner};
+use crate::local::exchange::{Edge, Home, KeyOf, Owner};
 use crate::local::flow::{EncodeKey, Stream};
 use crate::local::max_parallelism::MaxParallelism;
 use crate::local::node::NodeSpec;
@@ -33,6 +33,7 @@ pub(super) struct Dealing<T> {
     pub(super) is_custom: bool,
     /// Sender and receiver with the same number belong together.
     is_forward: bool,
+    key: Option<KeyOf<T>>,
     make_home: MakeHome<T>,
     make_writer: MakeWriter<T>,
 }
@@ -40,6 +41,7 @@ pub(super) struct Dealing<T> {
 impl<T> Clone for Dealing<T> {
     fn clone(&self) -> Self {
         Self {
+            key: self.key.clone(),
             make_home: Arc::clone(&self.make_home),
             make_writer: Arc::clone(&self.make_writer),
             ..*self
@@ -50,10 +52,12 @@ impl<T> Clone for Dealing<T> {
 impl<T: Exchange> Dealing<T> {
     pub(super) fn by_key(encode_key: Arc<impl EncodeKey<T>>) -> Self {
         let of_home = Arc::clone(&encode_key);
+        let of_record = Arc::clone(&encode_key);
         Self {
             kind: EdgeKind::AllToAll,
             is_custom: false,
             is_forward: false,
+            key: Some(Arc::new(move |item, key| of_record(item, key))),
             make_home: Arc::new(move |max_parallelism: MaxParallelism| {
                 let encode_key = Arc::clone(&of_home);
                 Home::OfRecord(Arc::new(move |item: &T, parallelism| {
@@ -76,6 +80,7 @@ impl<T: Exchange> Dealing<T> {
             kind,
             is_custom: false,
             is_forward,
+            key: None,
             make_home: Arc::new(|_| Home::ByTurns),
             make_writer: Arc::new(|edge, receiver, _, task| {
                 Ok(Box::new(ExchangeWriter::new(edge, receiver, ByTurns::default(), task)?))
@@ -88,6 +93,7 @@ impl<T: Exchange> Dealing<T> {
             kind: EdgeKind::Broadcast,
             is_custom: false,
             is_forward: false,
+            key: None,
             make_home: Arc::new(|_| Home::ByTurns),
             make_writer: Arc::new(|edge, receiver, _, task| {
                 Ok(Box::new(ExchangeWriter::new(edge, receiver, ToAll, task)?))
@@ -101,6 +107,7 @@ impl<T: Exchange> Dealing<T> {
             kind: EdgeKind::AllToAll,
             is_custom: true,
             is_forward: false,
+            key: None,
             make_home: Arc::new(move |_| Home::OfRecord(Arc::clone(&of_home))),
             make_writer: Arc::new(move |edge, receiver, _, task| {
                 let owner = Arc::clone(&owner);
@@ -120,7 +127,8 @@ impl<T: Exchange> Dealing<T> {
                  or `rescale` be used"
             )));
         }
-        Ok(Edge::new(senders, receivers, self.kind, (self.make_home)(max)))
+        let edge = Edge::new(senders, receivers, self.kind, (self.make_home)(max));
+        Ok(edge.with_key(self.key.clone()))
     }
 
     /// Builds the sending half for one task.

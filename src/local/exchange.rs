@@ -71,6 +71,9 @@ impl ExchangeOptions {
 /// Says which subtask of so many a record belongs to.
 pub(super) type Owner<T> = Arc<dyn Fn(&T, u32) -> Result<u32> + Send + Sync>;
 
+/// Appends the encoding of a record's key.
+pub(super) type KeyOf<T> = Arc<dyn Fn(&T, &mut Vec<u8>) -> Result<()> + Send + Sync>;
+
 /// Who gets a record that was on its way, when the receiving operator has another parallelism.
 pub(super) enum Home<T> {
     /// The subtask of so many that the record says.
@@ -86,6 +89,8 @@ pub(super) struct Edge<T> {
     receivers: u32,
     pub(super) kind: EdgeKind,
     pub(super) home: Home<T>,
+    /// Of an exchange by key.
+    pub(super) key: Option<KeyOf<T>>,
 }
 
 struct Ends<T> {
@@ -105,7 +110,12 @@ pub(super) struct Link<T> {
 impl<T> Edge<T> {
     pub(super) fn new(senders: u32, receivers: u32, kind: EdgeKind, home: Home<T>) -> Self {
         let ends = Ends { senders: Vec::new(), receivers: Vec::new() };
-        Self { ends: Mutex::new(ends), senders, receivers, kind, home }
+        Self { ends: Mutex::new(ends), senders, receivers, kind, home, key: None }
+    }
+
+    /// The same; records have keys.
+    pub(super) fn with_key(self, key: Option<KeyOf<T>>) -> Self {
+        Self { key, ..self }
     }
 
     pub(super) fn connect(&self, options: ExchangeOptions) {

@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ids::{Attempt, CheckpointId, TaskId};
 use crate::local::background::Work;
-use crate::local::exchange::{Edge, ExchangeOptions};
+use crate::local::exchange::{Edge, ExchangeOptions, KeyOf};
 use crate::local::in_flight::Restored;
 use crate::local::input_loop::{InputLoop, Timely, Worker};
 use crate::local::node::{Node, NodeSpec, Recovery, TaskEnv};
@@ -286,7 +286,12 @@ where
         let output = self.outlets.output(&env.wiring())?;
         let passed = Passed::new(watermark);
         let item = PhantomData;
-        let worker = ProcessWorker { operator, output, states, timers, passed, parallelism, item };
+        let key = self.edge.key.clone().filter(|_| states.uses_key());
+        if key.is_none() && states.uses_key() {
+            return Err(Error::invalid("a value state needs a stream that is keyed"));
+        }
+        let worker =
+            ProcessWorker { operator, output, states, key, timers, passed, parallelism, item };
         InputLoop::new(env, receivers, restored.into_records(), watermark, worker).run()
     }
 }
@@ -295,6 +300,8 @@ struct ProcessWorker<T, U, P> {
     operator: P,
     output: Output<U>,
     states: StateScope,
+    /// When a state looks at the key of the record at hand.
+    key: Option<KeyOf<T>>,
     timers: TimerSet,
     passed: Passed,
     parallelism: u32,
@@ -303,6 +310,9 @@ struct ProcessWorker<T, U, P> {
 
 impl<T, U, P: Operator<T, U>> Worker<T> for ProcessWorker<T, U, P> {
     fn record(&mut self, item: T) -> Result<()> {
+        if let Some(key) = &self.key {
+            self.states.set_encoded_key(|encoded| key(&item, encoded))?;
+        }
         self.operator.record(item, &mut self.output)
     }
 
@@ -327,7 +337,15 @@ impl<T, U, P: Operator<T, U>> Timely for ProcessWorker<T, U, P> {
 
     fn fire(&mut self) -> Result<()> {
         match self.timers.take_due()? {
-            Some(fired) => self.operator.timer(&fired, &mut self.output),
+            Some(fired) => {
+                if self.key.is_some() {
+                    self.states.set_encoded_key(|encoded| {
+                        encoded.extend_from_slice(fired.encoded_key());
+                        Ok(())
+                    })?;
+                }
+                self.operator.timer(&fired, &mut self.output)
+            }
             None => Ok(()),
         }
     }

@@ -191,6 +191,14 @@ impl StateScope {
         self.key.borrow_mut().set(key)
     }
 
+    /// The same for what `encode` appends.
+    pub(crate) fn set_encoded_key(
+        &self,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        self.key.borrow_mut().set_encoded(encode)
+    }
+
     /// True when a state looks at the key of the record at hand.
     pub fn uses_key(&self) -> bool {
         self.uses_key

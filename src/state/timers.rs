@@ -45,6 +45,10 @@ impl Fired {
     pub fn key<K: StateKey>(&self) -> Result<K> {
         codec::decode(&self.encoded_key)
     }
+
+    pub(crate) fn encoded_key(&self) -> &[u8] {
+        &self.encoded_key
+    }
 }
 
 /// The timers of an operator under one name (Flink: `TimerService`).
