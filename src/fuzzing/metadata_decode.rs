@@ -30,7 +30,7 @@ const TYPES: [CheckpointType; 4] = [
     CheckpointType::SyncSavepoint,
 ];
 
-const SECTIONS: [SectionKind; 10] = [
+const SECTIONS: [SectionKind; 12] = [
     SectionKind::Keyed,
     SectionKind::Split,
     SectionKind::Union,
@@ -40,6 +40,8 @@ const SECTIONS: [SectionKind; 10] = [
     SectionKind::Tokens,
     SectionKind::Raw,
     SectionKind::Finished,
+    SectionKind::Schema,
+    SectionKind::KeyedDelta,
     SectionKind::Watermark,
 ];
 

@@ -226,6 +226,8 @@ fn the_numbers_of_section_kinds_and_checkpoint_types_are_frozen() {
         SectionKind::Tokens,
         SectionKind::Raw,
         SectionKind::Finished,
+        SectionKind::Schema,
+        SectionKind::KeyedDelta,
         SectionKind::Watermark,
     ];
     for (code, kind) in (0_u32..).zip(kinds) {

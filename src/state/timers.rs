@@ -433,9 +433,8 @@ mod tests {
             assert!(here.is_sorted_by_key(|(at, key)| (*at, key.to_le_bytes())));
             fired.extend(here);
             // Nothing is left beneath the index either.
-            let mut left = Collect::default();
-            after.scope.freeze(CheckpointId(2)).write(&mut left).unwrap();
-            assert!(left.0.is_empty());
+            let left = after.timers.event.store.for_each(&mut |key, at| panic!("{key} at {at}"));
+            left.unwrap();
         }
         fired.sort_unstable();
         let late = (0..299).map(|key| (50, key));

@@ -58,7 +58,9 @@ impl Pending<Commits> {
 #[test]
 fn what_a_subsumed_checkpoint_sealed_is_committed_with_the_one_that_completed() {
     let (mut pending, told) = pending(Commits::default());
-    (1..=3).for_each(|id| pending.seal(id));
+    for id in [1, 2, 3] {
+        pending.seal(id);
+    }
     assert_eq!(pending.waiting(), [1, 2, 3], "each of them carries all before it");
     pending.commit_up_to(CheckpointId(2)).unwrap();
     assert_eq!(pending.committer.done, [1, 2]);
@@ -70,7 +72,9 @@ fn what_a_subsumed_checkpoint_sealed_is_committed_with_the_one_that_completed() 
 #[test]
 fn a_token_whose_commit_has_not_returned_is_carried_on() {
     let (mut pending, told) = pending(Commits { fails_at: Some(2), ..Commits::default() });
-    (1..=2).for_each(|id| pending.seal(id));
+    for id in [1, 2] {
+        pending.seal(id);
+    }
     pending.commit_up_to(CheckpointId(2)).unwrap_err();
     assert!(pending.waiting().contains(&2));
     assert!(told.try_recv().is_err(), "not everything is committed");
