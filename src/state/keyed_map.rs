@@ -12,6 +12,7 @@ mod group;
 mod key_bytes;
 mod layout;
 mod page;
+mod removed;
 mod restoring;
 mod table;
 #[cfg(test)]

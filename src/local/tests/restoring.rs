@@ -186,7 +186,9 @@ fn bulky(world: &World, bad: &Arc<AtomicU64>, restored: &Arc<AtomicU64>) -> JobB
     let database = Arc::clone(&world.outside.records);
     let sink = out.unwrap().key_by(|record: &Record| record.1);
     sink.sink("records", 1, move |context| Ok(Insert::new(&database, context))).unwrap();
-    let config = CheckpointConfig::builder().interval(Duration::from_millis(10)).build().unwrap();
+    // Each checkpoint has chunks of its own, which are damaged with it and no other.
+    let config = CheckpointConfig::builder().interval(Duration::from_millis(10)).incremental(false);
+    let config = config.build().unwrap();
     Job::builder(JOB, flow, config, Arc::clone(&world.outside.storage))
         .restart_policy(fast_restarts())
 }

@@ -5,9 +5,6 @@ use crate::state::keyed_map::key_bytes::KeyBytes;
 /// Entries that are found by their tags; those behind them by their hashes.
 const TAGS: usize = 16;
 
-/// Removals that are looked through for the same key.
-const RECENT_REMOVALS: usize = 64;
-
 /// A key by its hash and encoding, on its way to an entry.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Probe<'a> {
@@ -52,34 +49,22 @@ pub(super) struct Entry<V> {
     pub(super) value: V,
 }
 
-/// A key that was removed, for those who know a checkpoint that has it.
-#[derive(Debug, Clone)]
-pub(super) struct Removed {
-    pub(super) changed: u32,
-    pub(super) key: StoredKey,
-}
-
 #[derive(Debug, Clone)]
 pub(super) struct Bucket<V> {
     /// INVARIANT: tag `i` is that of entry `i`.
     tags: [u8; TAGS],
     entries: Vec<Entry<V>>,
-    removed: Option<Box<Vec<Removed>>>,
 }
 
 impl<V> Default for Bucket<V> {
     fn default() -> Self {
-        Self { tags: [0; TAGS], entries: Vec::new(), removed: None }
+        Self { tags: [0; TAGS], entries: Vec::new() }
     }
 }
 
 impl<V> Bucket<V> {
     pub(super) fn entries(&self) -> &[Entry<V>] {
         &self.entries
-    }
-
-    pub(super) fn removed(&self) -> &[Removed] {
-        self.removed.as_ref().map_or(&[], |removed| removed.as_slice())
     }
 
     #[inline]
@@ -138,31 +123,6 @@ impl<V> Bucket<V> {
         entry
     }
 
-    /// Remembers that a key was removed. True when it was not remembered so far.
-    pub(super) fn remember(&mut self, removed: Removed) -> bool {
-        let all = self.removed.get_or_insert_with(Box::default);
-        let mut recent = all.iter_mut().rev().take(RECENT_REMOVALS);
-        let known = recent.find(|known| known.key.parts() == removed.key.parts());
-        if let Some(known) = known {
-            known.changed = removed.changed;
-            return false;
-        }
-        all.push(removed);
-        true
-    }
-
-    /// Keeps the removals for which `keep` is true, and returns how many are gone.
-    pub(super) fn keep_removed(&mut self, keep: impl Fn(&Removed) -> bool) -> usize {
-        let Some(removed) = &mut self.removed else { return 0 };
-        let before = removed.len();
-        removed.retain(keep);
-        let gone = before.saturating_sub(removed.len());
-        if removed.is_empty() {
-            self.removed = None;
-        }
-        gone
-    }
-
     /// Takes out everything whose hash `leaves`.
     pub(super) fn split_off(&mut self, leaves: impl Fn(u32) -> bool) -> Self {
         let mut other = Self::default();
@@ -174,12 +134,6 @@ impl<V> Bucket<V> {
             } else {
                 at += 1;
             }
-        }
-        if let Some(removed) = self.removed.take() {
-            let (go, stay): (Vec<_>, Vec<_>) =
-                removed.into_iter().partition(|removed| leaves(removed.key.hash));
-            self.removed = (!stay.is_empty()).then(|| Box::new(stay));
-            other.removed = (!go.is_empty()).then(|| Box::new(go));
         }
         other
     }

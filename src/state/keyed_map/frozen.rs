@@ -7,10 +7,11 @@ use crate::error::Result;
 use crate::ids::CheckpointId;
 use crate::state::entries::EntryWriter;
 use crate::state::format::Format;
-use crate::state::keyed_map::bucket::{Bucket, Entry, StoredKey};
+use crate::state::keyed_map::bucket::{Entry, StoredKey};
 use crate::state::keyed_map::cuts::PendingCut;
 use crate::state::keyed_map::group::GroupView;
 use crate::state::keyed_map::layout::{Delta, GroupFacts, Kept, Layout, Plan};
+use crate::state::keyed_map::page::Captured;
 use crate::state::schema::Schema;
 use crate::state::section::{SectionKey, SectionKind, SnapshotSink};
 
@@ -121,7 +122,7 @@ impl<V> FrozenTable<V> {
     }
 
     /// Takes the pages of a group at the cut. What only this cut needed of it is free from here on.
-    fn capture(&mut self, group: usize, after: Option<u32>) -> Vec<Arc<Bucket<V>>> {
+    fn capture(&mut self, group: usize, after: Option<u32>) -> Vec<Captured<V>> {
         let view = self.groups.get_mut(group).and_then(Option::take);
         view.map_or_else(Vec::new, |view| view.capture(&self.cut, after))
     }
@@ -140,8 +141,8 @@ impl<V> FrozenTable<V> {
             if !plan.whole.get(group).copied().unwrap_or_default() {
                 continue;
             }
-            let buckets = self.capture(group, None);
-            let mut entries: Vec<_> = buckets.iter().flat_map(|b| b.entries()).collect();
+            let pages = self.capture(group, None);
+            let mut entries: Vec<_> = pages.iter().flat_map(|page| page.bucket.entries()).collect();
             entries.sort_unstable_by(|a, b| a.key.parts().cmp(&b.key.parts()));
             *has_section = !entries.is_empty() || layout.is_contradicted(group, plan);
             if *has_section {
@@ -178,9 +179,9 @@ impl<V> FrozenTable<V> {
         let mut writer = EntryWriter::new(&format);
         sink.section(&key, &mut |out| {
             for group in &changed {
-                let buckets = self.capture(*group, Some(after));
+                let pages = self.capture(*group, Some(after));
                 let number = self.number_of(*group);
-                let count = write_changes(number, &buckets, after, &mut writer, out)?;
+                let count = write_changes(number, &pages, after, &mut writer, out)?;
                 if count > 0 {
                     delta.groups.push(*group);
                     delta.entries += count;
@@ -198,16 +199,16 @@ impl<V> FrozenTable<V> {
 /// Writes the changes of one group after a cut, ordered as in a base, and returns how many.
 fn write_changes<V>(
     group: u32,
-    buckets: &[Arc<Bucket<V>>],
+    pages: &[Captured<V>],
     after: u32,
     writer: &mut EntryWriter<'_, V>,
     out: &mut dyn Write,
 ) -> Result<u64> {
     let mut changes = Vec::new();
-    for bucket in buckets {
+    for Captured { bucket, removed } in pages {
         let set = bucket.entries().iter().filter(|entry| entry.changed > after);
         changes.extend(set.map(Change::Set));
-        let removed = bucket.removed().iter().filter(|removed| removed.changed > after);
+        let removed = removed.iter().filter(|removed| removed.changed > after);
         changes.extend(removed.map(|removed| Change::Removed(&removed.key)));
     }
     // Stable: a key that was removed and set again counts as set, which stands first.

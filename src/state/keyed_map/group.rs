@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::state::keyed_map::bucket::{Bucket, Entry, Probe, Removed, StoredKey, spread};
+use crate::state::keyed_map::bucket::{Entry, Probe, StoredKey, spread};
 use crate::state::keyed_map::cuts::{Cuts, PendingCut};
-use crate::state::keyed_map::page::Page;
+use crate::state::keyed_map::page::{Captured, Page};
 
 /// A page is parted for each so many entries.
 const ENTRIES_PER_PAGE: usize = 8;
@@ -206,21 +206,11 @@ impl<V: Clone> Group<V> {
 
     pub(super) fn remove(&mut self, cuts: &Cuts, probe: Probe<'_>) -> Option<V> {
         let page = self.page(page_of(probe.hash, self.pages))?;
-        // An absent key must not make a page be copied.
-        page.read(|bucket| bucket.find(probe).map(|_| ()))?;
-        let now = cuts.current();
-        let mut remembered = false;
-        let entry = page.write(cuts, |bucket| {
-            let entry = bucket.take(probe)?;
-            // Before the first cut nobody knows of any key.
-            if now > 1 {
-                remembered = bucket.remember(Removed { changed: now, key: entry.key.clone() });
-            }
-            Some(entry)
-        })?;
+        let (entry, is_remembered) = page.remove(cuts, probe)?;
         self.entries = self.entries.saturating_sub(1);
-        self.changes = self.changes.saturating_add(u32::from(entry.changed != now));
-        self.removals = self.removals.saturating_add(usize::from(remembered));
+        let is_first = entry.changed != cuts.current();
+        self.changes = self.changes.saturating_add(u32::from(is_first));
+        self.removals = self.removals.saturating_add(usize::from(is_remembered));
         if self.removals > REMOVALS_MIN.max(self.entries.saturating_mul(4)) {
             self.forget_removals(cuts);
         }
@@ -231,11 +221,7 @@ impl<V: Clone> Group<V> {
     fn forget_removals(&mut self, cuts: &Cuts) {
         self.removals = 0;
         self.whole_since = cuts.current();
-        self.for_each_page(|page| {
-            if page.read(|bucket| !bucket.removed().is_empty()) {
-                page.write(cuts, |bucket| bucket.keep_removed(|_| false));
-            }
-        });
+        self.for_each_page(|page| page.forget_removed(cuts));
     }
 
     fn grow(&mut self, cuts: &Cuts) {
@@ -246,12 +232,10 @@ impl<V: Clone> Group<V> {
         let before = self.pages;
         self.add_page();
         let round = 1_u32 << (u32::BITS - 1 - before.leading_zeros());
-        let parted = before - round;
         let pages = self.pages;
-        let (Some(from), Some(to)) = (self.page(parted), self.page(before)) else { return };
-        let moved =
-            from.write(cuts, |bucket| bucket.split_off(|hash| page_of(hash, pages) == before));
-        to.write(cuts, |bucket| *bucket = moved);
+        if let (Some(from), Some(to)) = (self.page(before - round), self.page(before)) {
+            from.part(cuts, to, |hash| page_of(hash, pages) == before);
+        }
     }
 
     fn add_page(&mut self) {
@@ -279,7 +263,7 @@ impl<V> GroupView<V> {
     }
 
     /// The pages at the cut, all or those that were changed after an earlier one.
-    pub(super) fn capture(&self, of: &PendingCut, after: Option<u32>) -> Vec<Arc<Bucket<V>>> {
+    pub(super) fn capture(&self, of: &PendingCut, after: Option<u32>) -> Vec<Captured<V>> {
         self.pages().filter_map(|page| page.capture(of, after)).collect()
     }
 

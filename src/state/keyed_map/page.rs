@@ -6,9 +6,12 @@
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::state::keyed_map::bucket::Bucket;
+use crate::state::keyed_map::bucket::{Bucket, Entry, Probe};
 use crate::state::keyed_map::cuts::{Cuts, PendingCut};
+use crate::state::keyed_map::removed::{Removed, remember};
 
+/// In a cache line of its own: an update looks at one page and one entry.
+#[repr(align(64))]
 pub(super) struct Page<V>(Mutex<PageState<V>>);
 
 struct PageState<V> {
@@ -17,8 +20,14 @@ struct PageState<V> {
     changed: u32,
     /// The newest cut that needs nothing of it any more.
     captured: u32,
-    /// What it was at older cuts that are not captured; by `from`.
-    images: Option<Box<Vec<Image<V>>>>,
+    past: Option<Box<Past<V>>>,
+}
+
+/// What most pages have nothing of.
+struct Past<V> {
+    /// What the page was at older cuts that are not captured; by `from`.
+    images: Vec<Image<V>>,
+    removed: Vec<Removed>,
 }
 
 /// Owned while it is hot, without an atomic step or a second pointer, and shared once it was captured
@@ -31,7 +40,19 @@ enum Content<V> {
 /// What a page was for all cuts from `from` on, up to the next image.
 struct Image<V> {
     from: u32,
-    bucket: Arc<Bucket<V>>,
+    then: Captured<V>,
+}
+
+/// A page as it was at a cut.
+pub(super) struct Captured<V> {
+    pub(super) bucket: Arc<Bucket<V>>,
+    pub(super) removed: Vec<Removed>,
+}
+
+impl<V> Clone for Captured<V> {
+    fn clone(&self) -> Self {
+        Self { bucket: Arc::clone(&self.bucket), removed: self.removed.clone() }
+    }
 }
 
 impl<V> Default for Page<V> {
@@ -40,7 +61,7 @@ impl<V> Default for Page<V> {
             content: Content::Owned(Bucket::default()),
             changed: 0,
             captured: 0,
-            images: None,
+            past: None,
         }))
     }
 }
@@ -58,18 +79,17 @@ impl<V> Page<V> {
 
     /// The page as it was at a cut, when it was changed after the cut `after`. What only this cut needed is
     /// given back.
-    pub(super) fn capture(&self, of: &PendingCut, after: Option<u32>) -> Option<Arc<Bucket<V>>> {
+    pub(super) fn capture(&self, of: &PendingCut, after: Option<u32>) -> Option<Captured<V>> {
         let (cut, is_wanted) = (of.number(), |at: u32| after.is_none_or(|after| at > after));
         let mut state = self.state();
         state.captured = state.captured.max(cut);
         if state.changed <= cut {
-            return is_wanted(state.changed).then(|| state.content.share());
+            return is_wanted(state.changed).then(|| state.now());
         }
-        let images = state.images.as_ref()?;
-        let image = images.iter().rfind(|image| image.from <= cut)?;
-        let (from, bucket) = (image.from, Arc::clone(&image.bucket));
+        let image = state.past.as_ref()?.images.iter().rfind(|image| image.from <= cut)?;
+        let (from, then) = (image.from, image.then.clone());
         state.retain_images(of.needed_by_others());
-        is_wanted(from).then_some(bucket)
+        is_wanted(from).then_some(then)
     }
 
     /// Gives back what only cuts needed that `cuts` has no longer.
@@ -88,22 +108,86 @@ impl<V: Clone> Page<V> {
         }
         change(state.content.bucket_mut())
     }
+
+    /// Takes an entry out. Also says whether its removal is remembered that was not before.
+    pub(super) fn remove(&self, cuts: &Cuts, probe: Probe<'_>) -> Option<(Entry<V>, bool)> {
+        let mut state = self.state();
+        // An absent key must not make a page be copied.
+        state.content.bucket().find(probe)?;
+        if state.changed < cuts.current() {
+            state.begin(cuts);
+        }
+        let entry = state.content.bucket_mut().take(probe)?;
+        let changed = cuts.current();
+        // Before the first cut nobody knows of any key.
+        let is_remembered = changed > 1 && {
+            let removed = Removed { changed, key: entry.key.clone() };
+            remember(&mut state.past_mut().removed, removed)
+        };
+        Some((entry, is_remembered))
+    }
+
+    /// Forgets all removals.
+    pub(super) fn forget_removed(&self, cuts: &Cuts) {
+        let mut state = self.state();
+        if state.past.as_ref().is_some_and(|past| !past.removed.is_empty()) {
+            if state.changed < cuts.current() {
+                state.begin(cuts);
+            }
+            state.past_mut().removed = Vec::new();
+            state.tidy();
+        }
+    }
+
+    /// Gives everything to `to` whose hash `leaves`.
+    pub(super) fn part(&self, cuts: &Cuts, to: &Self, leaves: impl Fn(u32) -> bool) {
+        let mut state = self.state();
+        if state.changed < cuts.current() {
+            state.begin(cuts);
+        }
+        let moved = state.content.bucket_mut().split_off(&leaves);
+        let removed = match &mut state.past {
+            Some(past) => past.removed.extract_if(.., |removed| leaves(removed.key.hash)).collect(),
+            None => Vec::new(),
+        };
+        state.tidy();
+        drop(state);
+        let mut other = to.state();
+        other.begin(cuts);
+        *other.content.bucket_mut() = moved;
+        if !removed.is_empty() {
+            other.past_mut().removed = removed;
+        }
+    }
 }
 
 impl<V> PageState<V> {
+    fn now(&mut self) -> Captured<V> {
+        let removed = self.past.as_ref().map_or_else(Vec::new, |past| past.removed.clone());
+        Captured { bucket: self.content.share(), removed }
+    }
+
+    fn past_mut(&mut self) -> &mut Past<V> {
+        self.past.get_or_insert_with(|| Box::new(Past { images: Vec::new(), removed: Vec::new() }))
+    }
+
+    fn tidy(&mut self) {
+        if self.past.as_ref().is_some_and(|p| p.images.is_empty() && p.removed.is_empty()) {
+            self.past = None;
+        }
+    }
+
     fn retain_images(&mut self, is_needed: impl Fn(u32, u32) -> bool) {
-        let Some(images) = &mut self.images else { return };
+        let Some(past) = &mut self.past else { return };
         let mut until = self.changed;
-        for at in (0..images.len()).rev() {
-            let Some(from) = images.get(at).map(|image| image.from) else { continue };
+        for at in (0..past.images.len()).rev() {
+            let Some(from) = past.images.get(at).map(|image| image.from) else { continue };
             if !is_needed(from, until) {
-                images.remove(at);
+                past.images.remove(at);
             }
             until = from;
         }
-        if images.is_empty() {
-            self.images = None;
-        }
+        self.tidy();
     }
 }
 
@@ -112,24 +196,23 @@ impl<V: Clone> PageState<V> {
     #[cold]
     fn begin(&mut self, cuts: &Cuts) {
         let now = cuts.current();
-        let pending = cuts.pending();
-        let captured = self.captured;
-        let is_needed =
-            |from: u32, until: u32| pending.needs(from.max(captured.saturating_add(1)), until);
-        self.retain_images(is_needed);
-        if is_needed(self.changed, now) {
-            let bucket = self.content.share();
-            cuts.count_copy(size_of_val(bucket.entries()));
-            let copy = (*bucket).clone();
-            self.images.get_or_insert_with(Box::default).push(Image { from: self.changed, bucket });
-            self.content = Content::Owned(copy);
+        let from = self.changed;
+        {
+            let pending = cuts.pending();
+            let first = self.captured.saturating_add(1);
+            let is_needed = |from: u32, until: u32| pending.needs(from.max(first), until);
+            self.retain_images(is_needed);
+            if is_needed(from, now) {
+                let then = self.now();
+                self.past_mut().images.push(Image { from, then });
+            }
         }
-        drop(pending);
         self.changed = now;
         self.content.own(|bytes| cuts.count_copy(bytes));
         let base = cuts.base();
-        if let Content::Owned(bucket) = &mut self.content {
-            bucket.keep_removed(|removed| removed.changed > base);
+        if let Some(past) = &mut self.past {
+            past.removed.retain(|removed| removed.changed > base);
+            self.tidy();
         }
     }
 }
@@ -173,5 +256,15 @@ impl<V: Clone> Content<V> {
             // Whoever changes a page has begun; for the compiler alone.
             Self::Shared(bucket) => Arc::make_mut(bucket),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_one_cache_line() {
+        assert_eq!(size_of::<Page<[u64; 13]>>(), 64);
     }
 }
