@@ -189,6 +189,7 @@ impl Actor {
                 if id > self.told && self.role.commits() {
                     self.background.commit(id, h);
                 }
+                self.role.completed(id);
                 self.told = self.told.max(id);
                 Ok(())
             }
@@ -345,7 +346,7 @@ impl Actor {
         }
         self.count_kind(barrier, h);
         self.ends.outbox.post_barrier(barrier);
-        let frozen = self.role.freeze(id, h)?;
+        let frozen = self.role.freeze(&barrier, h)?;
         if self.is_source() && !self.role.has_more() && self.cut_after_end.is_none() {
             self.cut_after_end = Some(id);
         }

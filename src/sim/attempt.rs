@@ -228,8 +228,10 @@ impl Attempt {
         let parallelism = plan.stages.get(stage).map_or(0, |spec| spec.parallelism);
         let old = (restored.id, restored.spec(stage)?);
         let mut sections = self.stored.sections(&self.checkpoints, old, task, parallelism)?;
-        let (role, part) =
+        let (mut role, part) =
             self.role(Rc::clone(&plan), stage, subtask, Some((task, &mut *sections)))?;
+        let may_refer = !restored.is_savepoint && !restored.is_changed(stage);
+        role.restored(may_refer.then_some(restored.id));
         let Some(part) = part else { return Ok((role, Vec::new())) };
         let mut records = rescale::records(&part);
         if restored.is_changed(stage) {

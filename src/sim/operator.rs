@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use crate::ids::CheckpointId;
+use crate::message::Barrier;
 use crate::sim::harness::{Harness, Step, broken};
 use crate::sim::plan::{Plan, Record, Tallies, Tally};
 use crate::sim::role::{Frozen, Role};
@@ -69,8 +70,22 @@ impl Role for Operator {
         Ok(())
     }
 
-    fn freeze(&mut self, id: CheckpointId, _: &mut Harness) -> Step<Frozen> {
-        Ok(Frozen::Keyed(self.keyed.scope.freeze(id), self.mirror.clone()))
+    fn freeze(&mut self, barrier: &Barrier, _: &mut Harness) -> Step<Frozen> {
+        let scope = &self.keyed.scope;
+        let frozen = if barrier.options.kind.is_savepoint() {
+            scope.freeze_savepoint(barrier.id)
+        } else {
+            scope.freeze(barrier.id)
+        };
+        Ok(Frozen::Keyed(frozen, self.mirror.clone()))
+    }
+
+    fn restored(&mut self, from: Option<CheckpointId>) {
+        self.keyed.scope.restored(from);
+    }
+
+    fn completed(&mut self, id: CheckpointId) {
+        self.keyed.scope.completed(id);
     }
 
     fn write(&mut self, frozen: Frozen, _: &mut Harness) -> Step<(Sections, Content)> {

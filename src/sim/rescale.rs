@@ -48,6 +48,7 @@ impl Held {
 #[derive(Debug)]
 pub(super) struct Restored {
     pub(super) id: CheckpointId,
+    pub(super) is_savepoint: bool,
     /// The job as it was when the checkpoint was taken.
     pub(super) then: Rc<Plan>,
     /// By stage that has another parallelism now: what there was, and what was given so far.
@@ -57,7 +58,8 @@ pub(super) struct Restored {
 impl Restored {
     /// Reads what the stages hold that have another parallelism now.
     pub(super) fn read(id: CheckpointId, checkpoints: &Checkpoints, h: &Harness) -> Step<Self> {
-        let operators = &checkpoints.info(id)?.operators;
+        let info = checkpoints.info(id)?;
+        let (operators, is_savepoint) = (&info.operators, info.kind.is_savepoint());
         let then = Rc::new(h.plan.with_stages(operators.clone()));
         let mut changed = BTreeMap::new();
         let mut number = 0;
@@ -72,7 +74,7 @@ impl Restored {
                 number = number.saturating_add(1);
             }
         }
-        Ok(Self { id, then, changed })
+        Ok(Self { id, is_savepoint, then, changed })
     }
 
     pub(super) fn is_changed(&self, stage: usize) -> bool {

@@ -1,6 +1,7 @@
 //! What one kind of task adds to what all tasks have in common.
 
 use crate::ids::CheckpointId;
+use crate::message::Barrier;
 use crate::sim::harness::{Harness, Step};
 use crate::sim::plan::{Record, Tallies, Tally};
 use crate::sim::snapshot::{Content, Sections};
@@ -29,7 +30,13 @@ pub(super) trait Role {
 
     fn record(&mut self, record: Record, outbox: &mut Outbox, h: &mut Harness) -> Step;
 
-    fn freeze(&mut self, id: CheckpointId, h: &mut Harness) -> Step<Frozen>;
+    fn freeze(&mut self, barrier: &Barrier, h: &mut Harness) -> Step<Frozen>;
+
+    /// Its state is back; `from` when later checkpoints may refer to that one.
+    fn restored(&mut self, _from: Option<CheckpointId>) {}
+
+    /// Hot: a checkpoint is complete.
+    fn completed(&mut self, _: CheckpointId) {}
 
     /// In the background: what is to be written of what was frozen, and what it means.
     fn write(&mut self, frozen: Frozen, h: &mut Harness) -> Step<(Sections, Content)>;

@@ -6,6 +6,7 @@
 use std::rc::Rc;
 
 use crate::ids::{Attempt, CheckpointId};
+use crate::message::Barrier;
 use crate::sim::harness::{Harness, Step, broken};
 use crate::sim::options::Breakage;
 use crate::sim::plan::{Plan, Record};
@@ -40,7 +41,8 @@ impl Role for Sink {
         Ok(())
     }
 
-    fn freeze(&mut self, checkpoint: CheckpointId, _: &mut Harness) -> Step<Frozen> {
+    fn freeze(&mut self, barrier: &Barrier, _: &mut Harness) -> Step<Frozen> {
+        let checkpoint = barrier.id;
         let effects = std::mem::take(&mut self.open);
         let token = Token { checkpoint, attempt: self.attempt, subtask: self.subtask };
         Ok(Frozen::Sealed(Some((token, effects)).filter(|(_, effects)| !effects.is_empty())))

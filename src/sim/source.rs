@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::ids::CheckpointId;
+use crate::message::Barrier;
 use crate::sim::harness::{Harness, Step, broken};
 use crate::sim::options::Breakage;
 use crate::sim::plan::{Plan, Record};
@@ -45,7 +45,7 @@ impl Role for Source {
         broken("sources have no input", format!("{record:?}"))
     }
 
-    fn freeze(&mut self, _: CheckpointId, h: &mut Harness) -> Step<Frozen> {
+    fn freeze(&mut self, _: &Barrier, h: &mut Harness) -> Step<Frozen> {
         let skipped = u64::from(h.is_broken(Breakage::SkipOneRecord) && self.has_more());
         Ok(Frozen::Position(self.position + skipped))
     }

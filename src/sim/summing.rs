@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use crate::ids::CheckpointId;
+use crate::message::Barrier;
 use crate::sim::harness::{Harness, Step, broken};
 use crate::sim::plan::{Plan, Record, Tally};
 use crate::sim::role::{Frozen, Role};
@@ -32,9 +32,9 @@ impl Role for Summing {
         Ok(())
     }
 
-    fn freeze(&mut self, id: CheckpointId, _: &mut Harness) -> Step<Frozen> {
+    fn freeze(&mut self, barrier: &Barrier, _: &mut Harness) -> Step<Frozen> {
         self.sums.list.update(vec![self.sum.clone()]);
-        Ok(Frozen::Sum(self.sums.scope.freeze(id), self.sum.clone()))
+        Ok(Frozen::Sum(self.sums.scope.freeze(barrier.id), self.sum.clone()))
     }
 
     fn write(&mut self, frozen: Frozen, _: &mut Harness) -> Step<(Sections, Content)> {
