@@ -108,3 +108,6 @@ pub const SIMULATED_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Bytes of what a state says of its types.
 pub const STATE_SCHEMA_BYTES_MAX: u64 = 64 * 1024;
+
+/// Bytes of the numbers of a state's key groups: one pair for each.
+pub const STATE_NUMBERS_BYTES_MAX: u64 = 8 * MAX_PARALLELISM as u64;

@@ -9,14 +9,34 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::STATE_SCHEMA_BYTES_MAX;
+use crate::limits::{STATE_NUMBERS_BYTES_MAX, STATE_SCHEMA_BYTES_MAX};
 use crate::state::codec;
 use crate::state::format::Decode;
 use crate::state::murmur::murmur3_32;
 use crate::state::section::{SectionKey, SectionKind, SnapshotSink};
 use crate::state::shape::shape_of;
 
-/// The body of a section of kind `Schema`.
+/// The index of the section of kind `Schema` that has the numbers of the bases, see
+/// [`read_numbers`].
+pub(crate) const NUMBERS: u32 = 1;
+
+/// Reads, for key groups, up to which change their bases hold everything: deltas say nothing of a group up
+/// to that number.
+pub(crate) fn read_numbers(body: &mut dyn Read) -> Result<Vec<(u32, u32)>> {
+    let mut bytes = Vec::new();
+    body.take(STATE_NUMBERS_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    let (pairs, rest) = bytes.as_chunks::<8>();
+    if bytes.len() as u64 > STATE_NUMBERS_BYTES_MAX || !rest.is_empty() {
+        return Err(Error::new(ErrorKind::Corrupt, "the numbers of key groups are damaged"));
+    }
+    let pair = |pair: &[u8; 8]| {
+        let [a, b, c, d, e, f, g, h] = *pair;
+        (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
+    };
+    Ok(pairs.iter().map(pair).collect())
+}
+
+/// The body of the section of kind `Schema` with index 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Schema {
     /// The user's number.

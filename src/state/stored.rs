@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::entries::{StoredEntry, read_changes, read_entries};
-use crate::state::schema::Schema;
+use crate::state::schema::{NUMBERS, Schema, read_numbers};
 use crate::state::section::{SectionKey, SectionKind, SnapshotSource};
 
 /// Encoded keys with their encoded values.
@@ -16,6 +16,8 @@ pub(crate) struct StoredState {
     /// What it is made of; `None` of a checkpoint by an earlier release.
     pub(crate) schema: Option<Schema>,
     groups: BTreeMap<u32, Group>,
+    /// Up to which change the bases of groups hold everything.
+    numbers: BTreeMap<u32, u32>,
     /// All names that were seen, this one included.
     pub(crate) names: BTreeSet<String>,
 }
@@ -40,35 +42,44 @@ impl StoredState {
 
     fn take(&mut self, key: &SectionKey, source: &mut dyn SnapshotSource) -> Result<()> {
         match key.kind {
+            SectionKind::Schema if key.index == NUMBERS => {
+                self.numbers.extend(read_numbers(source.body())?);
+            }
             SectionKind::Schema => self.schema = Some(Schema::read(source.body())?),
             SectionKind::Keyed => {
                 let group = self.groups.entry(key.index).or_default();
-                group.clear();
                 read_entries(source.body(), |key, value| {
                     group.insert(key.to_vec(), value.to_vec());
                     Ok(())
                 })?;
             }
-            SectionKind::KeyedDelta => {
-                let mut at = None;
-                let none = || Error::new(ErrorKind::Corrupt, "changes without a key group");
-                read_changes(source.body(), |entry| {
-                    match entry {
-                        StoredEntry::Group(number) => at = Some(number),
-                        StoredEntry::Set { key, value } => {
-                            let group = self.groups.entry(at.ok_or_else(none)?).or_default();
-                            group.insert(key.to_vec(), value.to_vec());
-                        }
-                        StoredEntry::Removed { key } => {
-                            self.groups.entry(at.ok_or_else(none)?).or_default().remove(key);
-                        }
-                    }
-                    Ok(())
-                })?;
-            }
+            SectionKind::KeyedDelta => self.take_changes(key.index, source)?,
             _ => {}
         }
         Ok(())
+    }
+
+    fn take_changes(&mut self, number: u32, source: &mut dyn SnapshotSource) -> Result<()> {
+        let (mut at, mut is_held) = (None, false);
+        let none = || Error::new(ErrorKind::Corrupt, "changes without a key group");
+        read_changes(source.body(), |entry| {
+            let (key, value) = match entry {
+                StoredEntry::Group(group) => {
+                    at = Some(group);
+                    is_held = self.numbers.get(&group).is_some_and(|base| *base >= number);
+                    return Ok(());
+                }
+                StoredEntry::Set { key, value } => (key, Some(value)),
+                StoredEntry::Removed { key } => (key, None),
+            };
+            let group = self.groups.entry(at.ok_or_else(none)?).or_default();
+            match value {
+                _ if is_held => {}
+                Some(value) => drop(group.insert(key.to_vec(), value.to_vec())),
+                None => drop(group.remove(key)),
+            }
+            Ok(())
+        })
     }
 
     /// Every entry, by key group and within it by encoded key.

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::CheckpointId;
 use crate::state::entries::EntryWriter;
 use crate::state::format::Format;
@@ -12,7 +12,7 @@ use crate::state::keyed_map::cuts::PendingCut;
 use crate::state::keyed_map::group::GroupView;
 use crate::state::keyed_map::layout::{Delta, GroupFacts, Kept, Layout, Plan};
 use crate::state::keyed_map::page::Captured;
-use crate::state::schema::Schema;
+use crate::state::schema::{NUMBERS, Schema};
 use crate::state::section::{SectionKey, SectionKind, SnapshotSink};
 
 /// A completed checkpoint of which a new one repeats what has not changed.
@@ -58,28 +58,57 @@ impl<V> FrozenTable<V> {
     pub(crate) fn write(mut self, sink: &mut dyn SnapshotSink) -> Result<()> {
         self.schema.write(&self.name, sink)?;
         let base = self.base.take();
-        let nothing = Layout::default();
-        let mut layout = base.as_ref().map_or(&nothing, |base| &base.layout);
         let plan = match &base {
             Some(base) => self.plan(base, sink)?,
             None => None,
         };
-        let (after, plan) = match (&base, plan) {
-            (Some(base), Some(plan)) => {
-                for kept in layout.kept(&plan) {
-                    sink.reuse(&self.key_of(kept), base.id)?;
-                }
-                (base.cut, plan)
-            }
+        match (base, plan) {
+            (Some(base), Some(plan)) => self.write_on(&base, &plan, sink),
             _ => {
-                layout = &nothing;
-                (0, Plan::whole(self.groups.len()))
+                let plan = Plan::whole(self.groups.len());
+                let sections = self.write_bases(&plan, sink)?;
+                self.done(&Layout::default(), &plan, &sections, None)
             }
-        };
-        let sections = self.write_bases(layout, &plan, sink)?;
-        let delta = self.write_delta(&plan, after, sink)?;
-        let _ = self.written.set(layout.after(&plan, self.cut.number(), &sections, delta));
-        Ok(())
+        }
+    }
+
+    /// Writes what is new since `base`. Bases come before deltas: who reads knows of each change whether
+    /// the base of its group holds it already.
+    fn write_on(mut self, base: &Base, plan: &Plan, sink: &mut dyn SnapshotSink) -> Result<()> {
+        let layout = &base.layout;
+        self.write_numbers(&layout.bases(plan, self.cut.number()), sink)?;
+        let (bases, deltas) = layout.kept(plan);
+        bases.iter().try_for_each(|kept| sink.reuse(&self.key_of(*kept), base.id))?;
+        let sections = self.write_bases(plan, sink)?;
+        deltas.iter().try_for_each(|kept| sink.reuse(&self.key_of(*kept), base.id))?;
+        let delta = self.write_delta(plan, base.cut, sink)?;
+        self.done(layout, plan, &sections, delta)
+    }
+
+    fn done(
+        &self,
+        layout: &Layout,
+        plan: &Plan,
+        sections: &[bool],
+        delta: Option<(Delta, Vec<u64>)>,
+    ) -> Result<()> {
+        let layout = layout.after(plan, self.cut.number(), sections, delta);
+        // Nobody else sets it.
+        self.written.set(layout).map_err(|_| Error::internal("a cut was written twice"))
+    }
+
+    /// Writes up to which change the bases hold everything, where deltas say more.
+    fn write_numbers(&self, bases: &[(usize, u32)], sink: &mut dyn SnapshotSink) -> Result<()> {
+        if bases.is_empty() {
+            return Ok(());
+        }
+        let key = SectionKey::new(SectionKind::Schema, &self.name).with_index(NUMBERS);
+        sink.section(&key, &mut |out| {
+            bases.iter().try_for_each(|(group, base)| {
+                let pair = u64::from(self.number_of(*group)) | u64::from(*base) << 32;
+                Ok(out.write_all(&pair.to_le_bytes())?)
+            })
+        })
     }
 
     /// What is written whole, or `None` when nothing can be taken over.
@@ -95,7 +124,8 @@ impl<V> FrozenTable<V> {
             })
             .collect();
         let plan = base.layout.plan(&facts);
-        for kept in base.layout.kept(&plan) {
+        let (bases, deltas) = base.layout.kept(&plan);
+        for kept in bases.into_iter().chain(deltas) {
             if !sink.can_reuse(&self.key_of(kept), base.id)? {
                 return Ok(None);
             }
@@ -128,12 +158,7 @@ impl<V> FrozenTable<V> {
     }
 
     /// Writes the groups that are written whole, and returns which of them have a section.
-    fn write_bases(
-        &mut self,
-        layout: &Layout,
-        plan: &Plan,
-        sink: &mut dyn SnapshotSink,
-    ) -> Result<Vec<bool>> {
+    fn write_bases(&mut self, plan: &Plan, sink: &mut dyn SnapshotSink) -> Result<Vec<bool>> {
         let mut sections = vec![false; self.groups.len()];
         let format = self.format.clone();
         let mut writer = EntryWriter::new(&format);
@@ -144,7 +169,7 @@ impl<V> FrozenTable<V> {
             let pages = self.capture(group, None);
             let mut entries: Vec<_> = pages.iter().flat_map(|page| page.bucket.entries()).collect();
             entries.sort_unstable_by(|a, b| a.key.parts().cmp(&b.key.parts()));
-            *has_section = !entries.is_empty() || layout.is_contradicted(group, plan);
+            *has_section = !entries.is_empty();
             if *has_section {
                 sink.section(&self.base_key(group), &mut |out| {
                     entries.iter().try_for_each(|entry| {

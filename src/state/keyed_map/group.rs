@@ -247,11 +247,6 @@ impl<V: Clone> Group<V> {
         }
         self.pages += 1;
     }
-
-    /// Drops everything, for a section that says all.
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
-    }
 }
 
 impl<V> GroupView<V> {

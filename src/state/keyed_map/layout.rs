@@ -29,7 +29,7 @@ pub(super) struct Layout {
 pub(super) struct GroupLayout {
     /// The base holds everything up to this cut.
     pub(super) base: u32,
-    /// An empty base has a section only where a delta before it must be contradicted.
+    /// An empty base has none.
     pub(super) has_section: bool,
     /// Entries in deltas after the base.
     pub(super) changed: u64,
@@ -53,12 +53,11 @@ pub(super) struct GroupFacts {
     pub(super) is_unknown: bool,
 }
 
-/// A section that is taken over. The order counts where the numbers are equal: a base that came back from
-/// a checkpoint has the number of the last delta before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// A section that is taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kept {
-    Delta(u32),
     Base(usize),
+    Delta(u32),
 }
 
 /// Which groups are written whole; of the others the changes are.
@@ -143,21 +142,25 @@ impl Layout {
         self.deltas.iter().filter(move |delta| self.living_groups(delta, plan).next().is_some())
     }
 
-    /// The sections that are taken over, in the order in which they must be read.
-    pub(super) fn kept(&self, plan: &Plan) -> Vec<Kept> {
+    /// The sections that are taken over: bases, then deltas by number.
+    pub(super) fn kept(&self, plan: &Plan) -> (Vec<Kept>, Vec<Kept>) {
         let groups = self.groups.iter().enumerate();
         let bases = groups
             .filter(|(group, layout)| layout.has_section && !plan.is_whole(*group))
-            .map(|(group, layout)| (layout.base, Kept::Base(group)));
-        let deltas = self.kept_deltas(plan).map(|delta| (delta.number, Kept::Delta(delta.number)));
-        let mut kept: Vec<_> = bases.chain(deltas).collect();
-        kept.sort_unstable();
-        kept.into_iter().map(|(_, section)| section).collect()
+            .map(|(group, _)| Kept::Base(group));
+        let deltas = self.kept_deltas(plan).map(|delta| Kept::Delta(delta.number));
+        (bases.collect(), deltas.collect())
     }
 
-    /// True when a delta that is kept has entries of this group, which is written whole.
-    pub(super) fn is_contradicted(&self, group: usize, plan: &Plan) -> bool {
-        self.kept_deltas(plan).any(|delta| delta.groups.contains(&group))
+    /// Which cut the base of each group holds everything up to, as far as a delta could say otherwise.
+    pub(super) fn bases(&self, plan: &Plan, number: u32) -> Vec<(usize, u32)> {
+        let oldest = self.kept_deltas(plan).map(|delta| delta.number).min();
+        let base_of = |group: usize| match self.groups.get(group) {
+            Some(layout) if !plan.is_whole(group) => layout.base,
+            _ => number,
+        };
+        let groups = (0..plan.whole.len()).map(|group| (group, base_of(group)));
+        groups.filter(|(_, base)| oldest.is_some_and(|oldest| *base >= oldest)).collect()
     }
 
     /// The layout after a checkpoint at the cut `number`; `sections` says which whole groups got one.
@@ -284,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn bases_and_deltas_are_read_in_the_order_of_their_numbers() {
+    fn what_is_kept_and_what_deltas_say_no_longer() {
         let first = Layout::default().after(&Plan::whole(3), 1, &[true, true, false], None);
         let facts = [(100, 1), (100, 0), (0, 0)].map(|(entries, changed)| GroupFacts {
             entries,
@@ -293,15 +296,19 @@ mod tests {
         });
         let plan = first.plan(&facts);
         assert_eq!(plan.whole, [false; 3]);
-        let delta = Delta { number: 2, entries: 1, groups: vec![0] };
-        let second = first.after(&plan, 2, &[], Some((delta, vec![1, 0, 0])));
-        assert_eq!(second.kept(&Plan::default()).len(), 0, "a plan without groups keeps none");
+        assert_eq!(first.kept(&plan), (vec![Kept::Base(0), Kept::Base(1)], vec![]));
+        assert_eq!(first.bases(&plan, 2), [], "no delta is kept");
+        let delta = Delta { number: 2, entries: 2, groups: vec![0, 1] };
+        let second = first.after(&plan, 2, &[], Some((delta, vec![1, 1, 0])));
         let mut unknown = facts;
         unknown[1].is_unknown = true;
         let plan = second.plan(&unknown);
         assert_eq!(plan.whole, [false, true, false]);
-        assert_eq!(second.kept(&plan), [Kept::Base(0), Kept::Delta(2)]);
+        assert_eq!(second.kept(&plan), (vec![Kept::Base(0)], vec![Kept::Delta(2)]));
+        assert_eq!(second.bases(&plan, 3), [(1, 3)]);
         let third = second.after(&plan, 3, &[false, true, false], None);
-        assert_eq!(third.kept(&third.plan(&facts)), [Kept::Base(0), Kept::Delta(2), Kept::Base(1)]);
+        let plan = third.plan(&facts);
+        assert_eq!(third.kept(&plan), (vec![Kept::Base(0), Kept::Base(1)], vec![Kept::Delta(2)]));
+        assert_eq!(third.bases(&plan, 4), [(1, 3)]);
     }
 }

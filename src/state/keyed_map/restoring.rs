@@ -3,7 +3,7 @@
 
 use crate::state::format::Decode;
 use crate::state::keyed_map::cuts::Cuts;
-use crate::state::keyed_map::layout::{Delta, GroupLayout, Layout};
+use crate::state::keyed_map::layout::{Delta, Layout};
 use std::collections::BTreeSet;
 
 /// The cut of sections that have no number: those of a checkpoint without deltas.
@@ -34,10 +34,18 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// A group is back as it was written whole, after the deltas so far.
+    /// The base of a group holds everything up to this change.
+    pub(super) fn number(&mut self, group: usize, base: u32) {
+        self.newest = self.newest.max(base);
+        if let Some(layout) = self.layout.groups.get_mut(group) {
+            layout.base = base;
+        }
+    }
+
+    /// A group is back as it was written whole.
     pub(super) fn base(&mut self, group: usize) {
         if let Some(layout) = self.layout.groups.get_mut(group) {
-            *layout = GroupLayout { base: self.newest, has_section: true, changed: 0 };
+            layout.has_section = true;
         }
     }
 
@@ -48,14 +56,23 @@ impl Seen {
         self.layout.deltas.push(Delta { number, ..Delta::default() });
     }
 
-    /// The delta at hand has an entry of a group.
-    pub(super) fn count(&mut self, group: usize) {
-        self.touched.insert(group);
+    /// True when the delta at hand says something of a group that its base does not hold.
+    pub(super) fn is_news(&mut self, group: usize) -> bool {
+        let Some(delta) = self.layout.deltas.last() else { return false };
+        let is_news = self.layout.groups.get(group).is_some_and(|of| of.base < delta.number);
+        if is_news {
+            self.touched.insert(group);
+        }
+        is_news
+    }
+
+    /// The delta at hand has so many entries of a group.
+    pub(super) fn count(&mut self, group: usize, entries: u64) {
         if let Some(delta) = self.layout.deltas.last_mut() {
-            delta.entries = delta.entries.saturating_add(1);
+            delta.entries = delta.entries.saturating_add(entries);
         }
         if let Some(layout) = self.layout.groups.get_mut(group) {
-            layout.changed = layout.changed.saturating_add(1);
+            layout.changed = layout.changed.saturating_add(entries);
         }
     }
 

@@ -21,7 +21,7 @@ use crate::state::keyed_map::frozen::{Base, FrozenTable};
 use crate::state::keyed_map::group::Group;
 use crate::state::keyed_map::layout::Layout;
 use crate::state::keyed_map::restoring::Restoring;
-use crate::state::schema::{Reader, Schema};
+use crate::state::schema::{NUMBERS, Reader, Schema, read_numbers};
 use crate::state::section::{SectionKey, SectionKind};
 use crate::state::sizes::StateSize;
 
@@ -258,61 +258,77 @@ impl<V: StateValue> KeyedTable<V> {
 
     /// Takes a section back, in the order in which they were written.
     pub(crate) fn restore(&mut self, key: &SectionKey, body: &mut dyn Read) -> Result<()> {
-        let Self { reader, groups, first_group, .. } = self;
-        let restoring = self
-            .restoring
-            .get_or_insert_with(|| Restoring::new(groups.len(), Arc::clone(&reader.current)));
+        let restoring = self.restoring.get_or_insert_with(|| {
+            Restoring::new(self.groups.len(), Arc::clone(&self.reader.current))
+        });
         match key.kind {
-            SectionKind::Schema => {
-                let stored = Schema::read(body)?;
-                restoring.decode = reader.decoder(&self.name, &self.schema, &stored)?;
+            SectionKind::Schema if key.index == NUMBERS => {
+                for (group, number) in read_numbers(body)? {
+                    restoring.seen.number(index_of(self.first_group, group), number);
+                }
                 Ok(())
             }
-            SectionKind::Keyed => {
-                let Some(group) = group_of(groups, *first_group, key.index) else {
-                    let (group, name) = (key.index, &self.name);
-                    let message =
-                        format!("key group {group} of state {name:?} is not this subtask's");
-                    return Err(Error::new(ErrorKind::Incompatible, message));
-                };
-                group.clear();
-                restoring.seen.base(index_of(*first_group, key.index));
-                let Restoring { decode, cuts, scratch, .. } = restoring;
-                read_entries(body, |stored, value| {
-                    let encoded = self.format.loaded_key(stored, scratch)?;
-                    let probe = Probe { hash: key_hash(encoded), encoded };
-                    let value = decode(value)?;
-                    put(group, cuts, probe, value);
-                    Ok(())
-                })
+            SectionKind::Schema => {
+                let stored = Schema::read(body)?;
+                restoring.decode = self.reader.decoder(&self.name, &self.schema, &stored)?;
+                Ok(())
             }
-            _ => {
-                restoring.seen.delta(key.index);
-                let Restoring { decode, cuts, scratch, seen } = restoring;
-                let mut at = None;
-                read_changes(body, |entry| {
-                    let (stored, value) = match entry {
-                        StoredEntry::Group(number) => {
-                            at = Some(number);
-                            return Ok(());
-                        }
-                        StoredEntry::Set { key, value } => (key, Some(value)),
-                        StoredEntry::Removed { key } => (key, None),
-                    };
-                    let number = at.ok_or_else(no_group)?;
-                    // Another parallelism: the rest is other subtasks'.
-                    let Some(group) = group_of(groups, *first_group, number) else { return Ok(()) };
-                    let encoded = self.format.loaded_key(stored, scratch)?;
-                    let probe = Probe { hash: key_hash(encoded), encoded };
-                    match value {
-                        Some(value) => put(group, cuts, probe, decode(value)?),
-                        None => drop(group.remove(cuts, probe)),
-                    }
-                    seen.count(index_of(*first_group, number));
-                    Ok(())
-                })
-            }
+            SectionKind::Keyed => self.restore_base(key.index, body),
+            _ => self.restore_delta(key.index, body),
         }
+    }
+
+    fn restore_base(&mut self, number: u32, body: &mut dyn Read) -> Result<()> {
+        let Some(restoring) = &mut self.restoring else { return Ok(()) };
+        let Some(group) = group_of(&mut self.groups, self.first_group, number) else {
+            let name = &self.name;
+            let message = format!("key group {number} of state {name:?} is not this subtask's");
+            return Err(Error::new(ErrorKind::Incompatible, message));
+        };
+        restoring.seen.base(index_of(self.first_group, number));
+        let Restoring { decode, cuts, scratch, .. } = restoring;
+        read_entries(body, |stored, value| {
+            let encoded = self.format.loaded_key(stored, scratch)?;
+            let probe = Probe { hash: key_hash(encoded), encoded };
+            put(group, cuts, probe, decode(value)?);
+            Ok(())
+        })
+    }
+
+    fn restore_delta(&mut self, number: u32, body: &mut dyn Read) -> Result<()> {
+        let Some(Restoring { decode, cuts, scratch, seen }) = &mut self.restoring else {
+            return Ok(());
+        };
+        seen.delta(number);
+        // `None` for what is other subtasks', with another parallelism, and for what a base holds.
+        let mut at = None;
+        let mut is_headed = false;
+        read_changes(body, |entry| {
+            let (stored, value) = match entry {
+                StoredEntry::Group(group) => {
+                    is_headed = true;
+                    at = Some(index_of(self.first_group, group))
+                        .filter(|index| seen.is_news(*index));
+                    return Ok(());
+                }
+                StoredEntry::Set { key, value } => (key, Some(value)),
+                StoredEntry::Removed { key } => (key, None),
+            };
+            if !is_headed {
+                let message = "a section of changes begins without a key group";
+                return Err(Error::new(ErrorKind::Corrupt, message));
+            }
+            let Some(index) = at else { return Ok(()) };
+            let Some(group) = self.groups.get_mut(index) else { return Ok(()) };
+            let encoded = self.format.loaded_key(stored, scratch)?;
+            let probe = Probe { hash: key_hash(encoded), encoded };
+            match value {
+                Some(value) => put(group, cuts, probe, decode(value)?),
+                None => drop(group.remove(cuts, probe)),
+            }
+            seen.count(index, 1);
+            Ok(())
+        })
     }
 
     /// All sections are back. `from` is the checkpoint when they are all sections of this subtask.
@@ -335,10 +351,6 @@ fn put<V: StateValue>(group: &mut Group<V>, cuts: &Cuts, probe: Probe<'_>, value
         }
         None => (Some(value), ()),
     });
-}
-
-fn no_group() -> Error {
-    Error::new(ErrorKind::Corrupt, "a section of changes begins without a key group")
 }
 
 fn no_page() -> Error {
