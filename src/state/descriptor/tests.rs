@@ -200,7 +200,7 @@ fn versions_without_a_way_to_the_present_are_refused_and_both_are_named() {
     let keyed = |version| StateDescriptor::<u16, u32>::new("m").version(version);
     let stored = |version| with_a_delta(keyed(version), old_value);
     let own = |scope: &mut StateScope| {
-        drop(scope.keyed_map(keyed(5).migrate(3, |old: u8| Ok(old.into()))))
+        drop(scope.keyed_map(keyed(5).migrate(3, |old: u8| Ok(old.into()))));
     };
     let both = ["\"m\"", "version 5 (u16 -> u32, bincode"];
     for (version, why) in [(4, "no migration"), (6, "no migration"), (u32::MAX, "no migration")] {
@@ -324,6 +324,11 @@ fn numbers_with_a_fraction_keep_every_bit_in_json() {
     assert!(bits(list.to_vec()) == bits(back.to_vec()));
 }
 
+/// Version 2 of a state that had numbers.
+fn newer<K: DeserializeOwned + 'static>(name: &str) -> StateDescriptor<K, String> {
+    StateDescriptor::new(name).version(2).migrate(1, |old: u32| Ok(format!("n{old}")))
+}
+
 #[test]
 fn lists_and_broadcast_state_have_versions_too() {
     let old = |scope: &mut StateScope| {
@@ -335,9 +340,6 @@ fn lists_and_broadcast_state_have_versions_too() {
     old(&mut first);
     let stored = written(&first, 1, None).sections;
 
-    fn newer<K: DeserializeOwned + 'static>(name: &str) -> StateDescriptor<K, String> {
-        StateDescriptor::new(name).version(2).migrate(1, |old: u32| Ok(format!("n{old}")))
-    }
     let mut second = scope();
     let split = second.list_state(newer("split")).unwrap();
     let union = second.union_list_state(newer("union")).unwrap();
