@@ -5,6 +5,7 @@
 //! | `record_decode` | a frame, or the payload of any kind of record, or a small file |
 //! | `metadata_decode` | what a commit or a manifest says, as bytes and as a description of one |
 //! | `segment_scan` | a segment of the log, as bytes and as frames with damage |
+//! | `state_restore` | the sections that states of every kind come back from |
 //! | `store_ops` | what happens to a store: work, ends of every kind, damage |
 //! | `config_file` | a configuration file |
 //! | `coordinator` | what happens to a coordinator |
@@ -20,6 +21,7 @@ mod memory;
 mod metadata_decode;
 mod record_decode;
 mod segment_scan;
+mod state_restore;
 mod store_ops;
 
 pub use aligner::aligner;
@@ -28,6 +30,7 @@ pub use coordinator::coordinator;
 pub use metadata_decode::metadata_decode;
 pub use record_decode::record_decode;
 pub use segment_scan::segment_scan;
+pub use state_restore::state_restore;
 pub use store_ops::store_ops;
 
 /// A broken promise, in words.

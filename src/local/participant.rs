@@ -4,6 +4,7 @@
 //! unaligned cut the last step waits until the records on their way are logged. The background
 //! acknowledges; what it cannot write declines.
 
+use std::error::Error as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,10 +52,14 @@ impl Cut {
         }
         let mut timing = self.timing;
         timing.queued = self.clock.now().saturating_sub(self.frozen_at);
-        let _declined = self.handle.snapshot_timed(self.barrier, &timing, &mut |sink| {
+        let outcome = self.handle.snapshot_timed(self.barrier, &timing, &mut |sink| {
             write(sink)?;
             self.in_flight.as_ref().map_or(Ok(()), |log| log.write(sink))
         });
+        if let Err(error) = outcome {
+            let cause = error.source();
+            tracing::warn!(%error, cause, "a snapshot is declined");
+        }
     }
 }
 

@@ -15,5 +15,6 @@ mod sink_protocol;
 mod statistics;
 mod support;
 mod timers;
+mod user_code;
 mod windows;
 mod wishes;

@@ -1,5 +1,8 @@
 //! What a program says of a state when it registers it.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;

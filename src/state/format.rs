@@ -57,6 +57,9 @@ impl StateCodec for Bincode {
 
 /// JSON text, for those who want to look inside: `tidegate show STORE ID --state UID/NAME`. Several times
 /// larger and slower than [`Bincode`].
+///
+/// JSON has no number that is not finite: a float that is none is stored as `null`, which an `Option`
+/// reads as `None` and a plain float refuses at the restore. Values that may have one need `Bincode`.
 #[cfg(feature = "json")]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Json;

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io::Read;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -33,7 +34,7 @@ pub struct StateScope {
 }
 
 struct Registered {
-    name: String,
+    name: Arc<str>,
     kind: SectionKind,
     state: Rc<dyn ErasedState>,
 }
@@ -114,7 +115,7 @@ impl<V: StateValue> ErasedState for RefCell<KeyedTable<V>> {
 }
 
 /// The states of one subtask as they were at a barrier.
-pub struct FrozenScope(Vec<Box<dyn ErasedFrozen>>);
+pub struct FrozenScope(Vec<(Arc<str>, Box<dyn ErasedFrozen>)>);
 
 impl fmt::Debug for FrozenScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,9 +127,11 @@ impl FrozenScope {
     /// In the background: writes every state, in order of registration.
     ///
     /// # Errors
-    /// Any error fails the checkpoint.
+    /// Any error fails the checkpoint; it names the state.
     pub fn write(self, sink: &mut dyn SnapshotSink) -> Result<()> {
-        self.0.into_iter().try_for_each(|state| state.write(sink))
+        self.0.into_iter().try_for_each(|(name, state)| {
+            state.write(sink).map_err(|error| error.context(format!("state {name:?}")))
+        })
     }
 }
 
@@ -224,7 +227,9 @@ impl StateScope {
     }
 
     fn freeze_all(&self, id: CheckpointId, is_savepoint: bool) -> FrozenScope {
-        let freeze = |registered: &Registered| registered.state.freeze(id, is_savepoint);
+        let freeze = |Registered { name, state, .. }: &Registered| {
+            (Arc::clone(name), state.freeze(id, is_savepoint))
+        };
         FrozenScope(self.states.iter().map(freeze).collect())
     }
 
@@ -257,7 +262,7 @@ impl StateScope {
             SectionKind::Schema => true,
             own => kind == own,
         };
-        let home = self.states.iter().find(|s| s.name == key.state && is_of(s.kind));
+        let home = self.states.iter().find(|s| *s.name == *key.state && is_of(s.kind));
         let Some(home) = home else {
             return Err(Error::new(
                 ErrorKind::Incompatible,
@@ -282,10 +287,10 @@ impl StateScope {
                 name.len()
             )));
         }
-        if self.states.iter().any(|registered| registered.name == name) {
+        if self.states.iter().any(|registered| *registered.name == *name) {
             return Err(Error::invalid(format!("the state name {name:?} is used twice")));
         }
-        self.states.push(Registered { name: name.to_owned(), kind, state });
+        self.states.push(Registered { name: name.into(), kind, state });
         Ok(())
     }
 

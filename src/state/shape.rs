@@ -42,7 +42,8 @@ pub(crate) fn shape_of<T: DeserializeOwned>() -> String {
     for (name, variants) in &enums {
         let _ = write!(root, "; {name}: {}", variants.seen.join(" | "));
     }
-    root.truncate(root.floor_char_boundary(BYTES_MAX));
+    let end = (0..=root.len().min(BYTES_MAX)).rev().find(|end| root.is_char_boundary(*end));
+    root.truncate(end.unwrap_or_default());
     root
 }
 
