@@ -56,6 +56,7 @@ impl fmt::Display for StateDetails {
 
 /// One entry of a readable state.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the command line prints it"))]
 pub(super) struct StateEntry<'a> {
     pub(super) subtask: u32,
     pub(super) key: &'a str,

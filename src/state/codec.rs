@@ -21,10 +21,21 @@ const fn config() -> Config {
         .with_limit::<STATE_ENTRY_BYTES_MAX>()
 }
 
+/// Appends; a buffer that grows takes everything.
+struct Appended<'b>(&'b mut Vec<u8>);
+
+impl bincode::enc::write::Writer for Appended<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
 /// Appends the encoding of `value` to `buffer`.
 pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, buffer: &mut Vec<u8>) -> Result<()> {
     let before = buffer.len();
-    bincode::serde::encode_into_std_write(value, buffer, config()).map_err(|error| {
+    bincode::serde::encode_into_writer(value, Appended(buffer), config()).map_err(|error| {
         Error::invalid(format!("cannot encode a {}", std::any::type_name::<T>())).with_source(error)
     })?;
     let length = buffer.len().saturating_sub(before);

@@ -3,7 +3,7 @@
 //! Owns the copy-on-write between the processing thread and the background writer: a cut takes pointers
 //! to the segments of the tables along; a page of a few entries is copied when it is first changed after
 //! a cut that has not been written so far. Must never let the order of a hash table reach the written
-//! bytes.
+//! bytes, and never make a record pay for an atomic step.
 
 mod bucket;
 mod cuts;
@@ -14,6 +14,7 @@ mod layout;
 mod page;
 mod removed;
 mod restoring;
+mod segment;
 mod table;
 #[cfg(test)]
 mod tests;

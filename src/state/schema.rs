@@ -81,7 +81,7 @@ impl Schema {
     }
 
     /// True when bytes of the one are bytes of the other.
-    fn is_alike(&self, other: &Self) -> bool {
+    pub(crate) fn is_alike(&self, other: &Self) -> bool {
         (self.version, &self.codec, self.fingerprint)
             == (other.version, &other.codec, other.fingerprint)
     }

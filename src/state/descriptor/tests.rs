@@ -135,7 +135,6 @@ fn an_older_version_goes_through_its_migration_with_its_deltas() {
 }
 
 #[test]
-#[ignore = "`KeyedTable::restored` takes migrated sections as a base"]
 fn what_was_migrated_is_written_anew_and_not_referred_to() {
     let old = with_a_delta(StateDescriptor::<u16, u32>::new("m"), old_value);
     let mut scope = scope();

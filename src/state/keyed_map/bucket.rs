@@ -5,6 +5,9 @@ use crate::state::keyed_map::key_bytes::KeyBytes;
 /// Entries that are found by their tags; those behind them by their hashes.
 const TAGS: usize = 16;
 
+/// The lowest bit of each byte.
+const LOW_BITS: u64 = 0x0101_0101_0101_0101;
+
 /// A key by its hash and encoding, on its way to an entry.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Probe<'a> {
@@ -51,14 +54,14 @@ pub(super) struct Entry<V> {
 
 #[derive(Debug, Clone)]
 pub(super) struct Bucket<V> {
-    /// INVARIANT: tag `i` is that of entry `i`.
-    tags: [u8; TAGS],
+    /// INVARIANT: byte `i` is the tag of entry `i`; the first eight are in the first word, lowest first.
+    tags: [u64; 2],
     entries: Vec<Entry<V>>,
 }
 
 impl<V> Default for Bucket<V> {
     fn default() -> Self {
-        Self { tags: [0; TAGS], entries: Vec::new() }
+        Self { tags: [0; 2], entries: Vec::new() }
     }
 }
 
@@ -69,18 +72,19 @@ impl<V> Bucket<V> {
 
     #[inline]
     fn position(&self, probe: Probe<'_>) -> Option<usize> {
-        let wanted = tag(probe.hash);
-        let mut alike = 0_u32;
-        for (at, tag) in self.tags.iter().enumerate() {
-            alike |= u32::from(*tag == wanted) << at;
-        }
-        while alike != 0 {
-            let at = usize::try_from(alike.trailing_zeros()).unwrap_or(usize::MAX);
-            let entry = self.entries.get(at)?;
-            if entry.key.parts() == (probe.hash, probe.encoded) {
-                return Some(at);
+        let wanted = u64::from(tag(probe.hash)).wrapping_mul(LOW_BITS);
+        for (half, tags) in [0, TAGS / 2].into_iter().zip(self.tags) {
+            // Bytes that are equal are zero here; what is marked above a zero may be none.
+            let differing = tags ^ wanted;
+            let mut alike = differing.wrapping_sub(LOW_BITS) & !differing & (LOW_BITS << 7);
+            while alike != 0 {
+                let byte = usize::try_from(alike.trailing_zeros() / 8).unwrap_or(usize::MAX);
+                let entry = self.entries.get(half + byte)?;
+                if entry.key.parts() == (probe.hash, probe.encoded) {
+                    return Some(half + byte);
+                }
+                alike &= alike - 1;
             }
-            alike &= alike - 1;
         }
         let behind = self.entries.get(TAGS..)?;
         let at = behind.iter().position(|e| e.key.parts() == (probe.hash, probe.encoded))?;
@@ -100,10 +104,15 @@ impl<V> Bucket<V> {
 
     /// Adds an entry whose key is not there.
     pub(super) fn push(&mut self, entry: Entry<V>) {
-        if let Some(tag_of) = self.tags.get_mut(self.entries.len()) {
-            *tag_of = tag(entry.key.hash);
-        }
+        self.set_tag(self.entries.len(), tag(entry.key.hash));
         self.entries.push(entry);
+    }
+
+    fn set_tag(&mut self, at: usize, tag: u8) {
+        if let Some(word) = self.tags.get_mut(at / 8) {
+            let shift = (at % 8) * 8;
+            *word = *word & !(0xff << shift) | u64::from(tag) << shift;
+        }
     }
 
     pub(super) fn take(&mut self, probe: Probe<'_>) -> Option<Entry<V>> {
@@ -113,9 +122,8 @@ impl<V> Bucket<V> {
 
     fn swap_remove(&mut self, at: usize) -> Entry<V> {
         let entry = self.entries.swap_remove(at);
-        let moved = self.entries.get(at).map(|moved| tag(moved.key.hash));
-        if let (Some(tag_of), Some(moved)) = (self.tags.get_mut(at), moved) {
-            *tag_of = moved;
+        if let Some(moved) = self.entries.get(at).map(|moved| tag(moved.key.hash)) {
+            self.set_tag(at, moved);
         }
         if self.entries.len().saturating_mul(4) < self.entries.capacity() {
             self.entries.shrink_to(self.entries.len().saturating_mul(2));

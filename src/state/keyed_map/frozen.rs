@@ -8,10 +8,8 @@ use crate::ids::CheckpointId;
 use crate::state::entries::EntryWriter;
 use crate::state::format::Format;
 use crate::state::keyed_map::bucket::{Entry, StoredKey};
-use crate::state::keyed_map::cuts::PendingCut;
 use crate::state::keyed_map::group::GroupView;
 use crate::state::keyed_map::layout::{Delta, GroupFacts, Kept, Layout, Plan};
-use crate::state::keyed_map::page::Captured;
 use crate::state::schema::{NUMBERS, Schema};
 use crate::state::section::{SectionKey, SectionKind, SnapshotSink};
 
@@ -34,7 +32,8 @@ pub(crate) struct FrozenTable<V> {
     /// Keys that changed since the base, by group.
     pub(super) changes: Vec<u64>,
     pub(super) base: Option<Arc<Base>>,
-    pub(super) cut: PendingCut,
+    /// The number of the cut.
+    pub(super) cut: u32,
     /// What this becomes a base with; set when all is written.
     pub(super) written: Arc<OnceLock<Layout>>,
 }
@@ -76,7 +75,13 @@ impl<V> FrozenTable<V> {
     /// the base of its group holds it already.
     fn write_on(mut self, base: &Base, plan: &Plan, sink: &mut dyn SnapshotSink) -> Result<()> {
         let layout = &base.layout;
-        self.write_numbers(&layout.bases(plan, self.cut.number()), sink)?;
+        for ((group, changes), whole) in self.groups.iter_mut().zip(&self.changes).zip(&plan.whole)
+        {
+            if *changes == 0 && !whole {
+                *group = None;
+            }
+        }
+        self.write_numbers(&layout.bases(plan, self.cut), sink)?;
         let (bases, deltas) = layout.kept(plan);
         bases.iter().try_for_each(|kept| sink.reuse(&self.key_of(*kept), base.id))?;
         let sections = self.write_bases(plan, sink)?;
@@ -92,7 +97,7 @@ impl<V> FrozenTable<V> {
         sections: &[bool],
         delta: Option<(Delta, Vec<u64>)>,
     ) -> Result<()> {
-        let layout = layout.after(plan, self.cut.number(), sections, delta);
+        let layout = layout.after(plan, self.cut, sections, delta);
         // Nobody else sets it.
         self.written.set(layout).map_err(|_| Error::internal("a cut was written twice"))
     }
@@ -151,10 +156,9 @@ impl<V> FrozenTable<V> {
         u32::try_from(group).unwrap_or(u32::MAX).saturating_add(self.first_group)
     }
 
-    /// Takes the pages of a group at the cut. What only this cut needed of it is free from here on.
-    fn capture(&mut self, group: usize, after: Option<u32>) -> Vec<Captured<V>> {
-        let view = self.groups.get_mut(group).and_then(Option::take);
-        view.map_or_else(Vec::new, |view| view.capture(&self.cut, after))
+    /// The group at the cut; once it is dropped nothing of it is kept for this cut any more.
+    fn take(&mut self, group: usize) -> Option<GroupView<V>> {
+        self.groups.get_mut(group).and_then(Option::take)
     }
 
     /// Writes the groups that are written whole, and returns which of them have a section.
@@ -166,8 +170,8 @@ impl<V> FrozenTable<V> {
             if !plan.whole.get(group).copied().unwrap_or_default() {
                 continue;
             }
-            let pages = self.capture(group, None);
-            let mut entries: Vec<_> = pages.iter().flat_map(|page| page.bucket.entries()).collect();
+            let Some(view) = self.take(group) else { continue };
+            let mut entries: Vec<_> = view.pages().flat_map(|page| page.bucket.entries()).collect();
             entries.sort_unstable_by(|a, b| a.key.parts().cmp(&b.key.parts()));
             *has_section = !entries.is_empty();
             if *has_section {
@@ -196,7 +200,7 @@ impl<V> FrozenTable<V> {
         if changed.is_empty() {
             return Ok(None);
         }
-        let number = self.cut.number();
+        let number = self.cut;
         let key = self.key_of(Kept::Delta(number));
         let mut counts = vec![0; self.groups.len()];
         let mut delta = Delta { number, ..Delta::default() };
@@ -204,9 +208,9 @@ impl<V> FrozenTable<V> {
         let mut writer = EntryWriter::new(&format);
         sink.section(&key, &mut |out| {
             for group in &changed {
-                let pages = self.capture(*group, Some(after));
+                let Some(view) = self.take(*group) else { continue };
                 let number = self.number_of(*group);
-                let count = write_changes(number, &pages, after, &mut writer, out)?;
+                let count = write_changes(number, &view, after, &mut writer, out)?;
                 if count > 0 {
                     delta.groups.push(*group);
                     delta.entries += count;
@@ -224,16 +228,16 @@ impl<V> FrozenTable<V> {
 /// Writes the changes of one group after a cut, ordered as in a base, and returns how many.
 fn write_changes<V>(
     group: u32,
-    pages: &[Captured<V>],
+    view: &GroupView<V>,
     after: u32,
     writer: &mut EntryWriter<'_, V>,
     out: &mut dyn Write,
 ) -> Result<u64> {
     let mut changes = Vec::new();
-    for Captured { bucket, removed } in pages {
-        let set = bucket.entries().iter().filter(|entry| entry.changed > after);
+    for page in view.pages().filter(|page| page.is_changed_after(after)) {
+        let set = page.bucket.entries().iter().filter(|entry| entry.changed > after);
         changes.extend(set.map(Change::Set));
-        let removed = removed.iter().filter(|removed| removed.changed > after);
+        let removed = page.removed().iter().filter(|removed| removed.changed > after);
         changes.extend(removed.map(|removed| Change::Removed(&removed.key)));
     }
     // Stable: a key that was removed and set again counts as set, which stands first.
@@ -249,13 +253,4 @@ fn write_changes<V>(
         }
     }
     Ok(changes.len() as u64)
-}
-
-impl<V> Drop for FrozenTable<V> {
-    fn drop(&mut self) {
-        let is_needed = self.cut.needed_by_others();
-        for view in self.groups.iter().flatten() {
-            view.forget_images(&is_needed);
-        }
-    }
 }

@@ -1,34 +1,37 @@
 //! The entries of one key group: a hash table that grows by one page at a time.
 //!
 //! Linear hashing: no insertion costs more than the parting of one page, and nothing is ever hashed
-//! anew as a whole. The pages lie in segments that never move, so that a cut takes pointers to the
-//! segments along and not to the pages.
+//! anew as a whole. The pages lie in segments, so that a cut takes pointers to segments along and not to
+//! pages.
 
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::state::keyed_map::bucket::{Entry, Probe, StoredKey, spread};
-use crate::state::keyed_map::cuts::{Cuts, PendingCut};
-use crate::state::keyed_map::page::{Captured, Page};
+use crate::state::keyed_map::cuts::Cuts;
+use crate::state::keyed_map::page::Page;
+use crate::state::keyed_map::segment::{Layer, Segment};
 
 /// A page is parted for each so many entries.
 const ENTRIES_PER_PAGE: usize = 8;
 
-/// Pages of a segment, once a group has as many.
-const SEGMENT_PAGES: u32 = 64;
+/// Pages of a segment, once a group has as many: so many are set aside when a segment is first changed
+/// after a cut, and so many fewer pointers are taken along.
+const SEGMENT_PAGES: u32 = 512;
 
-/// Segments below [`SEGMENT_PAGES`]: 1, 1, 2, 4, 8, 16 and 32 pages.
-const SMALL_SEGMENTS: u32 = 7;
+/// Segments below [`SEGMENT_PAGES`]: 1, 1, 2, 4 and so on up to 256 pages.
+const SMALL_SEGMENTS: u32 = 10;
 
 /// Removals that are remembered for an incremental checkpoint, whatever the size of the group.
 const REMOVALS_MIN: usize = 4096;
 
-type Segment<V> = Arc<[Page<V>]>;
+/// What the segments of a group were at a cut.
+type Layers<V> = Arc<[Arc<Layer<V>>]>;
 
 pub(super) struct Group<V> {
     segments: Vec<Segment<V>>,
-    /// The same for those who read a cut; made anew after it grew.
-    shared: Option<Arc<[Segment<V>]>>,
+    /// What the newest cut took along, until the group is changed.
+    unchanged: Option<Layers<V>>,
     pages: u32,
     entries: usize,
     /// Keys whose entries changed since the newest cut.
@@ -43,7 +46,7 @@ impl<V> Default for Group<V> {
     fn default() -> Self {
         Self {
             segments: Vec::new(),
-            shared: None,
+            unchanged: None,
             pages: 0,
             entries: 0,
             changes: 0,
@@ -55,7 +58,7 @@ impl<V> Default for Group<V> {
 
 /// A group as it was at a cut.
 pub(super) struct GroupView<V> {
-    segments: Arc<[Segment<V>]>,
+    layers: Layers<V>,
     pages: u32,
     pub(super) entries: usize,
     pub(super) whole_since: u32,
@@ -103,28 +106,23 @@ impl<V> Group<V> {
     #[inline]
     fn page(&self, page: u32) -> Option<&Page<V>> {
         let (segment, at) = place(page);
-        self.segments.get(segment)?.get(at)
+        self.segments.get(segment)?.page(at)
     }
 
     #[inline]
     pub(super) fn read<R>(&self, probe: Probe<'_>, look: impl FnOnce(Option<&V>) -> R) -> R {
-        match self.page(page_of(probe.hash, self.pages)) {
-            Some(page) => page.read(|bucket| look(bucket.find(probe).map(|entry| &entry.value))),
-            None => look(None),
-        }
-    }
-
-    /// Every page, in no order that means anything.
-    pub(super) fn for_each_page(&self, mut visit: impl FnMut(&Page<V>)) {
-        (0..self.pages).filter_map(|page| self.page(page)).for_each(&mut visit);
+        let page = self.page(page_of(probe.hash, self.pages));
+        look(page.and_then(|page| page.bucket.find(probe)).map(|entry| &entry.value))
     }
 
     /// Hot: what the background needs of the group as it is now, and how many keys changed since the
     /// cut before.
     pub(super) fn cut(&mut self) -> (GroupView<V>, u32) {
-        let segments = self.shared.get_or_insert_with(|| self.segments.as_slice().into());
+        let segments = &mut self.segments;
+        let layers =
+            self.unchanged.get_or_insert_with(|| segments.iter_mut().map(Segment::cut).collect());
         let view = GroupView {
-            segments: Arc::clone(segments),
+            layers: Arc::clone(layers),
             pages: self.pages,
             entries: self.entries,
             whole_since: self.whole_since,
@@ -138,19 +136,11 @@ impl<V> Group<V> {
     }
 
     /// Visits every entry, ordered by (hash, encoded key).
-    pub(super) fn for_each(&self, visit: &mut impl FnMut(&[u8], &V) -> Result<()>) -> Result<()>
-    where
-        V: Clone,
-    {
-        let mut entries: Vec<(StoredKey, V)> = Vec::with_capacity(self.entries);
-        self.for_each_page(|page| {
-            page.read(|bucket| {
-                let copies = bucket.entries().iter().map(|e| (e.key.clone(), e.value.clone()));
-                entries.extend(copies);
-            });
-        });
-        entries.sort_unstable_by(|(a, _), (b, _)| a.parts().cmp(&b.parts()));
-        entries.iter().try_for_each(|(key, value)| visit(key.encoded.as_slice(), value))
+    pub(super) fn for_each(&self, visit: &mut impl FnMut(&[u8], &V) -> Result<()>) -> Result<()> {
+        let pages = (0..self.pages).filter_map(|page| self.page(page));
+        let mut entries: Vec<_> = pages.flat_map(|page| page.bucket.entries()).collect();
+        entries.sort_unstable_by(|a, b| a.key.parts().cmp(&b.key.parts()));
+        entries.iter().try_for_each(|e| visit(e.key.encoded.as_slice(), &e.value))
     }
 
     /// Bytes of tables with so many entries and pages.
@@ -166,47 +156,50 @@ impl<V> Group<V> {
 }
 
 impl<V: Clone> Group<V> {
+    #[inline]
+    fn page_mut(&mut self, page: u32, cuts: &mut Cuts) -> Option<&mut Page<V>> {
+        if self.unchanged.is_some() {
+            self.unchanged = None;
+        }
+        let (segment, at) = place(page);
+        self.segments.get_mut(segment)?.page_mut(at, cuts)
+    }
+
     /// Changes the entry of a key. `change` is given its value, or returns one when there was none.
     #[inline]
     pub(super) fn upsert<R>(
         &mut self,
-        cuts: &Cuts,
+        cuts: &mut Cuts,
         probe: Probe<'_>,
         change: impl FnOnce(Option<&mut V>) -> (Option<V>, R),
     ) -> Option<R> {
         if self.pages == 0 {
             self.add_page();
         }
-        let (segment, at) = place(page_of(probe.hash, self.pages));
-        let page = self.segments.get(segment)?.get(at)?;
         let now = cuts.current();
-        let (mut is_new, mut is_changed) = (false, true);
-        let result = page.write(cuts, |bucket| match bucket.find_mut(probe) {
-            Some(entry) => {
-                is_changed = entry.changed != now;
-                entry.changed = now;
-                change(Some(&mut entry.value)).1
-            }
-            None => {
-                let (value, result) = change(None);
-                if let Some(value) = value {
-                    is_new = true;
-                    bucket.push(Entry { changed: now, key: StoredKey::new(probe), value });
-                }
-                result
-            }
-        });
-        self.changes = self.changes.saturating_add(u32::from(is_changed));
-        if is_new {
+        let bucket = &mut self.page_mut(page_of(probe.hash, self.pages), cuts)?.bucket;
+        if let Some(entry) = bucket.find_mut(probe) {
+            let is_first = entry.changed != now;
+            entry.changed = now;
+            let (_, result) = change(Some(&mut entry.value));
+            self.changes = self.changes.saturating_add(u32::from(is_first));
+            return Some(result);
+        }
+        let (value, result) = change(None);
+        if let Some(value) = value {
+            bucket.push(Entry { changed: now, key: StoredKey::new(probe), value });
+            self.changes = self.changes.saturating_add(1);
             self.entries += 1;
             self.grow(cuts);
         }
         Some(result)
     }
 
-    pub(super) fn remove(&mut self, cuts: &Cuts, probe: Probe<'_>) -> Option<V> {
-        let page = self.page(page_of(probe.hash, self.pages))?;
-        let (entry, is_remembered) = page.remove(cuts, probe)?;
+    pub(super) fn remove(&mut self, cuts: &mut Cuts, probe: Probe<'_>) -> Option<V> {
+        let page = page_of(probe.hash, self.pages);
+        // An absent key must not make a page be copied.
+        self.page(page)?.bucket.find(probe)?;
+        let (entry, is_remembered) = self.page_mut(page, cuts)?.remove(cuts, probe)?;
         self.entries = self.entries.saturating_sub(1);
         let is_first = entry.changed != cuts.current();
         self.changes = self.changes.saturating_add(u32::from(is_first));
@@ -218,13 +211,19 @@ impl<V: Clone> Group<V> {
     }
 
     /// More was removed than is worth remembering: the next checkpoint has the group whole.
-    fn forget_removals(&mut self, cuts: &Cuts) {
+    fn forget_removals(&mut self, cuts: &mut Cuts) {
         self.removals = 0;
         self.whole_since = cuts.current();
-        self.for_each_page(|page| page.forget_removed(cuts));
+        for page in 0..self.pages {
+            if self.page(page).is_some_and(|page| !page.removed().is_empty())
+                && let Some(page) = self.page_mut(page, cuts)
+            {
+                page.forget_removed();
+            }
+        }
     }
 
-    fn grow(&mut self, cuts: &Cuts) {
+    fn grow(&mut self, cuts: &mut Cuts) {
         let most = usize::try_from(self.pages).unwrap_or(usize::MAX);
         if self.entries <= most.saturating_mul(ENTRIES_PER_PAGE) {
             return;
@@ -233,37 +232,31 @@ impl<V: Clone> Group<V> {
         self.add_page();
         let round = 1_u32 << (u32::BITS - 1 - before.leading_zeros());
         let pages = self.pages;
-        if let (Some(from), Some(to)) = (self.page(before - round), self.page(before)) {
-            from.part(cuts, to, |hash| page_of(hash, pages) == before);
+        let parted = self
+            .page_mut(before - round, cuts)
+            .map(|page| page.split_off(|hash| page_of(hash, pages) == before));
+        if let (Some(parted), Some(place)) = (parted, self.page_mut(before, cuts)) {
+            *place = parted;
         }
     }
 
     fn add_page(&mut self) {
         let (segment, _) = place(self.pages);
         if segment == self.segments.len() {
-            let pages = (0..segment_len(segment)).map(|_| Page::default());
-            self.segments.push(pages.collect());
-            self.shared = None;
+            let places = usize::try_from(segment_len(segment)).unwrap_or(usize::MAX);
+            self.segments.push(Segment::new(places));
         }
         self.pages += 1;
     }
 }
 
 impl<V> GroupView<V> {
-    fn pages(&self) -> impl Iterator<Item = &Page<V>> {
+    /// The pages at the cut.
+    pub(super) fn pages(&self) -> impl Iterator<Item = &Page<V>> {
         (0..self.pages).filter_map(|page| {
             let (segment, at) = place(page);
-            self.segments.get(segment)?.get(at)
+            self.layers.get(segment)?.page(at)
         })
-    }
-
-    /// The pages at the cut, all or those that were changed after an earlier one.
-    pub(super) fn capture(&self, of: &PendingCut, after: Option<u32>) -> Vec<Captured<V>> {
-        self.pages().filter_map(|page| page.capture(of, after)).collect()
-    }
-
-    pub(super) fn forget_images(&self, is_needed: impl Fn(u32, u32) -> bool) {
-        self.pages().for_each(|page| page.forget_images(&is_needed));
     }
 }
 

@@ -15,13 +15,15 @@ pub(super) struct Restoring<V> {
     pub(super) seen: Seen,
     /// The encoding of the key at hand.
     pub(super) scratch: Vec<u8>,
+    /// Some sections are of another type or version than the state is now.
+    pub(super) is_migrated: bool,
 }
 
 impl<V> Restoring<V> {
     pub(super) fn new(groups: usize, decode: Decode<V>) -> Self {
         let layout = Layout::empty(groups);
         let seen = Seen { layout, touched: BTreeSet::new(), newest: 0 };
-        Self { decode, cuts: Cuts::before_all(), seen, scratch: Vec::new() }
+        Self { decode, cuts: Cuts::before_all(), seen, scratch: Vec::new(), is_migrated: false }
     }
 }
 

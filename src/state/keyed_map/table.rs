@@ -178,10 +178,10 @@ impl<V: StateValue> KeyedTable<V> {
     }
 
     #[inline]
-    fn find(&mut self, probe: Probe<'_>) -> Result<(&mut Group<V>, &Cuts)> {
+    fn find(&mut self, probe: Probe<'_>) -> Result<(&mut Group<V>, &mut Cuts)> {
         let group = key_group(probe.hash, self.max_parallelism);
         match group_of(&mut self.groups, self.first_group, group) {
-            Some(group) => Ok((group, &self.cuts)),
+            Some(group) => Ok((group, &mut self.cuts)),
             None => Err(foreign(&self.name, group)),
         }
     }
@@ -196,10 +196,10 @@ impl<V: StateValue> KeyedTable<V> {
             groups.push(Some(view));
             changes.push(changed);
         }
-        self.remember_changes(cut.number(), changes);
+        self.remember_changes(cut, changes);
         let written = Arc::default();
         if !is_savepoint {
-            self.unconfirmed.insert(id, (cut.number(), Arc::clone(&written)));
+            self.unconfirmed.insert(id, (cut, Arc::clone(&written)));
             if self.unconfirmed.len() > UNCONFIRMED_MAX {
                 self.unconfirmed.pop_first();
             }
@@ -271,6 +271,7 @@ impl<V: StateValue> KeyedTable<V> {
             SectionKind::Schema => {
                 let stored = Schema::read(body)?;
                 restoring.decode = self.reader.decoder(&self.name, &self.schema, &stored)?;
+                restoring.is_migrated |= !stored.is_alike(&self.schema);
                 Ok(())
             }
             SectionKind::Keyed => self.restore_base(key.index, body),
@@ -296,7 +297,7 @@ impl<V: StateValue> KeyedTable<V> {
     }
 
     fn restore_delta(&mut self, number: u32, body: &mut dyn Read) -> Result<()> {
-        let Some(Restoring { decode, cuts, scratch, seen }) = &mut self.restoring else {
+        let Some(Restoring { decode, cuts, scratch, seen, .. }) = &mut self.restoring else {
             return Ok(());
         };
         seen.delta(number);
@@ -334,6 +335,8 @@ impl<V: StateValue> KeyedTable<V> {
     /// All sections are back. `from` is the checkpoint when they are all sections of this subtask.
     pub(crate) fn restored(&mut self, from: Option<CheckpointId>) {
         let Some(restoring) = self.restoring.take() else { return };
+        // Sections that were migrated have the bytes of another type: nothing may refer to them.
+        let from = from.filter(|_| !restoring.is_migrated);
         let (cut, layout) = restoring.seen.finish();
         self.cuts.continue_after(cut);
         self.groups.iter_mut().for_each(Group::restored);
@@ -343,7 +346,7 @@ impl<V: StateValue> KeyedTable<V> {
     }
 }
 
-fn put<V: StateValue>(group: &mut Group<V>, cuts: &Cuts, probe: Probe<'_>, value: V) {
+fn put<V: StateValue>(group: &mut Group<V>, cuts: &mut Cuts, probe: Probe<'_>, value: V) {
     group.upsert(cuts, probe, |present| match present {
         Some(present) => {
             *present = value;
