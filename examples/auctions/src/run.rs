@@ -117,9 +117,6 @@ struct Narrator;
 impl JobListener for Narrator {
     fn restored(&self, report: &RestoreReport) {
         say(&report.to_string());
-        for (operator, what) in &report.operators {
-            say(&format!("  {operator}: {what:?}"));
-        }
     }
 
     fn failed(&self, id: CheckpointId, reason: tidegate::message::CheckpointFailureReason) {
