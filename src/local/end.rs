@@ -118,11 +118,11 @@ impl EndWish {
         }
         // ORDERING: before the savepoint is asked for; who triggers it reads it.
         self.drain.set(drain);
-        let made = make();
-        if made.is_err() {
+        let end = make();
+        if end.is_err() {
             self.drain.set(false);
         }
-        *wish = Some(made?);
+        *wish = Some(end?);
         Ok(())
     }
 

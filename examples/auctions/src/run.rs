@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Ended> {
     let stop = StopSignal::listen()?;
     let counters = Arc::new(Counters::default());
     let rate = RateLimit::new(Some(arguments.rate).filter(|rate| *rate > 0));
-    let events = Events::new(arguments.events, rate, &counters);
+    let events = Events::new(arguments.events, arguments.open_auctions, rate, &counters);
     let flow = flow(events, arguments.parallelism, database.clone(), faults(arguments))?;
     let storage = Arc::new(SledCheckpointStorage::new(&store));
     let job = Job::builder(JOB, flow, config, storage)

@@ -19,16 +19,15 @@ use crate::rate::RateLimit;
 /// The event time of the first event: the start of 2020, in milliseconds.
 const BASE_TIME_MS: u64 = 1_577_836_800_000;
 
-/// How many auctions are open at a time, about. They last up to 17 s of event time.
-const OPEN_AUCTIONS: usize = 5_000;
-
 /// Where the stream stands.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Position {
     /// The number of the next event.
     event: u64,
     /// The stream was over there, and every auction has closed.
     ended: bool,
+    /// Which stream it is: how many auctions are open at a time.
+    open_auctions: u64,
 }
 
 /// How far the stream is, for who watches.
@@ -55,17 +54,22 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub(crate) fn new(limit: Option<u64>, rate: RateLimit, counters: &Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        limit: Option<u64>,
+        open_auctions: u64,
+        rate: RateLimit,
+        counters: &Arc<Counters>,
+    ) -> Self {
         let start = EventGenerator::new(NexmarkConfig {
             base_time: BASE_TIME_MS,
-            in_flight_auctions: OPEN_AUCTIONS,
+            in_flight_auctions: usize::try_from(open_auctions).unwrap_or(usize::MAX),
             // No text that nobody reads.
             avg_person_byte_size: 0,
             avg_auction_byte_size: 0,
             avg_bid_byte_size: 0,
             ..NexmarkConfig::default()
         });
-        let (next, at) = (start.clone(), Position::default());
+        let (next, at) = (start.clone(), Position { event: 0, ended: false, open_auctions });
         Self { start, next, at, now: 0, told: 0, limit, rate, counters: Arc::clone(counters) }
     }
 
@@ -88,6 +92,10 @@ impl Source for Events {
                 ErrorKind::Incompatible,
                 format!("the stream of this store ended after {} events", position.event),
             ));
+        }
+        if position.open_auctions != self.at.open_auctions {
+            let message = format!("this store has --open-auctions {}", position.open_auctions);
+            return Err(Error::new(ErrorKind::Incompatible, message));
         }
         self.at = position;
         (self.now, self.told) = (0, 0);

@@ -4,7 +4,7 @@
 use super::*;
 
 fn source(limit: u64) -> Events {
-    Events::new(Some(limit), RateLimit::new(None), &Arc::default())
+    Events::new(Some(limit), 5_000, RateLimit::new(None), &Arc::default())
 }
 
 /// What is left of the stream, with the position before each event.
@@ -36,7 +36,7 @@ fn every_position_gives_the_rest_of_the_stream() {
 fn no_event_is_behind_a_watermark_and_each_millisecond_is_told_once_from_any_position() {
     for first in [0, 1, 777, 50_000] {
         let mut source = source(first + 10_000);
-        source.seek(Position { event: first, ended: false }).unwrap();
+        source.seek(Position { event: first, ..source.position() }).unwrap();
         let (mut told, mut times) = (Vec::new(), std::collections::BTreeSet::new());
         loop {
             match source.next().unwrap() {
@@ -60,4 +60,10 @@ fn a_stream_that_has_ended_cannot_be_made_longer() {
     let position = short.position();
     assert_eq!(source(200).seek(position).unwrap_err().kind(), ErrorKind::Incompatible);
     source(100).seek(position).unwrap();
+}
+
+#[test]
+fn a_position_of_another_stream_is_refused() {
+    let other = Events::new(None, 5_001, RateLimit::new(None), &Arc::default()).position();
+    assert_eq!(source(100).seek(other).unwrap_err().kind(), ErrorKind::Incompatible);
 }
