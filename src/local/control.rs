@@ -33,8 +33,8 @@ pub(super) enum Control {
     /// From the sender of input `channel`: happens after `after` records and
     /// watermarks of that channel.
     Channel { channel: u32, after: u64, event: ChannelEvent },
-    /// To a source: start this checkpoint.
-    Trigger(Barrier),
+    /// To a source: start this checkpoint, with `drain` at the end of the stream, which is here.
+    Trigger { barrier: Barrier, drain: bool },
     /// A checkpoint completed; the number is in the shared news, so that none is lost when the
     /// lane is full.
     News,

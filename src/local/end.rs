@@ -10,6 +10,7 @@ use crate::engine::TriggerHandle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::local::finished::Finished;
+use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// How a job ended.
 #[derive(Debug)]
@@ -47,9 +48,9 @@ pub enum JobEnd {
 pub enum StopMode {
     /// The job goes on later from the savepoint (Flink: stop without `--drain`).
     Suspend,
-    /// The job is over: its sources end as if their input had ended, before the savepoint is taken
-    /// (Flink: stop with `--drain`). In this version no event-time timer fires for that, so both modes
-    /// give the same savepoint.
+    /// The job is over: its sources end as if their input had ended, and every event-time timer fires,
+    /// before the savepoint is taken (Flink: stop with `--drain`). A job that goes on from it all the
+    /// same reads on where the sources stood, without those timers; its watermarks are those of before.
     Drain,
 }
 
@@ -71,16 +72,38 @@ impl End {
 
 /// The wish in force.
 #[derive(Debug, Default)]
-pub(super) struct EndWish(Mutex<Option<End>>);
+pub(super) struct EndWish {
+    wish: Mutex<Option<End>>,
+    drain: Drain,
+}
+
+/// Whether the savepoint that the job stops with is one of [`StopMode::Drain`]. Read by the thread that
+/// triggers it.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Drain(Arc<AtomicBool>);
+
+impl Drain {
+    pub(super) fn is_on(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn set(&self, is_on: bool) {
+        self.0.store(is_on, Ordering::Release);
+    }
+}
 
 impl EndWish {
+    pub(super) fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
     pub(super) fn current(&self) -> Option<End> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A cancellation outdoes everything, a shutdown all but that.
     pub(super) fn set_final(&self, end: End) {
-        let mut wish = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
         if !matches!(&*wish, Some(End::Cancel)) {
             *wish = Some(end);
         }
@@ -88,20 +111,27 @@ impl EndWish {
 
     /// # Errors
     /// `Conflict` while there is another wish; what `make` returned.
-    pub(super) fn set(&self, make: impl FnOnce() -> Result<End>) -> Result<()> {
-        let mut wish = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn set(&self, drain: bool, make: impl FnOnce() -> Result<End>) -> Result<()> {
+        let mut wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
         if wish.is_some() {
             return Err(Error::new(ErrorKind::Conflict, "the job was asked to end before"));
         }
-        *wish = Some(make()?);
+        // ORDERING: before the savepoint is asked for; who triggers it reads it.
+        self.drain.set(drain);
+        let end = make();
+        if end.is_err() {
+            self.drain.set(false);
+        }
+        *wish = Some(end?);
         Ok(())
     }
 
     /// Its savepoint failed.
     pub(super) fn withdraw(&self) {
-        let mut wish = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
         if wish.as_ref().is_some_and(|end| !end.is_final()) {
             *wish = None;
+            self.drain.set(false);
         }
     }
 }

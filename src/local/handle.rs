@@ -96,14 +96,13 @@ impl JobHandle {
 
     /// Stops the job with a savepoint (Flink: `stopWithSavepoint`): no periodic checkpoint starts any
     /// more, sources stand still behind the savepoint's barrier, and when it is complete and every
-    /// sink has committed it, the job ends. When it fails, the job restarts and goes on.
+    /// sink has committed it, the job ends. When it fails, the job restarts and goes on. Once the sources
+    /// of a [`StopMode::Drain`] have ended, every other checkpoint is declined.
     ///
     /// # Errors
     /// `Unavailable` while the job is not running; `Conflict` when it was asked to end before.
     pub fn stop_with_savepoint(&self, mode: StopMode) -> Result<TriggerHandle> {
-        // Both cut at the same place as long as no timer fires for a drain.
-        let _: StopMode = mode;
-        self.end_with(CheckpointType::SyncSavepoint, None, End::StopWith)
+        self.stop_with(mode, None)
     }
 
     /// The same, with the savepoint below `target`, as `file:///path`, too.
@@ -112,8 +111,7 @@ impl JobHandle {
     /// As [`stop_with_savepoint`](Self::stop_with_savepoint); `Invalid` when the target is no location
     /// of a local or mounted directory.
     pub fn stop_with_savepoint_to(&self, mode: StopMode, target: &str) -> Result<TriggerHandle> {
-        let _: StopMode = mode;
-        self.end_with(CheckpointType::SyncSavepoint, Some(target), End::StopWith)
+        self.stop_with(mode, Some(target))
     }
 
     /// Takes a savepoint and cancels the job when it is complete (Flink: `cancelWithSavepoint`). When
@@ -122,7 +120,7 @@ impl JobHandle {
     /// # Errors
     /// `Unavailable` while the job is not running; `Conflict` when it was asked to end before.
     pub fn cancel_with_savepoint(&self) -> Result<TriggerHandle> {
-        self.end_with(CheckpointType::Savepoint, None, End::CancelWith)
+        self.end_with(CheckpointType::Savepoint, None, false, End::CancelWith)
     }
 
     /// The same, with the savepoint below `target`, as `file:///path`.
@@ -131,7 +129,7 @@ impl JobHandle {
     /// As [`cancel_with_savepoint`](Self::cancel_with_savepoint); `Invalid` when the target is no
     /// location of a local or mounted directory.
     pub fn cancel_with_savepoint_to(&self, target: &str) -> Result<TriggerHandle> {
-        self.end_with(CheckpointType::Savepoint, Some(target), End::CancelWith)
+        self.end_with(CheckpointType::Savepoint, Some(target), false, End::CancelWith)
     }
 
     /// Asks for a checkpoint now.
@@ -178,14 +176,20 @@ impl JobHandle {
         Ok(())
     }
 
+    fn stop_with(&self, mode: StopMode, target: Option<&str>) -> Result<TriggerHandle> {
+        let drain = mode == StopMode::Drain;
+        self.end_with(CheckpointType::SyncSavepoint, target, drain, End::StopWith)
+    }
+
     fn end_with(
         &self,
         kind: CheckpointType,
         target: Option<&str>,
+        drain: bool,
         end: fn(TriggerHandle) -> End,
     ) -> Result<TriggerHandle> {
         let mut asked = None;
-        self.0.end.set(|| {
+        self.0.end.set(drain, || {
             self.0.with_engine(|engine| {
                 let target = target.map(savepoint_target).transpose()?;
                 engine.stop_periodic()?;

@@ -8,8 +8,9 @@ use crate::engine::Host;
 use crate::error::Error;
 use crate::ids::CheckpointId;
 use crate::local::control::Control;
+use crate::local::end::Drain;
 use crate::local::node::{AttemptShared, TaskEvent};
-use crate::message::{Barrier, CheckpointFailureReason, Notification};
+use crate::message::{Barrier, CheckpointFailureReason, CheckpointType, Notification};
 use crate::sync::Ordering;
 use crate::task::TaskHandle;
 
@@ -17,6 +18,7 @@ pub(super) struct LocalHost {
     sources: Vec<(Sender<Control>, TaskHandle)>,
     all: Vec<Sender<Control>>,
     shared: Arc<AttemptShared>,
+    drain: Drain,
 }
 
 impl LocalHost {
@@ -24,8 +26,9 @@ impl LocalHost {
         sources: Vec<(Sender<Control>, TaskHandle)>,
         all: Vec<Sender<Control>>,
         shared: Arc<AttemptShared>,
+        drain: Drain,
     ) -> Self {
-        Self { sources, all, shared }
+        Self { sources, all, shared, drain }
     }
 
     fn completed(&self, id: CheckpointId) {
@@ -49,8 +52,9 @@ impl LocalHost {
 impl Host for LocalHost {
     fn trigger(&self, barrier: Barrier) {
         self.report(TaskEvent::Triggered { id: barrier.id });
+        let drain = barrier.options.kind == CheckpointType::SyncSavepoint && self.drain.is_on();
         for (lane, handle) in &self.sources {
-            if lane.try_send(Control::Trigger(barrier)).is_err() {
+            if lane.try_send(Control::Trigger { barrier, drain }).is_err() {
                 let reason = CheckpointFailureReason::CheckpointDeclinedTaskNotReady;
                 handle.decline(barrier.id, reason);
             }

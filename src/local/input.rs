@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::ids::CheckpointId;
 use crate::local::control::ChannelEvent;
 use crate::local::queue::{Batch, Mark, QueueReceiver};
-use crate::message::Barrier;
+use crate::message::{Barrier, CheckpointType};
 
 /// What a look at a channel found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,15 @@ impl<T> Input<T> {
     pub(super) fn due(&mut self) -> Option<ChannelEvent> {
         let due = self.events.front().is_some_and(|(after, _)| *after <= self.taken);
         if due && !self.held { self.events.pop_front().map(|(_, event)| event) } else { None }
+    }
+
+    /// True when the next event is the barrier of a savepoint with which the job ends.
+    pub(super) fn ends_at_next_barrier(&self) -> bool {
+        let next = self.events.front();
+        next.is_some_and(|(_, event)| {
+            matches!(event, ChannelEvent::Barrier(Barrier { options, .. })
+            if options.kind == CheckpointType::SyncSavepoint)
+        })
     }
 
     /// Takes the next batch to process; the control lane must be drained after it.

@@ -267,7 +267,7 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
 
     fn events_due(&mut self, index: usize) -> Result<bool> {
         let mut moved = false;
-        while let Some(event) = self.inputs.get_mut(index).and_then(Input::due) {
+        while let Some(event) = self.due(index) {
             let channel = u32::try_from(index).unwrap_or(u32::MAX);
             moved = true;
             let event = match event {
@@ -291,6 +291,15 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
             self.align(event)?;
         }
         Ok(moved)
+    }
+
+    /// What is due on an input. The savepoint that the job ends with is cut behind everything that is due
+    /// at the end of the data, not between two timers: the end is not stored, and the sources, whose
+    /// streams were drained, do not reach it at that place again.
+    fn due(&mut self, index: usize) -> Option<ChannelEvent> {
+        let is_firing_last = self.firing && self.with_data == 0 && !self.at_end;
+        let input = self.inputs.get_mut(index)?;
+        if is_firing_last && input.ends_at_next_barrier() { None } else { input.due() }
     }
 
     /// Tells the aligner what happened and does what it answers.
@@ -422,7 +431,7 @@ impl<'e, T: Exchange, W: Worker<T>> InputLoop<'e, T, W> {
                     self.log.take_if(|open| open.id == id);
                     self.participant.remember_abort(id)?;
                 }
-                Control::Trigger(_) | Control::Finish => {
+                Control::Trigger { .. } | Control::Finish => {
                     return Err(Error::internal("a task with inputs was sent a source's message"));
                 }
             }

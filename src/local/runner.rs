@@ -230,7 +230,9 @@ impl<'j> Attempt<'j> {
             }
         }
         let lanes = self.wiring.lanes.iter().flatten().cloned().collect();
-        self.engine.start(Arc::new(LocalHost::new(sources, lanes, Arc::clone(&self.shared))))?;
+        let drain = self.job.shared.end.drain().clone();
+        let host = LocalHost::new(sources, lanes, Arc::clone(&self.shared), drain);
+        self.engine.start(Arc::new(host))?;
         self.job.shared.set_engine(Arc::clone(&self.engine))
     }
 
@@ -238,7 +240,10 @@ impl<'j> Attempt<'j> {
         let mut last: Option<Asked> = None;
         let mut shutdown: Option<Asked> = None;
         loop {
-            if let Some(id) = self.watch.finished() {
+            // A drained stream ends without its input being over: the wish says how the job ends.
+            if !self.job.shared.end.drain().is_on()
+                && let Some(id) = self.watch.finished()
+            {
                 self.end_streams();
                 return Ok(AttemptEnd::Finished(id));
             }

@@ -15,7 +15,7 @@ use crate::local::participant::{Part, Participant, Snapshotter};
 use crate::local::push::{Downstream, Outlets, Output, Signal, wait_for_room};
 use crate::local::source::{Next, Source};
 use crate::local::watermark::{AT_END, Passed, RestoredWatermark, write_watermark};
-use crate::message::{Alignment, Barrier, CancelMarker, CheckpointType};
+use crate::message::{Alignment, Barrier, CancelMarker, CheckpointFailureReason, CheckpointType};
 use crate::state::{SectionKey, SectionKind, codec};
 use crate::task::SnapshotTiming;
 
@@ -89,6 +89,7 @@ impl<S: Source> Node for SourceNode<S> {
             participant: Participant::new(env),
             env,
             stopped: false,
+            drained: false,
             last_flush: Duration::ZERO,
             last_watermark: None,
         }
@@ -155,6 +156,8 @@ struct SourceLoop<'a, 'e, S: Source> {
     env: &'e TaskEnv,
     /// Behind the barrier of a savepoint with which the job ends.
     stopped: bool,
+    /// The stream was ended for the savepoint with which the job ends.
+    drained: bool,
     last_flush: Duration,
     last_watermark: Option<Duration>,
 }
@@ -196,19 +199,7 @@ impl<S: Source> SourceLoop<'_, '_, S> {
     /// True when the stream is to end.
     fn control(&mut self, control: Control) -> Result<bool> {
         match control {
-            Control::Trigger(barrier) => {
-                let wall_ms = self.env.shared.clock.wall_ms();
-                let delay_ms = wall_ms.saturating_sub(barrier.timestamp_ms);
-                // Without inputs there is nothing to align.
-                let measured = SnapshotTiming {
-                    start_delay: Duration::from_millis(delay_ms),
-                    unaligned: barrier.options.alignment == Alignment::Unaligned,
-                    ..SnapshotTiming::default()
-                };
-                self.pass_watermark()?;
-                let taken = self.participant.cut(&mut self.worker, barrier, measured, false)?;
-                self.stopped |= taken && barrier.options.kind == CheckpointType::SyncSavepoint;
-            }
+            Control::Trigger { barrier, drain } => self.trigger(barrier, drain)?,
             Control::News => {}
             Control::Aborted(id) => {
                 // The trigger was lost: tasks downstream would wait for this source's barrier.
@@ -223,6 +214,37 @@ impl<S: Source> SourceLoop<'_, '_, S> {
             }
         }
         Ok(false)
+    }
+
+    fn trigger(&mut self, barrier: Barrier, drain: bool) -> Result<()> {
+        if self.drained {
+            // It would hold the end of the stream, and the job might go on from it.
+            let reason = CheckpointFailureReason::CheckpointDeclinedTaskClosing;
+            return self.participant.decline(barrier.id, reason);
+        }
+        let wall_ms = self.env.shared.clock.wall_ms();
+        let delay_ms = wall_ms.saturating_sub(barrier.timestamp_ms);
+        // Without inputs there is nothing to align.
+        let measured = SnapshotTiming {
+            start_delay: Duration::from_millis(delay_ms),
+            unaligned: barrier.options.alignment == Alignment::Unaligned,
+            ..SnapshotTiming::default()
+        };
+        self.pass_watermark()?;
+        self.drained = drain;
+        if drain && !self.worker.ended {
+            self.end_data()?;
+        }
+        let taken = self.participant.cut(&mut self.worker, barrier, measured, false)?;
+        self.stopped |= taken && barrier.options.kind == CheckpointType::SyncSavepoint;
+        Ok(())
+    }
+
+    /// No record comes any more.
+    fn end_data(&mut self) -> Result<()> {
+        self.worker.ended = true;
+        self.pass_watermark()?;
+        self.participant.end_of_data(&mut self.worker)
     }
 
     fn burst(&mut self) -> Result<()> {
@@ -241,9 +263,7 @@ impl<S: Source> SourceLoop<'_, '_, S> {
                     return self.wait(Some(time));
                 }
                 Next::End => {
-                    self.worker.ended = true;
-                    self.pass_watermark()?;
-                    return self.participant.end_of_data(&mut self.worker);
+                    return self.end_data();
                 }
             }
         }

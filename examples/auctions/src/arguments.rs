@@ -31,6 +31,12 @@ pub(crate) struct Arguments {
     #[arg(value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
     pub(crate) rate: u64,
 
+    /// How many auctions are open at a time, about: the size of the state. A store keeps the number that it
+    /// began with
+    #[arg(long, value_name = "N", default_value_t = 5_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub(crate) open_auctions: u64,
+
     /// How many subtasks each operator and the sink have; may differ from run to run
     #[arg(long, value_name = "N", default_value_t = 2)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=PARALLELISM_MAX))]

@@ -25,11 +25,6 @@ pub(crate) enum Event {
         /// Event time in milliseconds.
         at: u64,
     },
-    /// The stream is over; every subtask is sent at least one of these.
-    EndOfTime {
-        /// Belongs to no auction.
-        key: u64,
-    },
 }
 
 impl Event {
@@ -37,7 +32,6 @@ impl Event {
     pub(crate) fn key(&self) -> u64 {
         match self {
             Self::Opened { auction, .. } | Self::Bid { auction, .. } => *auction,
-            Self::EndOfTime { key } => *key,
         }
     }
 
@@ -45,7 +39,6 @@ impl Event {
     pub(crate) fn at(&self) -> u64 {
         match self {
             Self::Opened { at, .. } | Self::Bid { at, .. } => *at,
-            Self::EndOfTime { .. } => u64::MAX,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use tidegate::Result;
-use tidegate::local::{Flow, Output};
+use tidegate::local::{Flow, Output, Scope};
 
 use crate::event::{Event, Row, Winner};
 use crate::faults::Faults;
@@ -22,10 +22,9 @@ pub(crate) fn flow(
     let flow = Flow::new();
     flow.source("events", vec![events])?
         .key_by(Event::key)
-        .process("winners", parallelism, move |scope| {
-            let mut winners = Winners::new(scope)?;
+        .operator("winners", parallelism, move |scope: &mut Scope| {
             faults.register(scope)?;
-            Ok(move |event: Event, output: &mut Output<Winner>| winners.take(event, output))
+            Winners::new(scope)
         })?
         .key_by(|winner: &Winner| winner.category)
         .process("averages", parallelism, |scope| {

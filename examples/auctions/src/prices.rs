@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tidegate::Result;
 use tidegate::local::{Output, Scope};
-use tidegate::state::KeyedMap;
+use tidegate::state::ValueState;
 
 use crate::event::{Row, Winner};
 
@@ -19,16 +19,17 @@ struct Prices {
 
 /// One subtask.
 pub(crate) struct Averages {
-    prices: KeyedMap<u64, Prices>,
+    /// Of the category of the winner at hand.
+    prices: ValueState<Prices>,
 }
 
 impl Averages {
     pub(crate) fn new(scope: &mut Scope) -> Result<Self> {
-        Ok(Self { prices: scope.keyed_map(PRICES)? })
+        Ok(Self { prices: scope.value_state::<u64, _>(PRICES)? })
     }
 
     pub(crate) fn take(&mut self, winner: Winner, output: &mut Output<Row>) -> Result<()> {
-        let Prices { closed, total } = self.prices.update(&winner.category, |prices| {
+        let Prices { closed, total } = self.prices.update(|prices| {
             prices.closed += 1;
             prices.total += winner.price;
             *prices

@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Ended> {
     let stop = StopSignal::listen()?;
     let counters = Arc::new(Counters::default());
     let rate = RateLimit::new(Some(arguments.rate).filter(|rate| *rate > 0));
-    let events = Events::new(arguments.events, rate, &counters);
+    let events = Events::new(arguments.events, arguments.open_auctions, rate, &counters);
     let flow = flow(events, arguments.parallelism, database.clone(), faults(arguments))?;
     let storage = Arc::new(SledCheckpointStorage::new(&store));
     let job = Job::builder(JOB, flow, config, storage)
@@ -117,9 +117,6 @@ struct Narrator;
 impl JobListener for Narrator {
     fn restored(&self, report: &RestoreReport) {
         say(&report.to_string());
-        for (operator, what) in &report.operators {
-            say(&format!("  {operator}: {what:?}"));
-        }
     }
 
     fn failed(&self, id: CheckpointId, reason: tidegate::message::CheckpointFailureReason) {

@@ -19,20 +19,15 @@ use crate::rate::RateLimit;
 /// The event time of the first event: the start of 2020, in milliseconds.
 const BASE_TIME_MS: u64 = 1_577_836_800_000;
 
-/// How many auctions are open at a time, about. They last up to 17 s of event time.
-const OPEN_AUCTIONS: usize = 5_000;
-
-/// How many events say that the stream is over, each with a key of its own: so many that every
-/// subtask owns some of these keys. Auctions have numbers from here on.
-const ENDS_OF_TIME: u64 = 1_000;
-
 /// Where the stream stands.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Position {
     /// The number of the next event.
     event: u64,
-    /// How many events at the end of time were given.
-    ends: u64,
+    /// The stream was over there, and every auction has closed.
+    ended: bool,
+    /// Which stream it is: how many auctions are open at a time.
+    open_auctions: u64,
 }
 
 /// How far the stream is, for who watches.
@@ -44,30 +39,38 @@ pub(crate) struct Counters {
     pub(crate) given: AtomicU64,
 }
 
-/// The one subtask of the source. With one, events reach every other subtask in the order of their
-/// event time.
+/// The one subtask of the source.
 pub(crate) struct Events {
     start: EventGenerator,
     next: EventGenerator,
     at: Position,
+    /// The event time of the newest event, 0 before the first since a seek.
+    now: u64,
+    /// The event time of the event behind which the last watermark was given.
+    told: u64,
     limit: Option<u64>,
     rate: RateLimit,
     counters: Arc<Counters>,
 }
 
 impl Events {
-    pub(crate) fn new(limit: Option<u64>, rate: RateLimit, counters: &Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        limit: Option<u64>,
+        open_auctions: u64,
+        rate: RateLimit,
+        counters: &Arc<Counters>,
+    ) -> Self {
         let start = EventGenerator::new(NexmarkConfig {
             base_time: BASE_TIME_MS,
-            in_flight_auctions: OPEN_AUCTIONS,
+            in_flight_auctions: usize::try_from(open_auctions).unwrap_or(usize::MAX),
             // No text that nobody reads.
             avg_person_byte_size: 0,
             avg_auction_byte_size: 0,
             avg_bid_byte_size: 0,
             ..NexmarkConfig::default()
         });
-        let (next, at) = (start.clone(), Position::default());
-        Self { start, next, at, limit, rate, counters: Arc::clone(counters) }
+        let (next, at) = (start.clone(), Position { event: 0, ended: false, open_auctions });
+        Self { start, next, at, now: 0, told: 0, limit, rate, counters: Arc::clone(counters) }
     }
 
     fn is_over(&self) -> bool {
@@ -84,19 +87,29 @@ impl Source for Events {
     }
 
     fn seek(&mut self, position: Position) -> Result<()> {
-        if position.ends > 0 && self.limit != Some(position.event) {
+        if position.ended && self.limit != Some(position.event) {
             return Err(Error::new(
                 ErrorKind::Incompatible,
                 format!("the stream of this store ended after {} events", position.event),
             ));
         }
+        if position.open_auctions != self.at.open_auctions {
+            let message = format!("this store has --open-auctions {}", position.open_auctions);
+            return Err(Error::new(ErrorKind::Incompatible, message));
+        }
         self.at = position;
+        (self.now, self.told) = (0, 0);
         self.next = self.start.clone().with_offset(position.event);
         self.counters.position.store(position.event, Ordering::Relaxed);
         Ok(())
     }
 
     fn next(&mut self) -> Result<Next<Event>> {
+        if self.told < self.now {
+            self.told = self.now;
+            // Events are in the order of their time, and more of them may have the same.
+            return Ok(Next::Watermark(self.now - 1));
+        }
         while !self.is_over() {
             if let Err(wait) = self.rate.take() {
                 return Ok(Next::Wait(wait));
@@ -106,15 +119,12 @@ impl Source for Events {
             self.counters.position.store(self.at.event, Ordering::Relaxed);
             self.counters.given.fetch_add(1, Ordering::Relaxed);
             if let Some(event) = wanted(event) {
+                self.now = event.at();
                 return Ok(Next::Item(event));
             }
         }
-        if self.at.ends == ENDS_OF_TIME {
-            return Ok(Next::End);
-        }
-        let key = self.at.ends;
-        self.at.ends += 1;
-        Ok(Next::Item(Event::EndOfTime { key }))
+        self.at.ended = true;
+        Ok(Next::End)
     }
 }
 

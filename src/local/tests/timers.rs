@@ -347,6 +347,76 @@ fn a_restored_task_is_at_its_watermark_before_any_new_one() {
     assert_eq!(firings.len(), 2);
 }
 
+/// Runs a job over these steps until its source stays there, and stops it.
+fn stopped(case: &Case, mode: StopMode, steps: &[Step]) {
+    let job = case.job(2, &[steps]).build().unwrap();
+    let handle = job.handle();
+    let thread = std::thread::spawn(move || job.run().unwrap());
+    while case.world.fired.load(Ordering::SeqCst) < 1 {
+        std::thread::yield_now();
+    }
+    let outcome = ask(|| handle.stop_with_savepoint(mode)).wait(PATIENCE).unwrap();
+    let CheckpointOutcome::Completed(id) = outcome else { panic!("{outcome:?}") };
+    let end = thread.join().unwrap();
+    assert!(matches!(end, JobEnd::Stopped { savepoint } if savepoint == id), "{end:?}");
+}
+
+/// Flink: StopWithSavepoint with drain emits MAX_WATERMARK before the barrier, without it does not
+#[test]
+fn every_event_timer_fires_before_the_savepoint_of_a_drain_and_none_before_that_of_a_suspension() {
+    for mode in [StopMode::Drain, StopMode::Suspend] {
+        let case = Case::new();
+        let begin = [
+            // The clock does not come so far.
+            Say((500, u64::MAX, Processing)),
+            Say((999, 999, Event)),
+        ];
+        let begin = [&begin[..], &hundred(&[AwaitFired(1)])].concat();
+        stopped(&case, mode, &[&begin[..], &[Stay]].concat());
+        let before = if mode == StopMode::Drain { 101 } else { 1 };
+        let seen: Vec<_> = case.firings().iter().map(|(_, _, seen)| *seen).collect();
+        assert_eq!(seen.len(), before, "{mode:?}");
+        assert_eq!(seen.iter().filter(|seen| **seen == u64::MAX).count(), before - 1);
+
+        // The source goes on where it stood, at the watermark of then.
+        let more =
+            [Say((200, 6_000, Event)), Say((201, 5_000, Event)), Watermark(5_500), AwaitFired(102)];
+        let firings = case.run(case.job(3, &[&[&begin[..], &more].concat()]));
+        let mut timers: Vec<_> = firings.iter().map(|(key, at, _)| (*at, *key)).collect();
+        timers.sort_unstable();
+        let expected = [(999, 999)].into_iter().chain((0..100).map(|key| (1_000 + key, key)));
+        assert!(timers.into_iter().eq(expected.chain([(5_000, 201), (6_000, 200)])), "{mode:?}");
+        for new in [(201, 5_000, 5_500), (200, 6_000, u64::MAX)] {
+            assert!(firings.contains(&new), "{firings:?}");
+        }
+    }
+}
+
+#[test]
+fn no_other_checkpoint_is_taken_of_a_stream_that_was_drained() {
+    let case = Case::new();
+    case.world.allowed.store(1, Ordering::SeqCst);
+    let steps = hundred(&[Say((0, 900, Event)), Stay]);
+    let config = config(60_000, 2);
+    let job = case.job(1, &[&steps]).config(config).build().unwrap();
+    let handle = job.handle();
+    let thread = std::thread::spawn(move || job.run().unwrap());
+    while case.world.fired.load(Ordering::SeqCst) < 1 {
+        std::thread::yield_now();
+    }
+    // Its timers wait for the test meanwhile.
+    let savepoint = ask(|| handle.stop_with_savepoint(StopMode::Drain));
+    let other = ask(|| handle.trigger_checkpoint(CheckpointRequest::Configured));
+    let outcome = other.wait(PATIENCE).unwrap();
+    assert!(matches!(outcome, CheckpointOutcome::Failed { .. }), "{outcome:?}");
+    assert!(savepoint.try_outcome().is_none(), "it was cut before its timers had fired");
+    case.world.allowed.store(u64::MAX, Ordering::SeqCst);
+    let outcome = savepoint.wait(PATIENCE).unwrap();
+    assert!(matches!(outcome, CheckpointOutcome::Completed(_)), "{outcome:?}");
+    assert!(matches!(thread.join().unwrap(), JobEnd::Stopped { .. }));
+    assert_eq!(case.firings().len(), 101);
+}
+
 #[test]
 fn a_checkpoint_passes_between_two_timers_and_holds_the_rest() {
     let case = Case::new();

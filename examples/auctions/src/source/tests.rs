@@ -4,7 +4,7 @@
 use super::*;
 
 fn source(limit: u64) -> Events {
-    Events::new(Some(limit), RateLimit::new(None), &Arc::default())
+    Events::new(Some(limit), 5_000, RateLimit::new(None), &Arc::default())
 }
 
 /// What is left of the stream, with the position before each event.
@@ -14,7 +14,7 @@ fn rest(source: &mut Events) -> Vec<(Position, Event)> {
         let position = source.position();
         match source.next().unwrap() {
             Next::Item(event) => all.push((position, event)),
-            Next::Wait(_) => {}
+            Next::Watermark(_) | Next::Wait(_) => {}
             Next::End => return all,
         }
     }
@@ -33,20 +33,37 @@ fn every_position_gives_the_rest_of_the_stream() {
 }
 
 #[test]
-fn time_never_goes_back_and_ends_for_many_keys() {
-    let all = rest(&mut source(100_000));
-    assert!(all.iter().map(|(_, event)| event.at()).is_sorted());
-    let ends = all.iter().filter(|(_, event)| event.at() == u64::MAX).count();
-    assert_eq!(ends as u64, ENDS_OF_TIME);
+fn no_event_is_behind_a_watermark_and_each_millisecond_is_told_once_from_any_position() {
+    for first in [0, 1, 777, 50_000] {
+        let mut source = source(first + 10_000);
+        source.seek(Position { event: first, ..source.position() }).unwrap();
+        let (mut told, mut times) = (Vec::new(), std::collections::BTreeSet::new());
+        loop {
+            match source.next().unwrap() {
+                Next::Item(event) => {
+                    assert!(told.last() < Some(&event.at()), "{event:?} is late");
+                    times.insert(event.at() - 1);
+                }
+                Next::Watermark(ms) => told.push(ms),
+                Next::Wait(_) => {}
+                Next::End => break,
+            }
+        }
+        assert!(told.iter().eq(times.iter()));
+    }
 }
 
 #[test]
 fn a_stream_that_has_ended_cannot_be_made_longer() {
     let mut short = source(100);
-    while short.position().ends == 0 {
-        short.next().unwrap();
-    }
+    while short.next().unwrap() != Next::End {}
     let position = short.position();
     assert_eq!(source(200).seek(position).unwrap_err().kind(), ErrorKind::Incompatible);
     source(100).seek(position).unwrap();
+}
+
+#[test]
+fn a_position_of_another_stream_is_refused() {
+    let other = Events::new(None, 5_001, RateLimit::new(None), &Arc::default()).position();
+    assert_eq!(source(100).seek(other).unwrap_err().kind(), ErrorKind::Incompatible);
 }
