@@ -1,5 +1,6 @@
 //! Opens a store for looking, and finds the jobs and checkpoints that are asked for.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -82,7 +83,10 @@ impl Inspector {
         let records: Arc<dyn RecordSource> = Arc::clone(&self.view) as _;
         let mut tasks = checkpoint.tasks().filter(|(task, _)| task.operator == operator).peekable();
         if tasks.peek().is_none() {
-            let message = format!("checkpoint {} has no operator {operator}", checkpoint.id);
+            let known: BTreeSet<_> = checkpoint.tasks().map(|(task, _)| task.operator).collect();
+            let known = known.iter().map(OperatorUid::as_str).collect::<Vec<_>>().join(", ");
+            let id = checkpoint.id;
+            let message = format!("checkpoint {id} has no operator {operator}; it has {known}");
             return Err(Error::new(ErrorKind::NotFound, message));
         }
         let mut reading = StateReading::new(operator.clone(), state);
