@@ -190,7 +190,7 @@ fn a_checkpoint_writes_what_changed_and_is_restored_from_its_base_and_its_deltas
     };
     let [base, deltas] = [SectionKind::Keyed, SectionKind::KeyedDelta].map(bytes);
     println!("base {base}, deltas {deltas}");
-    assert!(deltas > 0 && deltas * 5 < base, "base {base}, deltas {deltas}");
+    assert!(deltas > 0 && deltas * 2 < base, "base {base}, deltas {deltas}");
 
     let last = run.finish();
     assert_eq!(last.code, Some(0), "{}", last.text);
