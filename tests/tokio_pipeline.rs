@@ -200,8 +200,8 @@ fn what_was_committed_after_the_restored_checkpoint_is_undone() {
     process.kill();
     // The newest ones are lost: the sink has committed more than the one before them knows of.
     let run = run(&dir);
-    let list = Inspector::open(&run.state).unwrap().list(None).unwrap();
-    let ids: Vec<_> = list.jobs.first().unwrap().checkpoints.iter().map(|one| one.id).collect();
+    let listing = Inspector::open(&run.state).unwrap().list(None).unwrap();
+    let ids: Vec<_> = listing.jobs.first().unwrap().checkpoints.iter().map(|one| one.id).collect();
     let [.., older, middle, newest] = ids[..] else { panic!("{ids:?}") };
     for lost in [middle, newest] {
         delete_checkpoint(&run.state, None, lost).unwrap();

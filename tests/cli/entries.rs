@@ -62,7 +62,9 @@ fn store(dir: &Path) -> String {
 /// What is counted, and how often.
 fn counts() -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
-    WORDS.iter().for_each(|word| *counts.entry((*word).to_owned()).or_default() += 1);
+    for word in WORDS {
+        *counts.entry(word.to_owned()).or_default() += 1;
+    }
     counts
 }
 

@@ -3,6 +3,7 @@
 //! by its report, its exit code and its outputs.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -165,9 +166,11 @@ fn a_checkpoint_writes_what_changed_and_is_restored_from_its_base_and_its_deltas
     let dir = dir();
     let input = dir.path().join("words");
     // Many words that are never seen again, in few lines; then few words, in many lines.
-    let mut text: String = (0..60_u32)
-        .map(|line| (0..1000).map(|at| format!("word{} ", line * 1000 + at)).collect::<String>())
-        .fold(String::new(), |text, line| text + &line + "\n");
+    let mut text = String::new();
+    for number in 1..=60_000 {
+        let end = if number % 1000 == 0 { "\n" } else { " " };
+        write!(text, "word{number}{end}").unwrap();
+    }
     text.push_str(&"a few words again\n".repeat(20_000));
     fs::write(&input, text).unwrap();
     let inputs = [input];

@@ -38,7 +38,7 @@ impl StateName {
         out: &mut dyn Write,
     ) -> Result<u8> {
         let mut lines = Lines { out: BufWriter::new(out), json, count: 0, is_open: true };
-        let (operator, state) = (self.operator.clone(), self.state.clone());
+        let (operator, state) = (&self.operator, self.state.clone());
         let details = inspector.state(job, id, operator, state, &mut |entry| lines.entry(entry))?;
         if json {
             let details = to_json(&details)?;
