@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "what goes wrong here fails the test")]
 
+#[path = "cli/entries.rs"]
+mod entries;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};

@@ -15,6 +15,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tidegate::inspect::{Inspector, delete_checkpoint};
 
 #[path = "support/child.rs"]
 mod child;
@@ -186,6 +187,30 @@ fn a_signal_takes_one_last_checkpoint_from_which_another_mode_goes_on() {
         assert!(last.text.contains("restored checkpoint"), "{}", last.text);
         assert_exact(&dir.path().join("output"));
     }
+}
+
+#[test]
+fn what_was_committed_after_the_restored_checkpoint_is_undone() {
+    let (dir, log) = (dir(), tempfile::NamedTempFile::new().unwrap());
+    let paced = ["--interval", "50ms", "--rate", "20000"];
+    let mut process = run(&dir).with(&paced).start(log.path());
+    let output = run(&dir).output;
+    let has_committed = || committed_names(&output).len() >= 6;
+    assert!(process.wait_until(has_committed, Duration::from_secs(60)).is_none());
+    process.kill();
+    // The newest ones are lost: the sink has committed more than the one before them knows of.
+    let run = run(&dir);
+    let listing = Inspector::open(&run.state).unwrap().list(None).unwrap();
+    let ids: Vec<_> = listing.jobs.first().unwrap().checkpoints.iter().map(|one| one.id).collect();
+    let [.., older, middle, newest] = ids[..] else { panic!("{ids:?}") };
+    for lost in [middle, newest] {
+        delete_checkpoint(&run.state, None, lost).unwrap();
+    }
+
+    let last = run.finish();
+    assert_eq!(last.code, Some(0), "{}", last.text);
+    assert!(last.text.contains(&format!("restored checkpoint {older} ")), "{}", last.text);
+    assert_exact(&run.output);
 }
 
 #[test]

@@ -21,6 +21,8 @@ use tidegate::storage::SledCheckpointStorage;
 
 #[path = "word_count/modes.rs"]
 mod modes;
+#[path = "word_count/restoring.rs"]
+mod restoring;
 #[path = "word_count/storages.rs"]
 mod storages;
 mod support;

@@ -40,9 +40,37 @@ pub(crate) enum Work {
     },
 }
 
-/// The name of a file while it is staged; that of no other.
+/// The name of a file while it is staged; that of no other. Names are in the order in which files are
+/// begun, over all attempts.
 pub(crate) fn staged_name(attempt: Attempt, number: u64) -> String {
-    format!(".{COMMITTED}{:05}-{number:06}", attempt.0)
+    format!(".{COMMITTED}{:010}-{number:010}", attempt.0)
+}
+
+/// What a checkpoint knows of the files.
+#[derive(Debug, Default)]
+pub(crate) struct KnownFiles {
+    /// The staged ones that it commits.
+    pub(crate) staged: BTreeSet<String>,
+    /// The first one that was begun after it.
+    pub(crate) next: Option<String>,
+}
+
+impl KnownFiles {
+    /// As text: a name a line, that of the first later file before all others.
+    pub(crate) fn encode<'a>(next: &'a str, staged: impl Iterator<Item = &'a str>) -> String {
+        std::iter::once(next).chain(staged).collect::<Vec<_>>().join("\n")
+    }
+
+    pub(crate) fn decode(text: &str) -> Self {
+        let mut names = text.lines().map(str::to_owned);
+        Self { next: names.next(), staged: names.collect() }
+    }
+
+    /// True for a file that was committed after this checkpoint: its lines are going to be written again.
+    fn is_later(&self, committed: &str) -> bool {
+        let is_at_least = |next: &String| committed >= next.trim_start_matches('.');
+        committed.starts_with(COMMITTED) && self.next.as_ref().is_some_and(is_at_least)
+    }
 }
 
 /// The directory that the lines go to.
@@ -54,24 +82,28 @@ pub(crate) struct Files {
 
 impl Files {
     /// Brings the directory to the restored checkpoint: the files that it names are committed, all other
-    /// staged ones removed. Without a checkpoint committed files are those of another run.
-    pub(crate) fn recover(directory: &Path, staged: Option<&BTreeSet<String>>) -> Result<Self> {
+    /// staged ones removed, and so are those that later checkpoints have committed, when one of these could
+    /// not be restored. Without a checkpoint committed files are those of another run.
+    pub(crate) fn recover(directory: &Path, restored: Option<&KnownFiles>) -> Result<Self> {
         fs::create_dir_all(directory).map_err(|error| failed("make", directory, error))?;
         let files = Self { directory: directory.to_path_buf(), open: None };
         let names = files.list()?;
-        if staged.is_none() && names.iter().any(|name| name.starts_with(COMMITTED)) {
+        if restored.is_none() && names.iter().any(|name| name.starts_with(COMMITTED)) {
             let message = format!(
                 "{} holds files of a run whose state is not there: name an empty --output",
                 directory.display()
             );
             return Err(Error::new(ErrorKind::Conflict, message));
         }
-        let none = BTreeSet::new();
-        let staged = staged.unwrap_or(&none);
-        files.commit(staged)?;
-        let is_staged =
-            |name: &&String| name.strip_prefix('.').is_some_and(|rest| rest.starts_with(COMMITTED));
-        for name in names.iter().filter(is_staged).filter(|name| !staged.contains(*name)) {
+        let none = KnownFiles::default();
+        let known = restored.unwrap_or(&none);
+        // CRASH: between any two of these steps the next start repeats them all.
+        files.commit(&known.staged)?;
+        let is_staged = |name: &str| {
+            let rest = name.strip_prefix('.');
+            rest.is_some_and(|rest| rest.starts_with(COMMITTED)) && !known.staged.contains(name)
+        };
+        for name in names.iter().filter(|name| is_staged(name) || known.is_later(name)) {
             let path = directory.join(name);
             fs::remove_file(&path).map_err(|error| failed("remove", &path, error))?;
         }

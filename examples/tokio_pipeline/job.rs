@@ -1,6 +1,6 @@
 //! The job from its arguments to its end: what is restored, how tasks are connected, how it ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::arguments::Arguments;
 use crate::counter::{Counter, Counts};
-use crate::files::{Files, WORK_MAX, write_counts};
+use crate::files::{Files, KnownFiles, WORK_MAX, write_counts};
 use crate::host::{Control, Event, TokioHost};
 use crate::input::InputLoop;
 use crate::record::{CHANNEL_MESSAGES, KEY_GROUPS, Outputs, Record, closed};
@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Ended, Failure> {
     }
     say(&engine.report().to_string());
     let restored = Restored::read(&engine)?;
-    let files = Files::recover(&output, engine.restored().map(|_| &restored.staged))?;
+    let files = Files::recover(&output, engine.restored().map(|_| &restored.files))?;
 
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build();
     let runtime = runtime.map_err(|error| Error::io("start the runtime", error))?;
@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Ended, Failure> {
     let end = runtime.block_on(execute(arguments, &engine, restored, files, stop));
     runtime.shutdown_timeout(PATIENCE);
     engine.stop();
-    match end? {
+    match end.inspect_err(|error| tell_of(&engine, engine.attempt_failed(error)))? {
         End::Finished(last, totals) => {
             // CRASH: between any two of these steps the next start repeats the rest.
             write_counts(&output, &totals)?;
@@ -132,8 +132,8 @@ struct Restored {
     counts: Vec<Counts>,
     /// What was on its way, by counter and then to the sink.
     in_flight: Vec<Vec<Record>>,
-    /// Files that the checkpoint commits.
-    staged: BTreeSet<String>,
+    /// What the checkpoint knows of the sink's.
+    files: KnownFiles,
 }
 
 impl Restored {
@@ -141,10 +141,11 @@ impl Restored {
         let mut restored = Self::default();
         let [sources, counters, sinks] = tasks()?;
         for task in &sources {
-            restored.positions.push(restored_position(engine.task_state(task)?)?);
+            let position = engine.task_state(task).and_then(restored_position);
+            restored.positions.push(unless_unreadable(engine, task, position)?);
         }
         for task in counters.iter().chain(&sinks) {
-            restored.read_task(engine, task)?;
+            unless_unreadable(engine, task, restored.read_task(engine, task))?;
         }
         let in_flight: usize = restored.in_flight.iter().map(Vec::len).sum();
         if in_flight > 0 {
@@ -166,8 +167,7 @@ impl Restored {
             match key.kind {
                 SectionKind::Channel => in_flight.extend(Record::decode_all(&bytes)?),
                 SectionKind::Tokens => {
-                    let names = String::from_utf8_lossy(&bytes);
-                    self.staged.extend(names.lines().map(str::to_owned));
+                    self.files = KnownFiles::decode(&String::from_utf8_lossy(&bytes));
                 }
                 kind => {
                     let message = format!("{task} cannot restore {kind:?}");
@@ -178,6 +178,26 @@ impl Restored {
         self.counts.push(counts);
         self.in_flight.push(in_flight);
         Ok(())
+    }
+}
+
+/// Lets the engine know when a task cannot restore its state: where that is damaged, the next start goes on
+/// from an older checkpoint.
+fn unless_unreadable<T>(engine: &Engine, task: &TaskId, read: Result<T>) -> Result<T> {
+    read.map_err(|error| {
+        tell_of(engine, engine.restore_failed(task, &error));
+        error.context(format!("task {task}"))
+    })
+}
+
+/// Says whether the restored checkpoint was set aside.
+fn tell_of(engine: &Engine, recorded: Result<bool>) {
+    match (recorded, engine.restored()) {
+        (Ok(true), Some(id)) => {
+            say(&format!("checkpoint {id} is set aside: the next start goes on from an older one"));
+        }
+        (Ok(_), _) => {}
+        (Err(error), _) => say(&format!("warning: how the run ended is not recorded: {error}")),
     }
 }
 

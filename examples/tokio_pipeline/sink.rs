@@ -11,7 +11,7 @@ use tidegate::state::{SectionKey, SectionKind};
 use tidegate::{Attempt, CheckpointId, Error, ErrorKind, Result};
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 
-use crate::files::{Work, staged_name};
+use crate::files::{KnownFiles, Work, staged_name};
 use crate::host::Event;
 use crate::input::{Operator, Snapshot, Write};
 use crate::record::{Message, Record, closed};
@@ -92,8 +92,8 @@ impl Operator for Sink {
             let bytes = self.take_buffer();
             self.hand_over(Work::Seal { name, bytes }).await?;
         }
-        let names: Vec<_> = self.sealed.iter().map(|sealed| sealed.name.as_str()).collect();
-        let names = names.join("\n");
+        let staged = self.sealed.iter().map(|sealed| sealed.name.as_str());
+        let names = KnownFiles::encode(&staged_name(self.attempt, self.begun), staged);
         Ok(Box::new(move |sink| {
             let key = SectionKey::new(SectionKind::Tokens, STAGED);
             sink.section(&key, &mut |out| Ok(out.write_all(names.as_bytes())?))

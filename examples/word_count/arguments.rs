@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use tidegate::CheckpointId;
 use tidegate::config::CheckpointingMode;
+use tidegate::restore::RestorePolicy;
 
 /// The most subtasks; each is a thread.
 const PARALLELISM_MAX: i64 = 256;
@@ -68,8 +70,14 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum)]
     pub(crate) placement: Option<Place>,
 
-    /// Forget the saved run and start over
-    #[arg(long)]
+    /// What a saved run goes on from: `latest`, its newest checkpoint and no other; `fallback`, an
+    /// older one where newer ones cannot be read; `fresh`, nothing; or a checkpoint by its number,
+    /// behind which everything is undone
+    #[arg(long, value_name = "WHAT", default_value = "fallback", value_parser = policy)]
+    pub(crate) restore: RestorePolicy,
+
+    /// Forget the saved run and start over, as with --restore fresh
+    #[arg(long, conflicts_with = "restore")]
     pub(crate) fresh: bool,
 }
 
@@ -110,10 +118,26 @@ impl Arguments {
     pub(crate) fn output_dir(&self) -> PathBuf {
         self.output.clone().unwrap_or_else(|| default_dir("output"))
     }
+
+    /// What `--restore` and `--fresh` come to.
+    pub(crate) fn policy(&self) -> RestorePolicy {
+        if self.fresh { RestorePolicy::Fresh } else { self.restore.clone() }
+    }
+
+    /// What to type after a kill to go on. What was given up once is not given up again.
+    pub(crate) fn command_to_go_on(&self) -> String {
+        let keep = (self.policy() == RestorePolicy::Latest).then_some("--restore latest");
+        command_with(keep)
+    }
 }
 
-/// What to type after a kill: to go on, or to start over.
-pub(crate) fn command_to_start_again(fresh: bool) -> String {
+/// What to type to start over.
+pub(crate) fn command_to_start_over() -> String {
+    command_with(Some("--fresh"))
+}
+
+/// The command of this process, with something else said of what it goes on from.
+fn command_with(policy: Option<&str>) -> String {
     let mut command = Vec::new();
     let mut words = std::env::args_os().map(|word| quoted(&word.to_string_lossy()));
     let program = words.next().unwrap_or_default();
@@ -123,8 +147,15 @@ pub(crate) fn command_to_start_again(fresh: bool) -> String {
     } else {
         command.push(program);
     }
-    command.extend(words.filter(|word| word != "--fresh"));
-    command.extend(fresh.then(|| "--fresh".to_owned()));
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--restore" => drop(words.next()),
+            "--fresh" => {}
+            _ if word.starts_with("--restore=") => {}
+            _ => command.push(word),
+        }
+    }
+    command.extend(policy.map(str::to_owned));
     command.join(" ")
 }
 
@@ -145,6 +176,19 @@ pub(crate) fn crate_dir() -> PathBuf {
 
 fn default_dir(name: &str) -> PathBuf {
     crate_dir().join("target").join("word_count").join(name)
+}
+
+/// Reads `--restore`.
+fn policy(text: &str) -> Result<RestorePolicy, String> {
+    match text {
+        "latest" => Ok(RestorePolicy::Latest),
+        "fallback" => Ok(RestorePolicy::default()),
+        "fresh" => Ok(RestorePolicy::Fresh),
+        _ => {
+            let wrong = |_| format!("{text:?} is not latest, fallback, fresh or a number");
+            text.parse().map(|id| RestorePolicy::Exact(CheckpointId(id))).map_err(wrong)
+        }
+    }
 }
 
 /// Reads `200ms`, `1s`, `2m` or `1h`; a bare number is milliseconds.

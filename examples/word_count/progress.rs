@@ -110,10 +110,14 @@ impl Watch {
     fn checkpoints(&self) -> String {
         let job = self.job.progress();
         let last = job.last_completed.map(|_| {
-            let (duration, pause) = (job.last_duration, self.job.statistics().summary.hot_pause);
-            let HotPause { p50, p99, max, .. } = pause;
+            let (duration, statistics) = (job.last_duration, self.job.statistics());
+            let HotPause { p50, p99, max, .. } = statistics.summary.hot_pause;
+            let bytes = statistics.latest.completed.as_ref();
+            let (written, all) =
+                bytes.map_or((0, 0), |last| (last.checkpointed_bytes, last.state_bytes));
             format!(
-                ", the last in {duration:.1?}; hot pause {p50:.1?}, p99 {p99:.1?}, max {max:.1?}"
+                ", the last in {duration:.1?} with {written} of {all} bytes written; hot pause \
+                 {p50:.1?}, p99 {p99:.1?}, max {max:.1?}"
             )
         });
         let (completed, failed) = (job.completed, job.failed);

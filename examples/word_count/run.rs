@@ -12,7 +12,7 @@ use tidegate::restore::{RestorePolicy, RestoreReport};
 use tidegate::{CheckpointId, Error, ErrorKind, Result};
 
 use crate::Failure;
-use crate::arguments::{Arguments, command_to_start_again};
+use crate::arguments::{Arguments, command_to_start_over};
 use crate::flow::{COUNT, flow};
 use crate::input::Input;
 use crate::output;
@@ -43,33 +43,40 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Ended, Failure> {
     let input = Input::open(&arguments.input).map_err(Failure::Usage)?;
     let output = arguments.output_dir();
     let mut sources = arguments.parallelism;
-    let policy = match decide(arguments, &input, &state)? {
+    let mut policy = arguments.policy();
+    match decide(arguments, &input, &state)? {
         Plan::Nothing => return finished_before(&state, &output),
-        Plan::GoOn { sources: saved } => {
-            sources = saved.unwrap_or(sources);
-            RestorePolicy::default()
-        }
+        Plan::GoOn { sources: saved } => sources = saved.unwrap_or(sources),
         Plan::StartOver(reason) => {
             say(&format!("starting over: {reason}"));
             if state.look()?.is_none() {
                 // No state refers to what lies there, so no start could ever need it.
                 output::remove_lines(&output)?;
             }
-            RestorePolicy::Fresh
+            policy = RestorePolicy::Fresh;
         }
-    };
-    introduce(&input, &state, &output);
+    }
+    introduce(arguments, &input, &state);
     Ok(count(arguments, config, &input, &state, (policy, sources))?)
 }
 
 fn decide(arguments: &Arguments, input: &Input, state: &State) -> Result<Plan, Failure> {
-    if arguments.fresh {
-        return Ok(Plan::StartOver("--fresh was given".into()));
+    let policy = arguments.policy();
+    if policy == RestorePolicy::Fresh {
+        let option = if arguments.fresh { "--fresh" } else { "--restore fresh" };
+        return Ok(Plan::StartOver(format!("{option} was given")));
     }
     match state.look()? {
+        // One checkpoint is asked for: the job says what is wrong with it.
+        Some(saved) if !goes_on(&policy) => Ok(Plan::GoOn { sources: saved.sources }),
         Some(saved) => Ok(plan(&saved, input, state)?),
         None => Ok(Plan::GoOn { sources: None }),
     }
+}
+
+/// True when the newest state that serves is what the run is about.
+fn goes_on(policy: &RestorePolicy) -> bool {
+    matches!(policy, RestorePolicy::Latest | RestorePolicy::Fallback { .. })
 }
 
 fn config(arguments: &Arguments) -> Result<EffectiveConfig> {
@@ -166,19 +173,19 @@ fn rate(arguments: &Arguments, input: &Input) -> Option<u64> {
     arguments.rate.or_else(paced)
 }
 
-fn introduce(input: &Input, state: &State, output: &Path) {
+fn introduce(arguments: &Arguments, input: &Input, state: &State) {
     say(&format!(
         "reading {} lines of {} files; checkpoints in {state}, results in {}",
         input.lines(),
         input.files.len(),
-        output.display()
+        arguments.output_dir().display()
     ));
     say(&format!("  kill it:  kill -9 {}", std::process::id()));
     if state.is_durable() {
-        say(&format!("  go on:    {}", command_to_start_again(false)));
+        say(&format!("  go on:    {}", arguments.command_to_go_on()));
     } else {
         // Nobody will know the lines of this run as theirs.
-        say(&format!("  again:    {}", command_to_start_again(true)));
+        say(&format!("  again:    {}", command_to_start_over()));
     }
 }
 

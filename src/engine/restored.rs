@@ -53,6 +53,42 @@ impl Engine {
     ///
     /// Only the reading of state belongs here, before the first record; `local` does this by itself.
     ///
+    /// ```
+    /// use tidegate::engine::Engine;
+    /// use tidegate::{Error, TaskId};
+    ///
+    /// fn restore(engine: &Engine, task: &TaskId) -> tidegate::Result<Vec<u8>> {
+    ///     let mut bytes = Vec::new();
+    ///     let mut read = || {
+    ///         let mut state = engine.task_state(task)?;
+    ///         while state.next_section()?.is_some() {
+    ///             state.body().read_to_end(&mut bytes)?;
+    ///         }
+    ///         Ok::<_, Error>(())
+    ///     };
+    ///     if let Err(error) = read() {
+    ///         if engine.restore_failed(task, &error)? {
+    ///             eprintln!("{task} cannot be restored: the next start takes an older checkpoint");
+    ///         }
+    ///         return Err(error);
+    ///     }
+    ///     Ok(bytes)
+    /// }
+    /// # use std::sync::Arc;
+    /// # use tidegate::config::CheckpointConfig;
+    /// # use tidegate::engine::OperatorSpec;
+    /// # use tidegate::storage::JobManagerCheckpointStorage;
+    /// # use tidegate::{JobId, OperatorUid};
+    /// # let config = CheckpointConfig::new().build()?;
+    /// # let storage = Arc::new(JobManagerCheckpointStorage::new());
+    /// # let count = OperatorSpec::new(OperatorUid::new("count")?, 1);
+    /// # let engine = Engine::builder(JobId::new("job")?, config, storage).operator(count.clone()).open()?;
+    /// # for task in count.tasks() {
+    /// #     assert!(restore(&engine, &task)?.is_empty());
+    /// # }
+    /// # Ok::<_, Error>(())
+    /// ```
+    ///
     /// # Errors
     /// What the storage answers.
     pub fn restore_failed(&self, task: &TaskId, error: &Error) -> Result<bool> {
@@ -73,6 +109,34 @@ impl Engine {
     /// What lies outside of the job's state is not counted: `Unavailable`, `Full`, `Conflict`,
     /// `Poisoned` and `Closed`. Does nothing under another policy than
     /// [`RestorePolicy::Fallback`](crate::restore::RestorePolicy::Fallback).
+    ///
+    /// ```
+    /// use tidegate::engine::Engine;
+    /// use tidegate::{Error, ErrorKind, Result};
+    ///
+    /// fn run_once(engine: &Engine, job: impl FnOnce(&Engine) -> Result<()>) -> Result<()> {
+    ///     let end = job(engine);
+    ///     engine.stop();
+    ///     if let Err(error) = &end
+    ///         && engine.attempt_failed(error)?
+    ///     {
+    ///         eprintln!("it failed too often: the next start takes an older checkpoint");
+    ///     }
+    ///     end
+    /// }
+    /// # use std::sync::Arc;
+    /// # use tidegate::config::CheckpointConfig;
+    /// # use tidegate::engine::OperatorSpec;
+    /// # use tidegate::storage::JobManagerCheckpointStorage;
+    /// # use tidegate::{JobId, OperatorUid};
+    /// # let config = CheckpointConfig::new().build()?;
+    /// # let storage = Arc::new(JobManagerCheckpointStorage::new());
+    /// # let count = OperatorSpec::new(OperatorUid::new("count")?, 1);
+    /// # let engine = Engine::builder(JobId::new("job")?, config, storage).operator(count.clone()).open()?;
+    /// # let failed = run_once(&engine, |_| Err(Error::new(ErrorKind::Internal, "a task panicked")));
+    /// # assert_eq!(failed.unwrap_err().kind(), ErrorKind::Internal);
+    /// # Ok::<_, Error>(())
+    /// ```
     ///
     /// # Errors
     /// What the storage answers.

@@ -1,5 +1,6 @@
 //! Opens a store for looking, and finds the jobs and checkpoints that are asked for.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -74,15 +75,19 @@ impl Inspector {
         &self,
         job: Option<&str>,
         id: Option<CheckpointId>,
-        operator: OperatorUid,
+        operator: &OperatorUid,
         state: String,
         take: &mut dyn FnMut(StateEntry<'_>) -> Result<()>,
     ) -> Result<StateDetails> {
         let (_, checkpoint) = self.load(job, id)?;
         let records: Arc<dyn RecordSource> = Arc::clone(&self.view) as _;
-        let mut tasks = checkpoint.tasks().filter(|(task, _)| task.operator == operator).peekable();
+        let mut tasks =
+            checkpoint.tasks().filter(|(task, _)| task.operator == *operator).peekable();
         if tasks.peek().is_none() {
-            let message = format!("checkpoint {} has no operator {operator}", checkpoint.id);
+            let known: BTreeSet<_> = checkpoint.tasks().map(|(task, _)| task.operator).collect();
+            let known = known.iter().map(OperatorUid::as_str).collect::<Vec<_>>().join(", ");
+            let id = checkpoint.id;
+            let message = format!("checkpoint {id} has no operator {operator}; it has {known}");
             return Err(Error::new(ErrorKind::NotFound, message));
         }
         let mut reading = StateReading::new(operator.clone(), state);
@@ -104,7 +109,7 @@ impl Inspector {
             Some(id) => listing.stored.iter().find(|stored| stored.id == id),
         };
         let stored = found.ok_or_else(|| no_checkpoint(&[listing], id))?;
-        let checkpoint = load_checkpoint(&*self.view, listing, stored)
+        let checkpoint = load_checkpoint(&self.view, listing, stored)
             .map_err(|error| error.context(format!("checkpoint {}", stored.id)))?;
         Ok((listing, checkpoint))
     }

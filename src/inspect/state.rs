@@ -30,7 +30,8 @@ pub struct StateDetails {
     pub types: Option<String>,
     /// True when entries can be shown: the codec writes JSON.
     pub readable: bool,
-    /// Keys in all subtasks.
+    /// Keys in all subtasks. In JSON it is the `count`, beside the entries themselves.
+    #[serde(rename = "count")]
     pub entries: u64,
 }
 

@@ -113,13 +113,11 @@ impl Job {
         loop {
             let start = job.clock.now();
             let end = run_attempt(job, &mut policy);
-            let Failure { error, falls_back } = match end.and_then(|end| Ok(job.ended(end)?)) {
+            let Failure { error, kind } = match end.and_then(|end| Ok(job.ended(end)?)) {
                 Ok(end) => return Ok(end),
                 Err(failure) => failure,
             };
             let ran_for = job.clock.now().saturating_sub(start);
-            // With another checkpoint there is hope.
-            let kind = if falls_back { ErrorKind::Unavailable } else { error.kind() };
             let delay = match failures.decide_restart(&job.restart_policy, kind, ran_for) {
                 Restart::After(delay) => delay,
                 Restart::Hopeless => return Err(error),

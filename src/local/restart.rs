@@ -10,7 +10,8 @@ use crate::error::ErrorKind;
 /// The default is 1 s, doubled with each failure up to 1 min, without an end; after 10 min without
 /// a failure the delay starts over. Errors that starting again cannot heal - `Invalid`,
 /// `Incompatible`, `Corrupt`, `Conflict` - end the job at once under every policy, unless the checkpoint
-/// that it started from was set aside: then it starts again from an older one.
+/// that it started from was set aside: then it starts again from an older one. A
+/// checkpoint that the restore policy names and that is not there ends it as well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestartPolicy {
     initial: Duration,

@@ -47,13 +47,13 @@ pub(super) enum AttemptEnd {
 /// Why an attempt failed.
 pub(super) struct Failure {
     pub(super) error: Error,
-    /// The restored checkpoint was set aside: the next attempt takes another.
-    pub(super) falls_back: bool,
+    /// What decides about a restart.
+    pub(super) kind: ErrorKind,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, falls_back: false }
+        Self { kind: error.kind(), error }
     }
 }
 
@@ -62,7 +62,8 @@ pub(super) fn run_attempt(
     job: &JobInner,
     policy: &mut RestorePolicy,
 ) -> Result<AttemptEnd, Failure> {
-    let engine = Arc::new(job.open_engine(policy.clone())?);
+    let engine = job.open_engine(policy.clone()).map_err(|error| refusal(error, policy))?;
+    let engine = Arc::new(engine);
     if policy.goes_on()
         && let Some(word) = engine.checkpoints().finish()
     {
@@ -80,12 +81,19 @@ pub(super) fn run_attempt(
     })
 }
 
+/// A checkpoint that is asked for by its name and is not there does not come by itself.
+fn refusal(error: Error, policy: &RestorePolicy) -> Failure {
+    let is_missing = error.kind() == ErrorKind::NotFound && !policy.goes_on();
+    Failure { kind: if is_missing { ErrorKind::Invalid } else { error.kind() }, error }
+}
+
 fn failure(error: Error, recorded: Result<bool>) -> Failure {
     let falls_back = recorded.unwrap_or_else(|failed| {
         tracing::warn!(error = %failed, "how the attempt ended is not recorded");
         false
     });
-    Failure { error, falls_back }
+    // With another checkpoint there is hope.
+    Failure { kind: if falls_back { ErrorKind::Unavailable } else { error.kind() }, error }
 }
 
 /// Settles what an earlier attempt left outside, and makes the channels.

@@ -4,6 +4,7 @@
 pub(crate) mod child;
 pub(crate) mod corpus;
 pub(crate) mod count;
+pub(crate) mod damage;
 pub(crate) mod random;
 
 use std::path::{Path, PathBuf};

@@ -11,6 +11,9 @@ use crate::ids::{CheckpointId, OperatorUid};
 use crate::inspect::Inspector;
 use crate::inspect::state::StateEntry;
 
+/// How the object begins; not printed before it is known that there is such a state.
+const BEGIN: &str = "{\"entries\":[";
+
 /// `UID/NAME`: a state of an operator.
 #[derive(Debug, Clone)]
 pub(super) struct StateName {
@@ -35,14 +38,13 @@ impl StateName {
         out: &mut dyn Write,
     ) -> Result<u8> {
         let mut lines = Lines { out: BufWriter::new(out), json, count: 0, is_open: true };
-        if json {
-            lines.put("{\"entries\":[")?;
-        }
-        let (operator, state) = (self.operator.clone(), self.state.clone());
+        let (operator, state) = (&self.operator, self.state.clone());
         let details = inspector.state(job, id, operator, state, &mut |entry| lines.entry(entry))?;
         if json {
             let details = to_json(&details)?;
             // The details are one object: what is behind its brace goes on where the entries end.
+            let begin = if lines.count == 0 { BEGIN } else { "" };
+            lines.put(begin)?;
             lines.put("],")?;
             lines.put(details.strip_prefix('{').unwrap_or_default())?;
             lines.put("\n")?;
@@ -78,10 +80,14 @@ impl<W: Write> Lines<W> {
                     .with_source(error)
             })?;
         }
-        let comma = if self.json && self.count > 0 { ",\n" } else { "" };
+        let before = match (self.json, self.count) {
+            (false, _) => "",
+            (true, 0) => BEGIN,
+            (true, _) => ",\n",
+        };
         let end = if self.json { "" } else { "\n" };
         self.count = self.count.saturating_add(1);
-        self.put(&format!("{comma}{{\"subtask\":{subtask},\"key\":{key},\"value\":{value}}}{end}"))
+        self.put(&format!("{before}{{\"subtask\":{subtask},\"key\":{key},\"value\":{value}}}{end}"))
     }
 }
 

@@ -301,6 +301,19 @@ fn a_panic_at_each_start_sets_a_checkpoint_aside_after_three_and_never_the_last(
 }
 
 #[test]
+fn a_checkpoint_that_is_named_and_not_there_ends_the_job_at_once() {
+    for world in worlds() {
+        world.stopped(world.job());
+        let told = told(|error| panic!("it starts again after: {error}"));
+        let job = world.job().listener(told as Arc<dyn JobListener>);
+        let job = job.restore_policy(RestorePolicy::Exact(CheckpointId(99)));
+        let error = job.build().unwrap().run().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("checkpoint 99"), "{error}");
+    }
+}
+
+#[test]
 fn a_job_that_is_shut_down_at_each_start_counts_nothing() {
     let [world, _] = worlds();
     let newest = *world.stopped(world.job()).last().unwrap();
