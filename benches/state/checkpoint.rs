@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{Criterion, SamplingMode, Throughput};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use tidegate::state::{SnapshotSource, StateScope, key_group, key_hash};
 use tidegate::storage::{CheckpointStorage, SledCheckpointStorage};
 use tidegate::{CheckpointId, JobId, OperatorUid, TaskId};
 
-use crate::value::{Value100, filled, random};
+use crate::value::{Value100, Watch, filled, random};
 
 const KEYS: u64 = 1_000_000;
 const RETAINED: usize = 3;
@@ -76,16 +76,17 @@ impl Store {
         let operator = OperatorSpec::new(self.task.operator.clone(), 1);
         let mut plan = CheckpointPlan::new(vec![operator]);
         plan.kind = kind;
-        let start = Instant::now();
         let id = self.checkpoints.next_id();
-        let frozen = scope.freeze(id);
-        let pending = self.checkpoints.begin(id, plan).unwrap();
-        let mut writer = pending.writer(&self.task).unwrap();
-        frozen.write(&mut writer).unwrap();
-        let snapshot = writer.finish().unwrap();
-        let written = snapshot.measurements().checkpointed_bytes;
-        pending.commit(&[(self.task.clone(), snapshot)]).unwrap();
-        let time = start.elapsed();
+        let (time, written) = Watch::new().time(|| {
+            let frozen = scope.freeze(id);
+            let pending = self.checkpoints.begin(id, plan).unwrap();
+            let mut writer = pending.writer(&self.task).unwrap();
+            frozen.write(&mut writer).unwrap();
+            let snapshot = writer.finish().unwrap();
+            let written = snapshot.measurements().checkpointed_bytes;
+            pending.commit(&[(self.task.clone(), snapshot)]).unwrap();
+            written
+        });
         scope.completed(id);
         let ids = self.checkpoints.ids();
         let old = ids.get(..ids.len().saturating_sub(RETAINED)).unwrap_or_default();
@@ -151,12 +152,12 @@ fn million(c: &mut Criterion) {
             round();
         }
         let written = written.into_inner();
-        let percent = |bytes: u64| 100.0 * bytes as f64 / full as f64;
+        let per_mille = |bytes: u64| bytes * 1000 / full;
         let hundred = &written[..100];
         println!(
-            "{name}: 100 checkpoints wrote {:.2} % of a full one on average, {:.2} % at most",
-            percent(hundred.iter().sum::<u64>()) / 100.0,
-            percent(*hundred.iter().max().unwrap())
+            "{name}: 100 checkpoints wrote {} per mille of a full one on average, {} at most",
+            per_mille(hundred.iter().sum::<u64>() / 100),
+            per_mille(*hundred.iter().max().unwrap())
         );
     }
 }
@@ -184,15 +185,16 @@ fn restore(c: &mut Criterion) {
     let (_, full) = store.checkpoint(&scope, CheckpointType::FullCheckpoint);
     group.throughput(Throughput::Bytes(full));
     let restore = || {
-        let start = Instant::now();
-        let mut scope = StateScope::new(0, 1, 128);
-        let map = scope.keyed_map::<u64, Value100>("map").unwrap();
-        let mut reader = store.checkpoints.read_task(store.newest(), &store.task).unwrap();
-        while let Some(key) = reader.next_section().unwrap() {
-            scope.restore(&key, reader.body()).unwrap();
-        }
-        scope.restored(None);
-        let time = start.elapsed();
+        let (time, map) = Watch::new().time(|| {
+            let mut scope = StateScope::new(0, 1, 128);
+            let map = scope.keyed_map::<u64, Value100>("map").unwrap();
+            let mut reader = store.checkpoints.read_task(store.newest(), &store.task).unwrap();
+            while let Some(key) = reader.next_section().unwrap() {
+                scope.restore(&key, reader.body()).unwrap();
+            }
+            scope.restored(None);
+            map
+        });
         assert_eq!(map.len() as u64, KEYS);
         time
     };

@@ -3,13 +3,13 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::Criterion;
 use tidegate::state::{KeyedMap, SectionBody, SectionKey, SnapshotSink, StateScope};
 use tidegate::{CheckpointId, Result};
 
-use crate::value::{Value100, filled, random};
+use crate::value::{Value100, Watch, filled, random};
 
 /// Takes everything and keeps nothing.
 struct Nowhere;
@@ -23,6 +23,7 @@ impl SnapshotSink for Nowhere {
 pub(crate) fn benches(c: &mut Criterion) {
     let mut group = c.benchmark_group("state_freeze");
     group.sample_size(10);
+    let watch = Watch::new();
     for (name, bytes, rounds) in [("1MiB", 1_u64 << 20, 2_000), ("1GiB", 1 << 30, 400)] {
         let keys = bytes / 108;
         let (scope, map) = filled::<Value100>(keys);
@@ -32,11 +33,7 @@ pub(crate) fn benches(c: &mut Criterion) {
                 (0..times)
                     .map(|_| {
                         next += 1;
-                        let start = Instant::now();
-                        let frozen = scope.freeze(CheckpointId(next));
-                        let time = start.elapsed();
-                        drop(frozen);
-                        time
+                        watch.time(|| scope.freeze(CheckpointId(next))).0
                     })
                     .sum()
             });
@@ -54,17 +51,14 @@ fn freezes_under_load(
     rounds: u64,
     next: &mut u64,
 ) {
-    let (mut seed, mut times) = (7, Vec::new());
+    let (watch, mut seed, mut times) = (Watch::new(), 7, Vec::new());
     for _ in 0..rounds {
         for _ in 0..2_000 {
             let key = random(&mut seed) % keys;
             map.update(&key, |value| value.count += 1).unwrap();
         }
         *next += 1;
-        let start = Instant::now();
-        let frozen = scope.freeze(CheckpointId(*next));
-        times.push(start.elapsed());
-        drop(frozen);
+        times.push(watch.time(|| scope.freeze(CheckpointId(*next))).0);
     }
     print(&format!("freeze of {name} under changes"), &mut times);
 }
@@ -76,7 +70,7 @@ fn updates_while_written(
     keys: u64,
     next: &mut u64,
 ) {
-    let (mut seed, mut times) = (9, Vec::new());
+    let (watch, mut seed, mut times) = (Watch::new(), 9, Vec::new());
     let before = scope.sizes()[0].copied_bytes;
     for _ in 0..3 {
         *next += 1;
@@ -89,9 +83,8 @@ fn updates_while_written(
         });
         while !is_over.load(Ordering::Acquire) {
             let key = random(&mut seed) % keys;
-            let start = Instant::now();
-            map.update(&key, |value| value.count += 1).unwrap();
-            times.push(start.elapsed());
+            let update = || map.update(&key, |value| value.count += 1).unwrap();
+            times.push(watch.time(update).0);
         }
         writer.join().unwrap();
     }
@@ -102,13 +95,13 @@ fn updates_while_written(
 
 fn print(what: &str, times: &mut [Duration]) {
     times.sort_unstable();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    let at = |thousandths: usize| times[(times.len() - 1) * thousandths / 1000];
     println!(
         "{what}: p50 {:?}, p99 {:?}, p99.9 {:?}, most {:?} of {}",
-        at(0.5),
-        at(0.99),
-        at(0.999),
-        at(1.0),
+        at(500),
+        at(990),
+        at(999),
+        at(1000),
         times.len()
     );
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{Criterion, SamplingMode, Throughput};
 use tidegate::Result;
@@ -13,7 +13,7 @@ use tidegate::config::CheckpointConfig;
 use tidegate::local::{Flow, Job, Next, Output, Source};
 use tidegate::storage::SledCheckpointStorage;
 
-use crate::value::{Value108, random};
+use crate::value::{Value108, Watch, random, share};
 
 const KEYS: u64 = 1_000_000;
 const EVENTS: u64 = 12_000_000;
@@ -112,11 +112,13 @@ fn run(checkpoints: Checkpoints) -> (Duration, u64) {
         while seen.load(Ordering::Relaxed) < KEYS {
             thread::sleep(Duration::from_millis(1));
         }
-        let (start, before) = (Instant::now(), seen.load(Ordering::Relaxed));
-        while seen.load(Ordering::Relaxed) < KEYS + EVENTS {
-            thread::sleep(Duration::from_millis(1));
-        }
-        let time = start.elapsed().mul_f64(EVENTS as f64 / (KEYS + EVENTS - before) as f64);
+        let before = seen.load(Ordering::Relaxed);
+        let (time, ()) = Watch::new().time(|| {
+            while seen.load(Ordering::Relaxed) < KEYS + EVENTS {
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let time = share(time, EVENTS, KEYS + EVENTS - before);
         let completed = handle.statistics().counts.completed;
         handle.cancel();
         running.join().unwrap().unwrap();
@@ -139,7 +141,7 @@ fn flow(seen: &Arc<AtomicU64>) -> Result<Flow> {
             Ok(move |key: u64, _: &mut Output<()>| {
                 map.update(&key, |value| value.count += 1)?;
                 count += 1;
-                if count % 1024 == 0 || count == KEYS + EVENTS {
+                if count.is_multiple_of(1024) || count == KEYS + EVENTS {
                     seen.store(count, Ordering::Relaxed);
                 }
                 Ok(())

@@ -1,6 +1,9 @@
 //! Values of fixed sizes, and keys that look random.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+use tidegate::clock::{Clock, SystemClock};
 use tidegate::state::{KeyedMap, StateScope, StateValue};
 
 /// 100 bytes when it is written.
@@ -17,6 +20,28 @@ pub(crate) struct Value108 {
     pub(crate) count: u64,
     rest: [u64; 12],
     last: u32,
+}
+
+/// Measures one stretch of time after the other.
+pub(crate) struct Watch(SystemClock);
+
+impl Watch {
+    pub(crate) fn new() -> Self {
+        Self(SystemClock::new())
+    }
+
+    /// How long `work` takes, and what it returns.
+    pub(crate) fn time<R>(&self, work: impl FnOnce() -> R) -> (Duration, R) {
+        let start = self.0.now();
+        let result = work();
+        (self.0.now().saturating_sub(start), result)
+    }
+}
+
+/// So many of `of` parts of a time.
+pub(crate) fn share(time: Duration, parts: u64, of: u64) -> Duration {
+    let nanos = time.as_nanos() * u128::from(parts) / u128::from(of.max(1));
+    Duration::from_nanos(u64::try_from(nanos).unwrap())
 }
 
 /// The next number of a sequence that looks random.

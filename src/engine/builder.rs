@@ -135,10 +135,9 @@ impl EngineBuilder {
         )?;
         coordinator.hold_answers();
         let handle = coordinator.handle();
-        let active =
-            ActiveCheckpoints::new(checkpoints.clone(), fit.operators.clone(), self.properties)
-                .with_compression(self.config.is_snapshot_compression());
-        let active = Arc::new(active);
+        let operators = fit.operators.clone();
+        let active = ActiveCheckpoints::new(checkpoints.clone(), operators, self.properties);
+        let active = Arc::new(active.with_compression(self.config.is_snapshot_compression()));
         let meter = meter(&self.clock, tasks.len(), &signal);
         let writing = Writing {
             statistics: self.statistics.clone(),

@@ -164,7 +164,7 @@ where
     fn into_state(self) -> BoundState<V> {
         let Self { name, version, codec, migrations, .. } = self;
         let schema = Schema::of::<K, V>(version, codec.name().into(), codec.is_json());
-        let format = Format::of::<K, C>(codec);
+        let format = Format::of::<K, C>(&codec);
         let reader = Reader { current: Arc::clone(&format.decode), migrations };
         BoundState { name, schema, format, reader }
     }

@@ -43,6 +43,12 @@ const REMOVED: u32 = 1 << 31;
 /// Stands in place of a length before the number of a key group.
 const GROUP: u32 = u32::MAX;
 
+/// The entries that follow are of this key group.
+pub(crate) fn write_group(group: u32, out: &mut dyn Write) -> Result<()> {
+    let head = u64::from(GROUP) | u64::from(group) << 32;
+    Ok(out.write_all(&head.to_le_bytes())?)
+}
+
 /// Writes the entries of one state.
 pub(crate) struct EntryWriter<'a, V> {
     format: &'a Format<V>,
@@ -73,12 +79,6 @@ impl<'a, V> EntryWriter<'a, V> {
         self.begin(key)?;
         let key_length = self.entry.len().saturating_sub(8);
         self.end(key_length, REMOVED, out)
-    }
-
-    /// The entries that follow are of this key group.
-    pub(crate) fn group(&mut self, group: u32, out: &mut dyn Write) -> Result<()> {
-        let head = u64::from(GROUP) | u64::from(group) << 32;
-        Ok(out.write_all(&head.to_le_bytes())?)
     }
 
     fn begin(&mut self, key: &[u8]) -> Result<()> {

@@ -142,19 +142,19 @@ impl<V> Format<V> {
 
 impl<V: Serialize + DeserializeOwned + 'static> Format<V> {
     /// This codec for values of this type and keys of type `K`.
-    pub(crate) fn of<K, C>(codec: Arc<C>) -> Self
+    pub(crate) fn of<K, C>(codec: &Arc<C>) -> Self
     where
         K: Serialize + DeserializeOwned + 'static,
         C: StateCodec,
     {
         // Keys lie in memory as bincode writes them.
         let is_bincode = codec.name() == Bincode.name();
-        let (of_key, to_key) = (Arc::clone(&codec), Arc::clone(&codec));
+        let (of_key, to_key) = (Arc::clone(codec), Arc::clone(codec));
         let store_key: Convert =
             Arc::new(move |key, out| of_key.encode(&codec::decode::<K>(key)?, out));
         let load_key: Convert =
             Arc::new(move |stored, out| codec::encode_into(&to_key.decode::<K>(stored)?, out));
-        let (encoder, decoder) = (Arc::clone(&codec), Arc::clone(&codec));
+        let (encoder, decoder) = (Arc::clone(codec), Arc::clone(codec));
         Self {
             codec: codec.name().into(),
             store_key: (!is_bincode).then_some(store_key),

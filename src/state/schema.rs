@@ -29,11 +29,11 @@ pub(crate) fn read_numbers(body: &mut dyn Read) -> Result<Vec<(u32, u32)>> {
     if bytes.len() as u64 > STATE_NUMBERS_BYTES_MAX || !rest.is_empty() {
         return Err(Error::new(ErrorKind::Corrupt, "the numbers of key groups are damaged"));
     }
-    let pair = |pair: &[u8; 8]| {
-        let [a, b, c, d, e, f, g, h] = *pair;
-        (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
+    let halves = |pair: &[u8; 8]| match pair.as_chunks::<4>().0 {
+        [group, base] => Some((u32::from_le_bytes(*group), u32::from_le_bytes(*base))),
+        _ => None,
     };
-    Ok(pairs.iter().map(pair).collect())
+    Ok(pairs.iter().filter_map(halves).collect())
 }
 
 /// The body of the section of kind `Schema` with index 0.

@@ -386,7 +386,7 @@ mod tests {
     fn a_shape_has_the_names_and_types_that_make_the_bytes() {
         assert_eq!(shape_of::<u64>(), "u64");
         assert_eq!(shape_of::<(String, Vec<f32>)>(), "(str,[f32])");
-        assert_eq!(shape_of::<BTreeMap<u8, ()>>(), "{u8:()}");
+        assert_eq!(shape_of::<BTreeMap<u8, bool>>(), "{u8:bool}");
         assert_eq!(shape_of::<Bid>(), "Bid{price:u64,by:?str,at:(u8,i64)}");
     }
 

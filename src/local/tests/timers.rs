@@ -361,7 +361,7 @@ fn stopped(case: &Case, mode: StopMode, steps: &[Step]) {
     assert!(matches!(end, JobEnd::Stopped { savepoint } if savepoint == id), "{end:?}");
 }
 
-/// Flink: StopWithSavepoint with drain emits MAX_WATERMARK before the barrier, without it does not
+/// Flink: `StopWithSavepoint` with drain emits `MAX_WATERMARK` before the barrier, without it does not
 #[test]
 fn every_event_timer_fires_before_the_savepoint_of_a_drain_and_none_before_that_of_a_suspension() {
     for mode in [StopMode::Drain, StopMode::Suspend] {

@@ -175,12 +175,11 @@ mod tests {
                 let bytes = [key];
                 let probe = probe(&bytes);
                 if is_insert {
-                    match bucket.find_mut(probe) {
-                        Some(entry) => entry.value = number,
-                        None => {
-                            let key = StoredKey::new(probe);
-                            bucket.push(Entry { changed: 0, key, value: number });
-                        }
+                    if let Some(entry) = bucket.find_mut(probe) {
+                        entry.value = number;
+                    } else {
+                        let key = StoredKey::new(probe);
+                        bucket.push(Entry { changed: 0, key, value: number });
                     }
                     model.insert(key, number);
                 } else {
@@ -190,8 +189,8 @@ mod tests {
                 prop_assert_eq!(bucket.find(probe).map(|e| e.value), model.get(&key).copied());
             }
             prop_assert_eq!(contents(&bucket), model.clone());
-            let other = bucket.split_off(|hash| hash % 2 == 0);
-            let is_even = |key: &u8| key_hash(&[*key]) % 2 == 0;
+            let other = bucket.split_off(|hash| hash.is_multiple_of(2));
+            let is_even = |key: &u8| key_hash(&[*key]).is_multiple_of(2);
             let (even, odd): (BTreeMap<_, _>, BTreeMap<_, _>) =
                 model.into_iter().partition(|(key, _)| is_even(key));
             prop_assert_eq!(contents(&other), even);

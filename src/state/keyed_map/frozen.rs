@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::ids::CheckpointId;
-use crate::state::entries::EntryWriter;
+use crate::state::entries::{EntryWriter, write_group};
 use crate::state::format::Format;
 use crate::state::keyed_map::bucket::{Entry, StoredKey};
 use crate::state::keyed_map::group::GroupView;
@@ -61,14 +61,12 @@ impl<V> FrozenTable<V> {
             Some(base) => self.plan(base, sink)?,
             None => None,
         };
-        match (base, plan) {
-            (Some(base), Some(plan)) => self.write_on(&base, &plan, sink),
-            _ => {
-                let plan = Plan::whole(self.groups.len());
-                let sections = self.write_bases(&plan, sink)?;
-                self.done(&Layout::default(), &plan, &sections, None)
-            }
+        if let (Some(base), Some(plan)) = (base, plan) {
+            return self.write_on(&base, &plan, sink);
         }
+        let plan = Plan::whole(self.groups.len());
+        let sections = self.write_bases(&plan, sink)?;
+        self.done(&Layout::default(), &plan, &sections, None)
     }
 
     /// Writes what is new since `base`. Bases come before deltas: who reads knows of each change whether
@@ -244,7 +242,7 @@ fn write_changes<V>(
     changes.sort_by(|a, b| a.parts().cmp(&b.parts()));
     changes.dedup_by(|later, kept| later.parts() == kept.parts());
     if !changes.is_empty() {
-        writer.group(group, out)?;
+        write_group(group, out)?;
     }
     for change in &changes {
         match change {

@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn a_page_that_is_parted_gives_to_the_new_one_only() {
         for pages in 1..200_u32 {
-            let parted = pages - (1 << (31 - pages.leading_zeros()));
+            let parted = pages - (1 << pages.ilog2());
             for hash in (0..2_000_u32).map(|n| n.wrapping_mul(0x85eb_ca6b)) {
                 let (before, after) = (page_of(hash, pages), page_of(hash, pages + 1));
                 assert!(before < pages);

@@ -4,12 +4,16 @@ use crate::state::keyed_map::bucket::{Bucket, Entry, Probe};
 use crate::state::keyed_map::cuts::Cuts;
 use crate::state::keyed_map::removed::{Removed, remember};
 
+/// Boxed where a page has some: most have none.
+#[derive(Debug, Clone, Default)]
+struct Removals(Vec<Removed>);
+
 #[derive(Debug, Clone)]
 pub(super) struct Page<V> {
     pub(super) bucket: Bucket<V>,
     /// The cut before which it was last changed.
     changed: u32,
-    removed: Option<Box<Vec<Removed>>>,
+    removed: Option<Box<Removals>>,
 }
 
 impl<V> Default for Page<V> {
@@ -25,7 +29,7 @@ impl<V> Page<V> {
     }
 
     pub(super) fn removed(&self) -> &[Removed] {
-        self.removed.as_ref().map_or(&[], |removed| removed.as_slice())
+        self.removed.as_ref().map_or(&[], |removed| removed.0.as_slice())
     }
 
     /// Notes that it is about to be changed.
@@ -40,8 +44,8 @@ impl<V> Page<V> {
 
     fn keep_removed(&mut self, keep: impl Fn(&Removed) -> bool) {
         let Some(removed) = &mut self.removed else { return };
-        removed.retain(keep);
-        if removed.is_empty() {
+        removed.0.retain(keep);
+        if removed.0.is_empty() {
             self.removed = None;
         }
     }
@@ -57,7 +61,7 @@ impl<V> Page<V> {
         // Before the first cut nobody knows of any key.
         let is_remembered = changed > 1 && {
             let removed = Removed { changed, key: entry.key.clone() };
-            remember(self.removed.get_or_insert_default(), removed)
+            remember(&mut self.removed.get_or_insert_default().0, removed)
         };
         Some((entry, is_remembered))
     }
@@ -67,10 +71,10 @@ impl<V> Page<V> {
         let bucket = self.bucket.split_off(&leaves);
         let mut removed: Vec<_> = Vec::new();
         if let Some(all) = &mut self.removed {
-            removed.extend(all.extract_if(.., |removed| leaves(removed.key.hash)));
+            removed.extend(all.0.extract_if(.., |removed| leaves(removed.key.hash)));
         }
         self.keep_removed(|_| true);
-        let removed = (!removed.is_empty()).then(|| Box::new(removed));
+        let removed = (!removed.is_empty()).then(|| Box::new(Removals(removed)));
         Self { bucket, changed: self.changed, removed }
     }
 }

@@ -192,9 +192,9 @@ impl<V: StateValue> KeyedTable<V> {
         let mut groups = Vec::with_capacity(self.groups.len());
         let mut changes = Vec::with_capacity(self.groups.len());
         for group in &mut self.groups {
-            let (view, changed) = group.cut();
+            let (view, keys) = group.cut();
             groups.push(Some(view));
-            changes.push(changed);
+            changes.push(keys);
         }
         self.remember_changes(cut, changes);
         let written = Arc::default();

@@ -237,7 +237,7 @@ fn a_cut_that_is_written_while_the_table_changes_holds_the_state_at_the_cut() {
                 number += 1;
                 let random = mixed(number);
                 let key = u16::try_from(random % 3_000).unwrap();
-                if random % 5 == 0 {
+                if random.is_multiple_of(5) {
                     assert_eq!(subtask.map.remove(&key).unwrap(), model.remove(&key));
                 } else {
                     let value = random.to_le_bytes().to_vec();
