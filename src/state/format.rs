@@ -11,7 +11,7 @@ use crate::state::codec;
 
 /// Encodes the values of a state (Flink: `TypeSerializer`).
 ///
-/// bincode unless another one is given with [`StateSpec::codec`](crate::state::StateSpec::codec). The name
+/// bincode unless another one is given with [`StateDescriptor::with_codec`](crate::state::StateDescriptor::with_codec). The name
 /// is stored with every state; one that was written with another codec is refused.
 pub trait StateCodec: Send + Sync + 'static {
     /// What the codec is called in checkpoints; at most 255 bytes.
