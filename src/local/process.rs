@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ids::{Attempt, CheckpointId, TaskId};
@@ -17,8 +18,8 @@ use crate::local::source::Exchange;
 use crate::local::watermark::{Passed, RestoredWatermark, write_watermark};
 use crate::message::Barrier;
 use crate::state::{
-    BroadcastState, Fired, IntoState, KeyedMap, ListState, SectionKind, StateKey, StateScope,
-    StateValue, TimerSet, Timers, ValueState,
+    BroadcastState, Expiring, ExpiringMap, Fired, IntoState, KeyedMap, ListState, SectionKind,
+    StateKey, StateScope, StateValue, TimeToLive, TimerSet, Timers, ValueState,
 };
 
 /// What an operator's `open` is given: who it is, and its states (Flink: `RuntimeContext`).
@@ -28,6 +29,7 @@ pub struct Scope {
     parallelism: u32,
     attempt: Attempt,
     states: StateScope,
+    clock: Arc<dyn Clock>,
     timers: TimerSet,
     /// The operator is called when a timer fires.
     takes_timers: bool,
@@ -43,6 +45,18 @@ impl Scope {
         state: impl IntoState<K, V>,
     ) -> Result<KeyedMap<K, V>> {
         self.states.keyed_map(state)
+    }
+
+    /// Registers a map whose entries live for a time by the job's clock (Flink: `StateTtlConfig`).
+    ///
+    /// # Errors
+    /// As [`keyed_map`](Self::keyed_map).
+    pub fn expiring_map<K: StateKey, V: StateValue>(
+        &mut self,
+        state: impl IntoState<K, Expiring<V>>,
+        time_to_live: TimeToLive,
+    ) -> Result<ExpiringMap<K, V>> {
+        self.states.expiring_map(state, time_to_live, Arc::clone(&self.clock))
     }
 
     /// Registers one value for each key of type `K`, of which the one of the record at hand is looked at;
@@ -266,6 +280,7 @@ where
             parallelism,
             attempt: env.handle.attempt(),
             states: StateScope::new(env.subtask, parallelism, max),
+            clock: Arc::clone(&env.shared.clock),
             timers: TimerSet::new(Arc::clone(&env.shared.clock)),
             takes_timers: true,
         };

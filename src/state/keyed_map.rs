@@ -107,6 +107,16 @@ impl<K: StateKey, V: StateValue> KeyedMap<K, V> {
         self.table.borrow_mut().update(key, V::default, change)
     }
 
+    /// Changes the value of `key` in place, if there is one.
+    pub(crate) fn change(&self, key: &K, change: impl FnOnce(&mut V)) -> Result<()> {
+        self.table.borrow_mut().change(key, change)
+    }
+
+    /// Looks at the next page of the table, in turn, and removes the entries that are dead.
+    pub(crate) fn sweep(&self, is_dead: impl Fn(&V) -> bool) -> Result<()> {
+        self.table.borrow_mut().sweep(is_dead)
+    }
+
     /// Removes `key` and returns its value.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod broadcast;
 pub(crate) mod codec;
 mod descriptor;
 pub(crate) mod entries;
+mod expiring;
 mod format;
 mod key_group;
 mod keyed_map;
@@ -24,6 +25,7 @@ mod value_state;
 pub use broadcast::BroadcastState;
 pub use descriptor::{BoundState, IntoState, StateDescriptor};
 pub(crate) use entries::{append_entry, read_entries, write_entry};
+pub use expiring::{Expiring, ExpiringMap, TimeToLive};
 #[cfg(feature = "json")]
 pub use format::Json;
 pub use format::{Bincode, StateCodec};

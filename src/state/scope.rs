@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::limits::NAME_BYTES_MAX;
 use crate::state::broadcast::{BroadcastState, BroadcastTable};
 use crate::state::descriptor::{BoundState, IntoState};
+use crate::state::expiring::{Expiring, ExpiringMap, TimeToLive};
 use crate::state::key_group::key_group_range;
 use crate::state::keyed_map::{FrozenTable, KeyedMap, KeyedTable, StateKey, StateValue};
 use crate::state::list::{ListState, ListTable};
@@ -158,6 +160,20 @@ impl StateScope {
         state: impl IntoState<K, V>,
     ) -> Result<KeyedMap<K, V>> {
         Ok(KeyedMap::new(self.keyed_table(state.into_state())?))
+    }
+
+    /// Registers a map whose entries live for a time by `clock`, by its name or with a
+    /// [`StateDescriptor`](crate::state::StateDescriptor) of [`Expiring`] values.
+    ///
+    /// # Errors
+    /// As [`keyed_map`](Self::keyed_map).
+    pub fn expiring_map<K: StateKey, V: StateValue>(
+        &mut self,
+        state: impl IntoState<K, Expiring<V>>,
+        time_to_live: TimeToLive,
+        clock: Arc<dyn Clock>,
+    ) -> Result<ExpiringMap<K, V>> {
+        Ok(ExpiringMap::new(self.keyed_map(state)?, time_to_live, clock))
     }
 
     /// Registers one value for each key of type `K`, of which the one of the record at hand is looked at.

@@ -130,6 +130,13 @@ impl<V> Group<V> {
         (view, std::mem::take(&mut self.changes))
     }
 
+    /// The keys of a page whose entries are dead.
+    pub(super) fn dead_in(&self, page: u32, is_dead: impl Fn(&V) -> bool) -> Vec<StoredKey> {
+        let entries = self.page(page).map_or(&[][..], |page| page.bucket.entries());
+        let dead = entries.iter().filter(|entry| is_dead(&entry.value));
+        dead.map(|entry| entry.key.clone()).collect()
+    }
+
     /// Everything is back from a checkpoint.
     pub(super) fn restored(&mut self) {
         self.changes = 0;

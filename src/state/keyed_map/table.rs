@@ -46,6 +46,8 @@ pub(crate) struct KeyedTable<V> {
     restoring: Option<Restoring<V>>,
     /// The encoding of the key at hand.
     encoded: Vec<u8>,
+    /// Group and page that are looked at next for entries to remove.
+    swept: (usize, u32),
 }
 
 impl<V: StateValue> KeyedTable<V> {
@@ -65,6 +67,7 @@ impl<V: StateValue> KeyedTable<V> {
             base: None,
             restoring: None,
             encoded: Vec::new(),
+            swept: (0, 0),
         }
     }
 
@@ -103,6 +106,37 @@ impl<V: StateValue> KeyedTable<V> {
         change: impl FnOnce(&mut V) -> R,
     ) -> Result<R> {
         self.keyed(key, |table, probe| table.update_at(probe, fresh, change))
+    }
+
+    pub(crate) fn change<K: Serialize>(
+        &mut self,
+        key: &K,
+        change: impl FnOnce(&mut V),
+    ) -> Result<()> {
+        self.keyed(key, |table, probe| {
+            if table.at(probe, |value| value.is_none())? {
+                return Ok(());
+            }
+            let (group, cuts) = table.find(probe)?;
+            group.upsert(cuts, probe, |present| (None, present.map_or((), change)));
+            Ok(())
+        })
+    }
+
+    /// Looks at the next page, of the groups in turn, and removes the entries that are dead.
+    pub(crate) fn sweep(&mut self, is_dead: impl Fn(&V) -> bool) -> Result<()> {
+        let (group, page) = self.swept;
+        let Some(of) = self.groups.get(group) else {
+            self.swept = (0, 0);
+            return Ok(());
+        };
+        self.swept =
+            if page.saturating_add(1) < of.pages() { (group, page + 1) } else { (group + 1, 0) };
+        for key in of.dead_in(page, is_dead) {
+            let (hash, encoded) = key.parts();
+            self.remove_at(Probe { hash, encoded })?;
+        }
+        Ok(())
     }
 
     pub(crate) fn remove<K: Serialize>(&mut self, key: &K) -> Result<Option<V>> {
