@@ -298,6 +298,7 @@ impl<V: StateValue> KeyedTable<V> {
         match key.kind {
             SectionKind::Schema if key.index == NUMBERS => {
                 for (group, number) in read_numbers(body)? {
+                    check_number(number)?;
                     restoring.seen.number(index_of(self.first_group, group), number);
                 }
                 Ok(())
@@ -334,6 +335,7 @@ impl<V: StateValue> KeyedTable<V> {
         let Some(Restoring { decode, cuts, scratch, seen, .. }) = &mut self.restoring else {
             return Ok(());
         };
+        check_number(number)?;
         seen.delta(number);
         // `None` for what is other subtasks', with another parallelism, and for what a base holds.
         let mut at = None;
@@ -388,6 +390,15 @@ fn put<V: StateValue>(group: &mut Group<V>, cuts: &mut Cuts, probe: Probe<'_>, v
         }
         None => (Some(value), ()),
     });
+}
+
+/// A number so high that the next ones would come to an end was never written.
+fn check_number(number: u32) -> Result<()> {
+    if number > u32::MAX / 2 {
+        let message = format!("changes of keyed state have the number {number}");
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    Ok(())
 }
 
 fn no_page() -> Error {

@@ -352,3 +352,15 @@ fn what_two_open_cuts_need_is_kept_for_both() {
     let cut = || Step::Cut(false);
     play(vec![Step::Set(0, 0), cut(), cut(), Step::Set(0, 0), write(), write()], 1);
 }
+
+#[test]
+fn numbers_that_no_state_can_have_written_are_damage() {
+    let subtask = Subtask::new(4);
+    let numbers = SectionKey::new(SectionKind::Schema, "m").with_index(1);
+    let pair = (1_u64 << 63).to_le_bytes();
+    let error = subtask.scope.restore(&numbers, &mut &pair[..]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    let delta = SectionKey::new(SectionKind::KeyedDelta, "m").with_index(u32::MAX);
+    let error = subtask.scope.restore(&delta, &mut &[][..]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
