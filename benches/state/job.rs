@@ -81,7 +81,7 @@ pub(crate) fn benches(c: &mut Criterion) {
             });
         });
         pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let (median, completed) = pairs[pairs.len() / 2];
+        let Some((median, completed)) = pairs.get(pairs.len() / 2).copied() else { continue };
         println!(
             "{name}: {median:.2} of no_checkpoint ({:.2} to {:.2}) in {} pairs, {completed} checkpoints in one",
             pairs[0].0,

@@ -33,7 +33,18 @@ pub(crate) fn read_numbers(body: &mut dyn Read) -> Result<Vec<(u32, u32)>> {
         [group, base] => Some((u32::from_le_bytes(*group), u32::from_le_bytes(*base))),
         _ => None,
     };
-    Ok(pairs.iter().filter_map(halves).collect())
+    let numbers: Vec<_> = pairs.iter().filter_map(halves).collect();
+    numbers.iter().try_for_each(|(_, base)| check_number(*base))?;
+    Ok(numbers)
+}
+
+/// Changes are numbered from 1 on, and no program lives to see the half of all numbers.
+pub(crate) fn check_number(number: u32) -> Result<()> {
+    if number == 0 || number > u32::MAX / 2 {
+        let message = format!("changes of keyed state have the number {number}");
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    Ok(())
 }
 
 /// The body of the section of kind `Schema` with index 0.

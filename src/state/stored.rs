@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::entries::{StoredEntry, read_changes, read_entries};
-use crate::state::schema::{NUMBERS, Schema, read_numbers};
+use crate::state::schema::{NUMBERS, Schema, check_number, read_numbers};
 use crate::state::section::{SectionKey, SectionKind, SnapshotSource};
 
 /// Encoded keys with their encoded values.
@@ -60,6 +60,7 @@ impl StoredState {
     }
 
     fn take_changes(&mut self, number: u32, source: &mut dyn SnapshotSource) -> Result<()> {
+        check_number(number)?;
         let (mut at, mut is_held) = (None, false);
         let none = || Error::new(ErrorKind::Corrupt, "changes without a key group");
         read_changes(source.body(), |entry| {

@@ -21,7 +21,7 @@ use crate::state::keyed_map::frozen::{Base, FrozenTable};
 use crate::state::keyed_map::group::Group;
 use crate::state::keyed_map::layout::Layout;
 use crate::state::keyed_map::restoring::Restoring;
-use crate::state::schema::{NUMBERS, Reader, Schema, read_numbers};
+use crate::state::schema::{NUMBERS, Reader, Schema, check_number, read_numbers};
 use crate::state::section::{SectionKey, SectionKind};
 use crate::state::sizes::StateSize;
 
@@ -298,7 +298,6 @@ impl<V: StateValue> KeyedTable<V> {
         match key.kind {
             SectionKind::Schema if key.index == NUMBERS => {
                 for (group, number) in read_numbers(body)? {
-                    check_number(number)?;
                     restoring.seen.number(index_of(self.first_group, group), number);
                 }
                 Ok(())
@@ -390,15 +389,6 @@ fn put<V: StateValue>(group: &mut Group<V>, cuts: &mut Cuts, probe: Probe<'_>, v
         }
         None => (Some(value), ()),
     });
-}
-
-/// A number so high that the next ones would come to an end was never written.
-fn check_number(number: u32) -> Result<()> {
-    if number > u32::MAX / 2 {
-        let message = format!("changes of keyed state have the number {number}");
-        return Err(Error::new(ErrorKind::Corrupt, message));
-    }
-    Ok(())
 }
 
 fn no_page() -> Error {
