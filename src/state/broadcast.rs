@@ -12,6 +12,7 @@ use std::fmt;
 use std::io::Read;
 use std::marker::PhantomData;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::ids::CheckpointId;
@@ -121,21 +122,21 @@ fn encoded<K: StateKey>(key: &K) -> Result<Vec<u8>> {
 
 /// The copy of one subtask.
 pub(crate) struct BroadcastTable<V> {
-    state: BoundState<V>,
+    state: Arc<BoundState<V>>,
     entries: Ordered<V>,
     decode: Decode<V>,
 }
 
 /// The copy of one subtask as it was at a barrier.
 pub(crate) struct FrozenBroadcast<V> {
-    state: BoundState<V>,
+    state: Arc<BoundState<V>>,
     entries: Ordered<V>,
 }
 
 impl<V: StateValue> BroadcastTable<V> {
     pub(crate) fn new(state: BoundState<V>) -> Self {
         let decode = state.decoder();
-        Self { state, entries: Ordered::default(), decode }
+        Self { state: Arc::new(state), entries: Ordered::default(), decode }
     }
 }
 
@@ -143,7 +144,7 @@ impl<V: StateValue> Stateful for BroadcastTable<V> {
     type Frozen = FrozenBroadcast<V>;
 
     fn freeze(&mut self, _: CheckpointId) -> FrozenBroadcast<V> {
-        FrozenBroadcast { state: self.state.clone(), entries: self.entries.clone() }
+        FrozenBroadcast { state: Arc::clone(&self.state), entries: self.entries.clone() }
     }
 
     fn write(frozen: FrozenBroadcast<V>, sink: &mut dyn SnapshotSink) -> Result<()> {

@@ -101,7 +101,7 @@ where
     }
 }
 
-/// A descriptor without the type of its codec. Cheap to clone.
+/// A descriptor without the type of its codec.
 pub struct BoundState<V> {
     pub(crate) name: String,
     pub(crate) schema: Schema,

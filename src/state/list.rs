@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io::Read;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
@@ -114,7 +115,7 @@ impl<T: StateValue> ListState<T> {
 
 /// The list of one subtask.
 pub(crate) struct ListTable<T> {
-    state: BoundState<T>,
+    state: Arc<BoundState<T>>,
     kind: SectionKind,
     items: Blocks<T>,
     decode: Decode<T>,
@@ -122,7 +123,7 @@ pub(crate) struct ListTable<T> {
 
 /// The list of one subtask as it was at a barrier.
 pub(crate) struct FrozenList<T> {
-    state: BoundState<T>,
+    state: Arc<BoundState<T>>,
     kind: SectionKind,
     items: Blocks<T>,
 }
@@ -131,7 +132,7 @@ impl<T: StateValue> ListTable<T> {
     /// `kind` is `Split` or `Union`.
     pub(crate) fn new(state: BoundState<T>, kind: SectionKind) -> Self {
         let decode = state.decoder();
-        Self { state, kind, items: Blocks::default(), decode }
+        Self { state: Arc::new(state), kind, items: Blocks::default(), decode }
     }
 }
 
@@ -139,7 +140,7 @@ impl<T: StateValue> Stateful for ListTable<T> {
     type Frozen = FrozenList<T>;
 
     fn freeze(&mut self, _: CheckpointId) -> FrozenList<T> {
-        FrozenList { state: self.state.clone(), kind: self.kind, items: self.items.clone() }
+        FrozenList { state: Arc::clone(&self.state), kind: self.kind, items: self.items.clone() }
     }
 
     fn write(frozen: FrozenList<T>, sink: &mut dyn SnapshotSink) -> Result<()> {

@@ -5,12 +5,12 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::ids::CheckpointId;
+use crate::state::descriptor::BoundState;
 use crate::state::entries::{EntryWriter, write_group};
-use crate::state::format::Format;
 use crate::state::keyed_map::bucket::{Entry, StoredKey};
 use crate::state::keyed_map::group::GroupView;
 use crate::state::keyed_map::layout::{Delta, GroupFacts, Kept, Layout, Plan};
-use crate::state::schema::{NUMBERS, Schema};
+use crate::state::schema::NUMBERS;
 use crate::state::section::{SectionKey, SectionKind, SnapshotSink};
 
 /// A completed checkpoint of which a new one repeats what has not changed.
@@ -23,9 +23,7 @@ pub(super) struct Base {
 
 /// The groups of one subtask as they were at a barrier.
 pub(crate) struct FrozenTable<V> {
-    pub(super) name: String,
-    pub(super) format: Format<V>,
-    pub(super) schema: Schema,
+    pub(super) state: Arc<BoundState<V>>,
     pub(super) first_group: u32,
     /// Those not written yet, from the last one down.
     pub(super) groups: Vec<Option<GroupView<V>>>,
@@ -55,7 +53,7 @@ impl<V> Change<'_, V> {
 
 impl<V> FrozenTable<V> {
     pub(crate) fn write(mut self, sink: &mut dyn SnapshotSink) -> Result<()> {
-        self.schema.write(&self.name, sink)?;
+        self.state.schema.write(&self.state.name, sink)?;
         let base = self.base.take();
         let plan = match &base {
             Some(base) => self.plan(base, sink)?,
@@ -105,7 +103,7 @@ impl<V> FrozenTable<V> {
         if bases.is_empty() {
             return Ok(());
         }
-        let key = SectionKey::new(SectionKind::Schema, &self.name).with_index(NUMBERS);
+        let key = SectionKey::new(SectionKind::Schema, &self.state.name).with_index(NUMBERS);
         sink.section(&key, &mut |out| {
             bases.iter().try_for_each(|(group, base)| {
                 let pair = u64::from(self.number_of(*group)) | u64::from(*base) << 32;
@@ -140,13 +138,13 @@ impl<V> FrozenTable<V> {
         match kept {
             Kept::Base(group) => self.base_key(group),
             Kept::Delta(number) => {
-                SectionKey::new(SectionKind::KeyedDelta, &self.name).with_index(number)
+                SectionKey::new(SectionKind::KeyedDelta, &self.state.name).with_index(number)
             }
         }
     }
 
     fn base_key(&self, group: usize) -> SectionKey {
-        SectionKey::new(SectionKind::Keyed, &self.name).with_index(self.number_of(group))
+        SectionKey::new(SectionKind::Keyed, &self.state.name).with_index(self.number_of(group))
     }
 
     /// The key group at this place.
@@ -162,8 +160,8 @@ impl<V> FrozenTable<V> {
     /// Writes the groups that are written whole, and returns which of them have a section.
     fn write_bases(&mut self, plan: &Plan, sink: &mut dyn SnapshotSink) -> Result<Vec<bool>> {
         let mut sections = vec![false; self.groups.len()];
-        let format = self.format.clone();
-        let mut writer = EntryWriter::new(&format);
+        let state = Arc::clone(&self.state);
+        let mut writer = EntryWriter::new(&state.format);
         for (group, has_section) in sections.iter_mut().enumerate() {
             if !plan.whole.get(group).copied().unwrap_or_default() {
                 continue;
@@ -202,8 +200,8 @@ impl<V> FrozenTable<V> {
         let key = self.key_of(Kept::Delta(number));
         let mut counts = vec![0; self.groups.len()];
         let mut delta = Delta { number, ..Delta::default() };
-        let format = self.format.clone();
-        let mut writer = EntryWriter::new(&format);
+        let state = Arc::clone(&self.state);
+        let mut writer = EntryWriter::new(&state.format);
         sink.section(&key, &mut |out| {
             for group in &changed {
                 let Some(view) = self.take(*group) else { continue };

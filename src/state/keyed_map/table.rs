@@ -12,7 +12,6 @@ use crate::ids::CheckpointId;
 use crate::state::codec;
 use crate::state::descriptor::BoundState;
 use crate::state::entries::{StoredEntry, read_changes, read_entries};
-use crate::state::format::Format;
 use crate::state::key_group::{key_group, key_hash};
 use crate::state::keyed_map::StateValue;
 use crate::state::keyed_map::bucket::Probe;
@@ -21,7 +20,7 @@ use crate::state::keyed_map::frozen::{Base, FrozenTable};
 use crate::state::keyed_map::group::Group;
 use crate::state::keyed_map::layout::Layout;
 use crate::state::keyed_map::restoring::Restoring;
-use crate::state::schema::{NUMBERS, Reader, Schema, check_number, read_numbers};
+use crate::state::schema::{NUMBERS, Schema, check_number, read_numbers};
 use crate::state::section::{SectionKey, SectionKind};
 use crate::state::sizes::StateSize;
 
@@ -30,10 +29,8 @@ const UNCONFIRMED_MAX: usize = 64;
 
 /// All groups of one subtask.
 pub(crate) struct KeyedTable<V> {
-    name: String,
-    schema: Schema,
-    format: Format<V>,
-    reader: Reader<V>,
+    /// Shared with every cut.
+    state: Arc<BoundState<V>>,
     groups: Vec<Group<V>>,
     first_group: u32,
     max_parallelism: u32,
@@ -52,12 +49,8 @@ pub(crate) struct KeyedTable<V> {
 
 impl<V: StateValue> KeyedTable<V> {
     pub(crate) fn new(state: BoundState<V>, groups: Range<u32>, max_parallelism: u32) -> Self {
-        let BoundState { name, schema, format, reader } = state;
         Self {
-            name,
-            schema,
-            format,
-            reader,
+            state: Arc::new(state),
             first_group: groups.start,
             groups: groups.map(|_| Group::default()).collect(),
             max_parallelism,
@@ -78,7 +71,7 @@ impl<V: StateValue> KeyedTable<V> {
     pub(crate) fn size(&self) -> StateSize {
         let pages: u64 = self.groups.iter().map(|group| u64::from(group.pages())).sum();
         StateSize {
-            name: self.name.clone(),
+            name: self.state.name.clone(),
             entries: self.len() as u64,
             memory_bytes: Group::<V>::memory_bytes(self.len() as u64, pages),
             copied_bytes: self.cuts.copied(),
@@ -216,7 +209,7 @@ impl<V: StateValue> KeyedTable<V> {
         let group = key_group(probe.hash, self.max_parallelism);
         match group_of(&mut self.groups, self.first_group, group) {
             Some(group) => Ok((group, &mut self.cuts)),
-            None => Err(foreign(&self.name, group)),
+            None => Err(foreign(&self.state.name, group)),
         }
     }
 
@@ -239,9 +232,7 @@ impl<V: StateValue> KeyedTable<V> {
             }
         }
         FrozenTable {
-            name: self.name.clone(),
-            format: self.format.clone(),
-            schema: self.schema.clone(),
+            state: Arc::clone(&self.state),
             first_group: self.first_group,
             changes: self.changes_since_base(),
             groups,
@@ -293,7 +284,7 @@ impl<V: StateValue> KeyedTable<V> {
     /// Takes a section back, in the order in which they were written.
     pub(crate) fn restore(&mut self, key: &SectionKey, body: &mut dyn Read) -> Result<()> {
         let restoring = self.restoring.get_or_insert_with(|| {
-            Restoring::new(self.groups.len(), Arc::clone(&self.reader.current))
+            Restoring::new(self.groups.len(), Arc::clone(&self.state.reader.current))
         });
         match key.kind {
             SectionKind::Schema if key.index == NUMBERS => {
@@ -304,8 +295,9 @@ impl<V: StateValue> KeyedTable<V> {
             }
             SectionKind::Schema => {
                 let stored = Schema::read(body)?;
-                restoring.decode = self.reader.decoder(&self.name, &self.schema, &stored)?;
-                restoring.is_migrated |= !stored.is_alike(&self.schema);
+                restoring.decode =
+                    self.state.reader.decoder(&self.state.name, &self.state.schema, &stored)?;
+                restoring.is_migrated |= !stored.is_alike(&self.state.schema);
                 Ok(())
             }
             SectionKind::Keyed => self.restore_base(key.index, body),
@@ -316,14 +308,14 @@ impl<V: StateValue> KeyedTable<V> {
     fn restore_base(&mut self, number: u32, body: &mut dyn Read) -> Result<()> {
         let Some(restoring) = &mut self.restoring else { return Ok(()) };
         let Some(group) = group_of(&mut self.groups, self.first_group, number) else {
-            let name = &self.name;
+            let name = &self.state.name;
             let message = format!("key group {number} of state {name:?} is not this subtask's");
             return Err(Error::new(ErrorKind::Incompatible, message));
         };
         restoring.seen.base(index_of(self.first_group, number));
         let Restoring { decode, cuts, scratch, .. } = restoring;
         read_entries(body, |stored, value| {
-            let encoded = self.format.loaded_key(stored, scratch)?;
+            let encoded = self.state.format.loaded_key(stored, scratch)?;
             let probe = Probe { hash: key_hash(encoded), encoded };
             put(group, cuts, probe, decode(value)?);
             Ok(())
@@ -356,7 +348,7 @@ impl<V: StateValue> KeyedTable<V> {
             }
             let Some(index) = at else { return Ok(()) };
             let Some(group) = self.groups.get_mut(index) else { return Ok(()) };
-            let encoded = self.format.loaded_key(stored, scratch)?;
+            let encoded = self.state.format.loaded_key(stored, scratch)?;
             let probe = Probe { hash: key_hash(encoded), encoded };
             match value {
                 Some(value) => put(group, cuts, probe, decode(value)?),
