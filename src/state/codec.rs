@@ -1,4 +1,4 @@
-//! Encodes keys, values and positions: bincode with serde, fixed-width little-endian integers.
+//! Encodes keys, values and positions as bincode does with serde: fixed-width little-endian integers.
 //!
 //! Decoding is always bounded: a claimed length never makes more than the limit be allocated.
 
@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::STATE_ENTRY_BYTES_MAX;
+use crate::state::fixint::{self, Refused, Target};
 
 type Config = bincode::config::Configuration<
     bincode::config::LittleEndian,
@@ -21,32 +22,65 @@ const fn config() -> Config {
         .with_limit::<STATE_ENTRY_BYTES_MAX>()
 }
 
-/// Appends; a buffer that grows takes everything.
-struct Appended<'b>(&'b mut Vec<u8>);
+/// Appends the encoding of `value` to `buffer`; nothing when it fails.
+#[inline]
+pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, buffer: &mut Vec<u8>) -> Result<()> {
+    let before = buffer.len();
+    let put = fixint::put(value, buffer);
+    if put.is_ok() && buffer.len().saturating_sub(before) <= STATE_ENTRY_BYTES_MAX {
+        return Ok(());
+    }
+    let length = buffer.len().saturating_sub(before);
+    buffer.truncate(before);
+    Err(no_encoding(value, length))
+}
 
-impl bincode::enc::write::Writer for Appended<'_> {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
+/// Why a value has no encoding, or one that is too long.
+#[cold]
+fn no_encoding<T: Serialize + ?Sized>(value: &T, length: usize) -> Error {
+    let name = std::any::type_name::<T>();
+    match bincode::serde::encode_to_vec(value, config()) {
+        Err(error) if length <= STATE_ENTRY_BYTES_MAX => {
+            Error::invalid(format!("cannot encode a {name}")).with_source(error)
+        }
+        _ => Error::invalid(format!(
+            "a {name} has {length} encoded bytes, the most is {STATE_ENTRY_BYTES_MAX}"
+        )),
     }
 }
 
-/// Appends the encoding of `value` to `buffer`.
-pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, buffer: &mut Vec<u8>) -> Result<()> {
-    let before = buffer.len();
-    bincode::serde::encode_into_writer(value, Appended(buffer), config()).map_err(|error| {
-        Error::invalid(format!("cannot encode a {}", std::any::type_name::<T>())).with_source(error)
-    })?;
-    let length = buffer.len().saturating_sub(before);
-    if length > STATE_ENTRY_BYTES_MAX {
-        buffer.truncate(before);
-        return Err(Error::invalid(format!(
-            "a {} has {length} encoded bytes, the most is {STATE_ENTRY_BYTES_MAX}",
-            std::any::type_name::<T>()
-        )));
+/// The most bytes of an encoding that is made without an allocation.
+const SHORT_BYTES_MAX: usize = 32;
+
+/// A short encoding, where its length is known to the compiler for keys of a fixed size.
+pub(crate) struct Short {
+    bytes: [u8; SHORT_BYTES_MAX],
+    length: usize,
+}
+
+impl Short {
+    /// The encoding of `value`; `None` when it is long, or has none.
+    #[inline]
+    pub(crate) fn of<T: Serialize + ?Sized>(value: &T) -> Option<Self> {
+        let mut short = Self { bytes: [0; SHORT_BYTES_MAX], length: 0 };
+        fixint::put(value, &mut short).ok()?;
+        Some(short)
     }
-    Ok(())
+
+    #[inline]
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+impl Target for Short {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        let end = self.length.wrapping_add(bytes.len());
+        self.bytes.get_mut(self.length..end).ok_or(Refused)?.copy_from_slice(bytes);
+        self.length = end;
+        Ok(())
+    }
 }
 
 /// Decodes a value that fills `bytes` exactly.

@@ -8,6 +8,7 @@ pub(crate) mod codec;
 mod descriptor;
 pub(crate) mod entries;
 mod expiring;
+mod fixint;
 mod format;
 mod key_group;
 mod keyed_map;

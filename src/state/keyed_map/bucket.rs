@@ -6,7 +6,10 @@ use crate::state::keyed_map::key_bytes::KeyBytes;
 const TAGS: usize = 16;
 
 /// The lowest bit of each byte.
-const LOW_BITS: u64 = 0x0101_0101_0101_0101;
+const LOW_BITS: u128 = u128::MAX / 0xff;
+
+/// The same of half as many.
+const LOW_BITS_OF_HALF: u64 = u64::MAX / 0xff;
 
 /// A key by its hash and encoding, on its way to an entry.
 #[derive(Debug, Clone, Copy)]
@@ -29,13 +32,20 @@ fn tag(hash: u32) -> u8 {
 
 #[derive(Debug, Clone)]
 pub(super) struct StoredKey {
-    pub(super) hash: u32,
     pub(super) encoded: KeyBytes,
+    pub(super) hash: u32,
+    /// The cut before which its entry was last changed or removed, see `Cuts`.
+    pub(super) changed: u32,
 }
 
 impl StoredKey {
-    pub(super) fn new(probe: Probe<'_>) -> Self {
-        Self { hash: probe.hash, encoded: KeyBytes::new(probe.encoded) }
+    pub(super) fn new(probe: Probe<'_>, changed: u32) -> Self {
+        Self { encoded: KeyBytes::new(probe.encoded), hash: probe.hash, changed }
+    }
+
+    #[inline(always)]
+    fn is(&self, probe: Probe<'_>) -> bool {
+        self.hash == probe.hash && self.encoded.is(probe.encoded)
     }
 
     /// The order of written entries.
@@ -44,24 +54,24 @@ impl StoredKey {
     }
 }
 
+/// In this order: what an update looks at lies in as few cache lines as there can be.
 #[derive(Debug, Clone)]
+#[repr(C)]
 pub(super) struct Entry<V> {
-    /// The cut before which it was last changed, see `Cuts`.
-    pub(super) changed: u32,
     pub(super) key: StoredKey,
     pub(super) value: V,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Bucket<V> {
-    /// INVARIANT: byte `i` is the tag of entry `i`; the first eight are in the first word, lowest first.
-    tags: [u64; 2],
+    /// INVARIANT: byte `i` is the tag of entry `i`, lowest first.
+    tags: u128,
     entries: Vec<Entry<V>>,
 }
 
 impl<V> Default for Bucket<V> {
     fn default() -> Self {
-        Self { tags: [0; 2], entries: Vec::new() }
+        Self { tags: 0, entries: Vec::new() }
     }
 }
 
@@ -70,24 +80,25 @@ impl<V> Bucket<V> {
         &self.entries
     }
 
-    #[inline]
+    #[inline(always)]
     fn position(&self, probe: Probe<'_>) -> Option<usize> {
-        let wanted = u64::from(tag(probe.hash)).wrapping_mul(LOW_BITS);
-        for (half, tags) in [0, TAGS / 2].into_iter().zip(self.tags) {
-            // Bytes that are equal are zero here; what is marked above a zero may be none.
-            let differing = tags ^ wanted;
-            let mut alike = differing.wrapping_sub(LOW_BITS) & !differing & (LOW_BITS << 7);
-            while alike != 0 {
-                let byte = usize::try_from(alike.trailing_zeros() / 8).unwrap_or(usize::MAX);
-                let entry = self.entries.get(half + byte)?;
-                if entry.key.parts() == (probe.hash, probe.encoded) {
-                    return Some(half + byte);
-                }
-                alike &= alike - 1;
+        let wanted = u128::from(u64::from(tag(probe.hash)).wrapping_mul(LOW_BITS_OF_HALF));
+        // Bytes that are equal are zero here; what is marked above a zero may be none.
+        let differing = self.tags ^ (wanted << 64 | wanted);
+        let mut alike = differing.wrapping_sub(LOW_BITS) & !differing & (LOW_BITS << 7);
+        while alike != 0 {
+            let at = usize::try_from(alike.trailing_zeros() / 8).unwrap_or(usize::MAX);
+            if self.entries.get(at)?.key.is(probe) {
+                return Some(at);
             }
+            alike &= alike - 1;
         }
-        let behind = self.entries.get(TAGS..)?;
-        let at = behind.iter().position(|e| e.key.parts() == (probe.hash, probe.encoded))?;
+        self.position_behind(probe)
+    }
+
+    #[cold]
+    fn position_behind(&self, probe: Probe<'_>) -> Option<usize> {
+        let at = self.entries.get(TAGS..)?.iter().position(|entry| entry.key.is(probe))?;
         Some(at + TAGS)
     }
 
@@ -109,9 +120,9 @@ impl<V> Bucket<V> {
     }
 
     fn set_tag(&mut self, at: usize, tag: u8) {
-        if let Some(word) = self.tags.get_mut(at / 8) {
-            let shift = (at % 8) * 8;
-            *word = *word & !(0xff << shift) | u64::from(tag) << shift;
+        if at < TAGS {
+            let shift = at * 8;
+            self.tags = self.tags & !(0xff << shift) | u128::from(tag) << shift;
         }
     }
 
@@ -178,8 +189,8 @@ mod tests {
                     if let Some(entry) = bucket.find_mut(probe) {
                         entry.value = number;
                     } else {
-                        let key = StoredKey::new(probe);
-                        bucket.push(Entry { changed: 0, key, value: number });
+                        let key = StoredKey::new(probe, 0);
+                        bucket.push(Entry { key, value: number });
                     }
                     model.insert(key, number);
                 } else {

@@ -43,12 +43,18 @@ enum Change<'a, V> {
 }
 
 impl<V> Change<'_, V> {
-    fn parts(&self) -> (u32, &[u8]) {
+    fn encoded(&self) -> &[u8] {
         match self {
-            Self::Set(entry) => entry.key.parts(),
-            Self::Removed(key) => key.parts(),
+            Self::Set(entry) => entry.key.encoded.as_slice(),
+            Self::Removed(key) => key.encoded.as_slice(),
         }
     }
+}
+
+/// Orders by (hash, encoded key), and leaves in place what is equal. The hashes lie beside what they are
+/// of, so that few of the keys themselves are looked at.
+fn in_written_order<T>(items: &mut [(u32, T)], encoded: impl Fn(&T) -> &[u8]) {
+    items.sort_by(|(a, of_a), (b, of_b)| a.cmp(b).then_with(|| encoded(of_a).cmp(encoded(of_b))));
 }
 
 impl<V> FrozenTable<V> {
@@ -167,12 +173,15 @@ impl<V> FrozenTable<V> {
                 continue;
             }
             let Some(view) = self.take(group) else { continue };
-            let mut entries: Vec<_> = view.pages().flat_map(|page| page.bucket.entries()).collect();
-            entries.sort_unstable_by(|a, b| a.key.parts().cmp(&b.key.parts()));
+            let mut entries = Vec::with_capacity(view.entries);
+            for entry in view.pages().flat_map(|page| page.bucket.entries()) {
+                entries.push((entry.key.hash, entry));
+            }
+            in_written_order(&mut entries, |entry| entry.key.encoded.as_slice());
             *has_section = !entries.is_empty();
             if *has_section {
                 sink.section(&self.base_key(group), &mut |out| {
-                    entries.iter().try_for_each(|entry| {
+                    entries.iter().try_for_each(|(_, entry)| {
                         writer.set(entry.key.encoded.as_slice(), &entry.value, out)
                     })
                 })?;
@@ -231,18 +240,18 @@ fn write_changes<V>(
 ) -> Result<u64> {
     let mut changes = Vec::new();
     for page in view.pages().filter(|page| page.is_changed_after(after)) {
-        let set = page.bucket.entries().iter().filter(|entry| entry.changed > after);
-        changes.extend(set.map(Change::Set));
+        let set = page.bucket.entries().iter().filter(|entry| entry.key.changed > after);
+        changes.extend(set.map(|entry| (entry.key.hash, Change::Set(entry))));
         let removed = page.removed().iter().filter(|removed| removed.changed > after);
-        changes.extend(removed.map(|removed| Change::Removed(&removed.key)));
+        changes.extend(removed.map(|key| (key.hash, Change::Removed(key))));
     }
     // Stable: a key that was removed and set again counts as set, which stands first.
-    changes.sort_by(|a, b| a.parts().cmp(&b.parts()));
-    changes.dedup_by(|later, kept| later.parts() == kept.parts());
+    in_written_order(&mut changes, Change::encoded);
+    changes.dedup_by(|later, kept| later.0 == kept.0 && later.1.encoded() == kept.1.encoded());
     if !changes.is_empty() {
         write_group(group, out)?;
     }
-    for change in &changes {
+    for (_, change) in &changes {
         match change {
             Change::Set(entry) => writer.set(entry.key.encoded.as_slice(), &entry.value, out)?,
             Change::Removed(key) => writer.removed(key.encoded.as_slice(), out)?,

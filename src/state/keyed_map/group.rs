@@ -15,12 +15,9 @@ use crate::state::keyed_map::segment::{Layer, Segment};
 /// A page is parted for each so many entries.
 const ENTRIES_PER_PAGE: usize = 8;
 
-/// Pages of a segment, once a group has as many: so many are set aside when a segment is first changed
-/// after a cut, and so many fewer pointers are taken along.
+/// Pages of a segment: for so many there is room when a segment is first changed after a cut, and so
+/// many fewer pointers are taken along.
 const SEGMENT_PAGES: u32 = 512;
-
-/// Segments below [`SEGMENT_PAGES`]: 1, 1, 2, 4 and so on up to 256 pages.
-const SMALL_SEGMENTS: u32 = 10;
 
 /// Removals that are remembered for an incremental checkpoint, whatever the size of the group.
 const REMOVALS_MIN: usize = 4096;
@@ -67,22 +64,8 @@ pub(super) struct GroupView<V> {
 /// The segment of a page, and the page's place in it.
 #[inline]
 fn place(page: u32) -> (usize, usize) {
-    let (segment, at) = if page < SEGMENT_PAGES {
-        let segment = u32::BITS - page.leading_zeros();
-        (segment, if page == 0 { 0 } else { page - (1 << (segment - 1)) })
-    } else {
-        let behind = page - SEGMENT_PAGES;
-        (SMALL_SEGMENTS + behind / SEGMENT_PAGES, behind % SEGMENT_PAGES)
-    };
+    let [segment, at] = [page / SEGMENT_PAGES, page % SEGMENT_PAGES];
     (usize::try_from(segment).unwrap_or(usize::MAX), usize::try_from(at).unwrap_or(usize::MAX))
-}
-
-fn segment_len(segment: usize) -> u32 {
-    match u32::try_from(segment) {
-        Ok(0) => 1,
-        Ok(small) if small < SMALL_SEGMENTS => 1 << (small - 1),
-        _ => SEGMENT_PAGES,
-    }
 }
 
 /// The page, of so many, of a key with this hash.
@@ -186,15 +169,15 @@ impl<V: Clone> Group<V> {
         let now = cuts.current();
         let bucket = &mut self.page_mut(page_of(probe.hash, self.pages), cuts)?.bucket;
         if let Some(entry) = bucket.find_mut(probe) {
-            let is_first = entry.changed != now;
-            entry.changed = now;
+            let is_first = entry.key.changed != now;
+            entry.key.changed = now;
             let (_, result) = change(Some(&mut entry.value));
             self.changes = self.changes.saturating_add(u32::from(is_first));
             return Some(result);
         }
         let (value, result) = change(None);
         if let Some(value) = value {
-            bucket.push(Entry { changed: now, key: StoredKey::new(probe), value });
+            bucket.push(Entry { key: StoredKey::new(probe, now), value });
             self.changes = self.changes.saturating_add(1);
             self.entries += 1;
             self.grow(cuts);
@@ -208,7 +191,7 @@ impl<V: Clone> Group<V> {
         self.page(page)?.bucket.find(probe)?;
         let (entry, is_remembered) = self.page_mut(page, cuts)?.remove(cuts, probe)?;
         self.entries = self.entries.saturating_sub(1);
-        let is_first = entry.changed != cuts.current();
+        let is_first = entry.key.changed != cuts.current();
         self.changes = self.changes.saturating_add(u32::from(is_first));
         self.removals = self.removals.saturating_add(usize::from(is_remembered));
         if self.removals > REMOVALS_MIN.max(self.entries.saturating_mul(4)) {
@@ -250,8 +233,7 @@ impl<V: Clone> Group<V> {
     fn add_page(&mut self) {
         let (segment, _) = place(self.pages);
         if segment == self.segments.len() {
-            let places = usize::try_from(segment_len(segment)).unwrap_or(usize::MAX);
-            self.segments.push(Segment::new(places));
+            self.segments.push(Segment::default());
         }
         self.pages += 1;
     }
@@ -270,17 +252,6 @@ impl<V> GroupView<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_page_has_one_place_in_its_segment() {
-        let mut next = 0;
-        for segment in 0..12 {
-            for at in 0..segment_len(segment) {
-                assert_eq!(place(next), (segment, usize::try_from(at).unwrap()), "page {next}");
-                next += 1;
-            }
-        }
-    }
 
     #[test]
     fn a_page_that_is_parted_gives_to_the_new_one_only() {

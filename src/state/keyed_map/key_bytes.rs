@@ -21,6 +21,17 @@ impl KeyBytes {
         }
     }
 
+    #[inline(always)]
+    pub(super) fn is(&self, other: &[u8]) -> bool {
+        match self {
+            // Cut by the length that the compiler may know.
+            Self::Short { length, bytes } => {
+                usize::from(*length) == other.len() && bytes.get(..other.len()) == Some(other)
+            }
+            Self::Long(encoded) => **encoded == *other,
+        }
+    }
+
     #[inline]
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {

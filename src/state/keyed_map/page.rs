@@ -1,14 +1,16 @@
 //! A bucket with what checkpoints need to know of it.
 
-use crate::state::keyed_map::bucket::{Bucket, Entry, Probe};
+use crate::state::keyed_map::bucket::{Bucket, Entry, Probe, StoredKey};
 use crate::state::keyed_map::cuts::Cuts;
-use crate::state::keyed_map::removed::{Removed, remember};
+use crate::state::keyed_map::removed::remember;
 
 /// Boxed where a page has some: most have none.
 #[derive(Debug, Clone, Default)]
-struct Removals(Vec<Removed>);
+struct Removals(Vec<StoredKey>);
 
+/// Within one cache line.
 #[derive(Debug, Clone)]
+#[repr(align(64))]
 pub(super) struct Page<V> {
     pub(super) bucket: Bucket<V>,
     /// The cut before which it was last changed.
@@ -28,7 +30,7 @@ impl<V> Page<V> {
         self.changed > cut
     }
 
-    pub(super) fn removed(&self) -> &[Removed] {
+    pub(super) fn removed(&self) -> &[StoredKey] {
         self.removed.as_ref().map_or(&[], |removed| removed.0.as_slice())
     }
 
@@ -42,7 +44,7 @@ impl<V> Page<V> {
         }
     }
 
-    fn keep_removed(&mut self, keep: impl Fn(&Removed) -> bool) {
+    fn keep_removed(&mut self, keep: impl Fn(&StoredKey) -> bool) {
         let Some(removed) = &mut self.removed else { return };
         removed.0.retain(keep);
         if removed.0.is_empty() {
@@ -60,7 +62,7 @@ impl<V> Page<V> {
         let changed = cuts.current();
         // Before the first cut nobody knows of any key.
         let is_remembered = changed > 1 && {
-            let removed = Removed { changed, key: entry.key.clone() };
+            let removed = StoredKey { changed, ..entry.key.clone() };
             remember(&mut self.removed.get_or_insert_default().0, removed)
         };
         Some((entry, is_remembered))
@@ -71,7 +73,7 @@ impl<V> Page<V> {
         let bucket = self.bucket.split_off(&leaves);
         let mut removed: Vec<_> = Vec::new();
         if let Some(all) = &mut self.removed {
-            removed.extend(all.0.extract_if(.., |removed| leaves(removed.key.hash)));
+            removed.extend(all.0.extract_if(.., |removed| leaves(removed.hash)));
         }
         self.keep_removed(|_| true);
         let removed = (!removed.is_empty()).then(|| Box::new(Removals(removed)));
@@ -85,6 +87,6 @@ mod tests {
 
     #[test]
     fn a_page_fits_in_a_cache_line() {
-        assert!(size_of::<Option<Page<[u64; 13]>>>() <= 64);
+        assert_eq!(size_of::<Option<Page<[u64; 13]>>>(), 64);
     }
 }

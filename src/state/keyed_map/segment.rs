@@ -17,8 +17,12 @@ type Pages<V> = Vec<Option<Page<V>>>;
 pub(super) struct Segment<V> {
     own: Pages<V>,
     below: Option<Arc<Layer<V>>>,
-    /// How many pages it may have.
-    places: usize,
+}
+
+impl<V> Default for Segment<V> {
+    fn default() -> Self {
+        Self { own: Vec::new(), below: None }
+    }
 }
 
 /// What a segment was at a cut.
@@ -41,10 +45,6 @@ impl<V> Layer<V> {
 }
 
 impl<V> Segment<V> {
-    pub(super) fn new(places: usize) -> Self {
-        Self { own: Vec::new(), below: None, places }
-    }
-
     #[inline]
     pub(super) fn page(&self, at: usize) -> Option<&Page<V>> {
         match self.own.get(at) {
@@ -59,7 +59,9 @@ impl<V> Segment<V> {
             match Arc::try_unwrap(below) {
                 Ok(Layer { pages, below }) => {
                     let newer = mem::replace(&mut self.own, pages);
-                    self.own.resize_with(self.places.max(newer.len()), || None);
+                    if newer.len() > self.own.len() {
+                        self.own.resize_with(newer.len(), || None);
+                    }
                     for (place, page) in self.own.iter_mut().zip(newer) {
                         if page.is_some() {
                             *place = page;
@@ -102,7 +104,9 @@ impl<V: Clone> Segment<V> {
     fn bring_up(&mut self, at: usize, cuts: &mut Cuts) {
         self.take_back();
         if self.own.len() <= at {
-            self.own.resize_with(self.places.max(at.saturating_add(1)), || None);
+            let below = self.below.as_ref().map_or(0, |below| below.pages.len());
+            let places = at.saturating_add(1).next_power_of_two().max(below);
+            self.own.resize_with(places, || None);
         }
         let Some(place @ None) = self.own.get_mut(at) else { return };
         let below = self.below.as_ref().and_then(|below| below.page(at));
@@ -125,7 +129,7 @@ mod tests {
         let page = segment.page_mut(at, cuts).unwrap();
         match page.bucket.find_mut(probe) {
             Some(entry) => entry.value = value,
-            None => page.bucket.push(Entry { changed: 1, key: StoredKey::new(probe), value }),
+            None => page.bucket.push(Entry { key: StoredKey::new(probe, 1), value }),
         }
     }
 
@@ -135,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_cut_keeps_what_was_and_comes_back_when_it_is_dropped() {
-        let (mut segment, mut cuts) = (Segment::new(4), Cuts::default());
+        let (mut segment, mut cuts) = (Segment::default(), Cuts::default());
         put(&mut segment, 0, 1, &mut cuts);
         put(&mut segment, 1, 1, &mut cuts);
         assert_eq!(cuts.copied(), 0);

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
-use crate::state::codec;
+use crate::state::codec::{self, Short};
 use crate::state::descriptor::BoundState;
 use crate::state::entries::{StoredEntry, read_changes, read_entries};
 use crate::state::key_group::{key_group, key_hash};
@@ -41,8 +41,6 @@ pub(crate) struct KeyedTable<V> {
     unconfirmed: BTreeMap<CheckpointId, (u32, Arc<OnceLock<Layout>>)>,
     base: Option<Arc<Base>>,
     restoring: Option<Restoring<V>>,
-    /// The encoding of the key at hand.
-    encoded: Vec<u8>,
     /// Group and page that are looked at next for entries to remove.
     swept: (usize, u32),
 }
@@ -59,7 +57,6 @@ impl<V: StateValue> KeyedTable<V> {
             unconfirmed: BTreeMap::new(),
             base: None,
             restoring: None,
-            encoded: Vec::new(),
             swept: (0, 0),
         }
     }
@@ -143,17 +140,16 @@ impl<V: StateValue> KeyedTable<V> {
         key: &K,
         operate: impl FnOnce(&mut Self, Probe<'_>) -> Result<R>,
     ) -> Result<R> {
-        let mut encoded = std::mem::take(&mut self.encoded);
-        encoded.clear();
-        let result = match codec::encode_into(key, &mut encoded) {
-            Ok(()) => {
-                let hash = key_hash(&encoded);
-                operate(self, Probe { hash, encoded: &encoded })
+        let long;
+        let short = Short::of(key);
+        let encoded = match &short {
+            Some(short) => short.as_slice(),
+            None => {
+                long = encode_long(key)?;
+                &long
             }
-            Err(error) => Err(error),
         };
-        self.encoded = encoded;
-        result
+        operate(self, Probe { hash: key_hash(encoded), encoded })
     }
 
     /// What `look` makes of the value of a key.
@@ -381,6 +377,14 @@ fn put<V: StateValue>(group: &mut Group<V>, cuts: &mut Cuts, probe: Probe<'_>, v
         }
         None => (Some(value), ()),
     });
+}
+
+/// The encoding of a key that is long, or of which it is to be said why it has none.
+#[cold]
+fn encode_long<K: Serialize>(key: &K) -> Result<Vec<u8>> {
+    let mut encoded = Vec::new();
+    codec::encode_into(key, &mut encoded)?;
+    Ok(encoded)
 }
 
 fn no_page() -> Error {
