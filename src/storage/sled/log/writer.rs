@@ -9,6 +9,9 @@ use crate::record::{FrameHeader, FrameKind, Origin, Payload};
 use crate::storage::sled::log::footer::Contents;
 use crate::storage::sled::log::{Place, Segment, Writeback};
 
+/// A payload of so many bytes goes to the file from where it lies: a copy would cost more than a call.
+const DIRECT_BYTES: usize = 128 * 1024;
+
 /// Preallocation starts with this many bytes and doubles.
 const PREALLOCATE_FIRST: u64 = 1024 * 1024;
 
@@ -40,6 +43,8 @@ pub(crate) struct SegmentWriter {
     preallocated: u64,
     preallocate_max: u64,
     segment_bytes: u64,
+    /// A part of a frame may lie behind what was flushed.
+    is_torn: bool,
     /// What the footer will say; none when a frame lies where it cannot say so.
     contents: Option<Contents>,
 }
@@ -58,6 +63,7 @@ impl SegmentWriter {
             preallocated: head.reserved,
             preallocate_max: head.preallocate_max,
             segment_bytes: head.segment_bytes,
+            is_torn: false,
             contents: Some(Contents::default()),
             segment,
         };
@@ -100,9 +106,46 @@ impl SegmentWriter {
         payload: Payload<'_>,
         writeback: &Writeback,
     ) -> Result<(FrameHeader<'a>, Place)> {
-        let appended = self.buffered(kind, origin, sequence, payload)?;
-        self.pass_on(writeback)?;
-        Ok(appended)
+        if payload.bytes().len() < DIRECT_BYTES {
+            let appended = self.buffered(kind, origin, sequence, payload)?;
+            if self.buffer.len() >= WRITE_BUFFER_BYTES {
+                self.flush()?;
+            }
+            self.request_sync(writeback);
+            return Ok(appended);
+        }
+        let place = (self.store, self.segment.number);
+        let header = FrameHeader::first(kind, place, sequence, origin, payload)?;
+        let place = self.direct(&header, payload.bytes())?;
+        self.request_sync(writeback);
+        Ok((header, place))
+    }
+
+    /// Hands a frame to the file, with all that was appended before it.
+    fn direct(&mut self, header: &FrameHeader<'_>, payload: &[u8]) -> Result<Place> {
+        let (start, before) = (self.end(), self.buffer.len());
+        self.note(start, &header.origin);
+        header.encode(&mut self.buffer);
+        let end = start + header.frame_len();
+        self.preallocate(end);
+        // CRASH: a header without its whole payload is the end of the segment.
+        let written = self.write_at(&self.buffer, self.flushed);
+        let written = written.and_then(|()| self.write_at(payload, self.end()));
+        if written.is_err() {
+            self.buffer.truncate(before);
+            self.is_torn = true;
+        }
+        written?;
+        self.buffer.clear();
+        self.flushed = end;
+        self.segment.wrote(end);
+        Ok(Place { segment: self.segment.number, offset: start, len: header.frame_len() })
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.segment.file().write_all_at(bytes, offset).map_err(|error| {
+            Error::io(format!("write {}", self.segment.path().display()), error)
+        })
     }
 
     /// Appends a record that lies elsewhere, too: what its header says stays, but for the place and
@@ -119,20 +162,19 @@ impl SegmentWriter {
     ) -> Result<Place> {
         let incarnation = self.segment.number;
         let place = self.framed(&FrameHeader { incarnation, sequence, ..*header }, payload);
-        self.pass_on(writeback)?;
+        if self.buffer.len() >= WRITE_BUFFER_BYTES {
+            self.flush()?;
+        }
+        self.request_sync(writeback);
         Ok(place)
     }
 
-    /// Writes a full buffer, and has a long stretch synced early.
-    fn pass_on(&mut self, writeback: &Writeback) -> Result<()> {
-        if self.buffer.len() >= WRITE_BUFFER_BYTES {
-            self.flush()?;
-            if self.flushed - self.requested >= WRITEBACK_BYTES {
-                self.requested = self.flushed;
-                writeback.request(&self.segment);
-            }
+    /// Has a long stretch synced early.
+    fn request_sync(&mut self, writeback: &Writeback) {
+        if self.flushed - self.requested >= WRITEBACK_BYTES {
+            self.requested = self.flushed;
+            writeback.request(&self.segment);
         }
-        Ok(())
     }
 
     fn buffered<'a>(
@@ -175,9 +217,7 @@ impl SegmentWriter {
         }
         let end = self.end();
         self.preallocate(end);
-        self.segment.file().write_all_at(&self.buffer, self.flushed).map_err(|error| {
-            Error::io(format!("write {}", self.segment.path().display()), error)
-        })?;
+        self.write_at(&self.buffer, self.flushed)?;
         self.buffer.clear();
         self.flushed = end;
         self.segment.wrote(end);
@@ -205,7 +245,7 @@ impl SegmentWriter {
     /// What the disk answers; the segment is closed all the same.
     pub(crate) fn seal(mut self, sequence: u64) -> Result<Arc<Segment>> {
         let flushed = self.flush();
-        let mut is_torn = flushed.is_err();
+        let mut is_torn = self.is_torn || flushed.is_err();
         if let (Ok(()), Some(contents)) = (&flushed, self.contents.take()) {
             let payload = contents.encode(self.end())?;
             self.buffered(FrameKind::Footer, Origin::default(), sequence, Payload::of(&payload))?;
@@ -223,7 +263,7 @@ impl SegmentWriter {
     /// What the disk answers; the segment is closed all the same.
     pub(crate) fn close(mut self) -> Result<Arc<Segment>> {
         let flushed = self.flush();
-        self.cut(flushed.is_err())?;
+        self.cut(self.is_torn || flushed.is_err())?;
         flushed?;
         Ok(self.segment)
     }
