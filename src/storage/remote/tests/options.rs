@@ -109,7 +109,7 @@ fn a_savepoint_goes_to_a_remote_store_and_is_found_there_by_its_pointer() {
     let storage = bucket.storage().with_savepoint_path(other.location()).unwrap();
     let job = storage.open(&JobId::new("job").unwrap()).unwrap();
     let begun = job.begin(CheckpointId(1), CheckpointType::Savepoint, None).unwrap();
-    let pointer = begun.1.unwrap();
+    let pointer = begun.1.clone().unwrap();
     assert!(pointer.starts_with(&other.location()), "{pointer}");
     drop((begun, job));
     let missing = storage.resolve_checkpoint(&pointer).unwrap_err();
