@@ -10,6 +10,7 @@ use crate::ids::{Attempt, CheckpointId, JobId, TaskId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
 use crate::storage::filesystem::{Savepoints, resolve};
+use crate::storage::remote::RemoteOptions;
 use crate::storage::sled::Trail;
 use crate::storage::stream::StreamStore;
 use crate::storage::tee::TeePending;
@@ -49,7 +50,7 @@ pub trait CheckpointStorage: fmt::Debug + Send + Sync {
     /// `Invalid` when the pointer is empty or of a place that is not known; `NotFound` when nothing is
     /// there; `Corrupt` when what is there is no checkpoint.
     fn resolve_checkpoint(&self, pointer: &str) -> Result<CompletedCheckpointLocation> {
-        resolve(pointer)
+        resolve(pointer, &RemoteOptions::new())
     }
 
     /// What the storage can hold and for how long; it is judged by that.

@@ -73,7 +73,9 @@ impl StorageUri {
         match self {
             Self::Memory { .. } => Ok(Arc::new(JobManagerCheckpointStorage::try_from(self)?)),
             Self::Sled { .. } => Ok(Arc::new(SledCheckpointStorage::try_from(self)?)),
-            Self::File { .. } => Ok(Arc::new(FileSystemCheckpointStorage::try_from(self)?)),
+            Self::File { .. } | Self::Remote { .. } => {
+                Ok(Arc::new(FileSystemCheckpointStorage::try_from(self)?))
+            }
             Self::Custom { .. } => Ok(Arc::new(CustomCheckpointStorage::try_from(self)?)),
         }
     }

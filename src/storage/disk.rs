@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::limits::SMALL_FILE_BYTES_MAX;
@@ -39,6 +39,42 @@ pub(crate) trait Disk: Debug + Send + Sync {
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// The one path by which two names of a directory are known to be the same.
+    fn identity(&self, dir: &Path) -> io::Result<PathBuf> {
+        dir.canonicalize()
+    }
+    /// Whether a file is written under a staging name and renamed: it is there before it is finished.
+    fn stages(&self) -> bool {
+        true
+    }
+    /// `NotFound` for a directory that is not there, where making a file in it would not say so.
+    fn check_dir(&self, dir: &Path) -> io::Result<()> {
+        let _ = dir;
+        Ok(())
+    }
+    /// Makes an empty file, which must not be there.
+    fn create_empty(&self, path: &Path) -> io::Result<()> {
+        self.create(path).map(drop)
+    }
+    /// Opens a file that nobody writes any more and that is read again and again.
+    fn open_settled(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path)
+    }
+    /// Makes a whole file at once, durably, where no file is staged.
+    fn put(&self, path: &Path, parts: &[&[u8]], how: Put) -> io::Result<()> {
+        let _ = (path, parts, how);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Keeps a file of this name from being made by who may be about to, where there is no staging
+    /// file that could be taken from them. A file that is there stays.
+    fn fence(&self, path: &Path) -> io::Result<()> {
+        let _ = path;
+        Ok(())
+    }
+    /// Gives a finished file its final name; where nothing is staged, no file may have it.
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.rename(from, to)
+    }
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
     /// The file whose lock keeps other processes out, made if it is missing; `None` on a disk that no
     /// other process sees.
@@ -46,6 +82,15 @@ pub(crate) trait Disk: Debug + Send + Sync {
         let mut options = platform::private_file();
         options.read(true).write(true).create(true).truncate(false).open(path).map(Some)
     }
+}
+
+/// What becomes of a file that has the name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// There must be none.
+    New,
+    /// It is replaced.
+    Again,
 }
 
 /// One open file.
@@ -71,6 +116,10 @@ pub(crate) trait DiskFile: Debug + Send + Sync {
         let _ = (offset, len);
     }
     fn sync_data(&self) -> io::Result<()>;
+    /// Makes a file that was written from its start to its end whole and durable.
+    fn finish(&self) -> io::Result<()> {
+        self.sync_data()
+    }
     fn set_len(&self, len: u64) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
     /// Reserves the first `len` bytes; the file may grow to that length.

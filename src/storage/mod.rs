@@ -16,6 +16,7 @@ mod filesystem;
 mod memory;
 #[cfg(any(test, fuzzing, feature = "test-util"))]
 pub(crate) mod probe;
+mod remote;
 mod sizes;
 pub mod sled;
 mod stream;
@@ -35,6 +36,7 @@ pub use custom::{
 pub use filesystem::FileSystemCheckpointStorage;
 pub(crate) use filesystem::savepoint_target;
 pub use memory::JobManagerCheckpointStorage;
+pub use remote::RemoteOptions;
 pub(crate) use sled::{Broken, JobListing, Maintenance, StoreView, read_finish, repair};
 pub use sled::{Placement, SledCheckpointStorage};
 pub use stream::{

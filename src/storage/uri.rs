@@ -6,6 +6,8 @@
 mod percent;
 mod query;
 
+pub(in crate::storage) use query::{Query, print as print_parameters};
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,9 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::split_scheme;
 use crate::error::{Error, Result};
 use crate::platform;
+use crate::storage::remote::{Address, RemoteOptions, is_remote, shown};
 use crate::storage::sled::Placement;
-
-use query::Query;
 
 /// The most bytes of an inline threshold, as in Flink.
 const THRESHOLD_MAX: u32 = 1024 * 1024;
@@ -27,19 +28,14 @@ const THRESHOLD_MAX: u32 = 1024 * 1024;
 const LOCATION: &str = "file:///path";
 
 /// The schemes that can be read.
-const SCHEMES: [&str; 4] = ["memory", "sled", "file", "custom"];
+const SCHEMES: [&str; 8] = ["memory", "sled", "file", "custom", "s3", "gs", "az", "hdfs"];
 
-/// Schemes of remote places, and what each needs.
-const REMOTE: [(&str, &str); 4] = [
-    ("s3", "Amazon S3"),
-    ("gs", "Google Cloud Storage"),
-    ("az", "Azure Blob Storage"),
-    ("hdfs", "a Hadoop file system"),
-];
+/// What a file system can be told, here or remote.
+const FILES: [&str; 4] = ["threshold", "write_buffer", "savepoint_path", "create_subdir"];
 
 /// A storage as text: `memory:?max_state_size=1000`, `sled:///path?placement=sled`,
-/// `file:///path?threshold=20480&write_buffer=20480`, `custom:NAME?key=value`, or a plain path,
-/// which is a sled store.
+/// `file:///path?threshold=20480&write_buffer=20480`, `s3://bucket/path?region=eu-west-1` and the same
+/// with `gs`, `az` and `hdfs`, `custom:NAME?key=value`, or a plain path, which is a sled store.
 ///
 /// A relative directory is written behind a dot: `sled://./state`. A plain path is taken as it is:
 /// it has no parameters, and a percent sign in it is one. Everywhere else other bytes than letters,
@@ -91,6 +87,22 @@ pub enum StorageUri {
         /// Whether each job has a directory below the base; the configuration's when not set.
         create_subdir: Option<bool>,
     },
+    /// `s3:`, `gs:`, `az:` or `hdfs:`, objects of a remote store. Read and printed by every build;
+    /// opening one needs the feature of its scheme.
+    Remote {
+        /// The place, such as `s3://bucket/path`, not percent-encoded.
+        location: String,
+        /// How the store is reached; its secrets are not printed.
+        options: RemoteOptions,
+        /// As for files.
+        threshold: Option<u32>,
+        /// As for files.
+        write_buffer: Option<u32>,
+        /// As for files, here or remote.
+        savepoint_path: Option<String>,
+        /// As for files.
+        create_subdir: Option<bool>,
+    },
     /// `custom:`, a storage that was registered by name.
     Custom {
         /// The name.
@@ -104,7 +116,7 @@ impl FromStr for StorageUri {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        parse(text).map_err(|error| error.context(format!("the storage {text:?}")))
+        parse(text).map_err(|error| error.context(format!("the storage {:?}", shown(text))))
     }
 }
 
@@ -119,9 +131,8 @@ fn parse(text: &str) -> Result<StorageUri> {
         return Ok(StorageUri::Sled { directory: text.into(), placement: None });
     };
     let scheme = scheme.to_ascii_lowercase();
-    if let Some((_, needs)) = REMOTE.iter().find(|(name, _)| *name == scheme) {
-        let message = format!("{scheme}: needs {needs}, which this version does not have");
-        return Err(Error::invalid(message));
+    if is_remote(text) {
+        return remote(text);
     }
     if !SCHEMES.contains(&scheme.as_str()) {
         let known = SCHEMES.map(|name| format!("{name}:")).join(", ");
@@ -173,6 +184,42 @@ fn file(place: &str, mut query: Query) -> Result<StorageUri> {
     // Flink's other spelling.
     let whole = if is_path { format!("//{place}") } else { place.to_owned() };
     let directory = directory("file", &whole)?;
+    let (threshold, write_buffer, savepoint_path, create_subdir) = files(&mut query)?;
+    query.finish("file", &FILES)?;
+    Ok(StorageUri::File { directory, threshold, write_buffer, savepoint_path, create_subdir })
+}
+
+fn remote(text: &str) -> Result<StorageUri> {
+    if text.contains('#') {
+        let message = "a # stands for a checkpoint, and no path of a remote store has one";
+        return Err(Error::invalid(message));
+    }
+    // The path is percent-encoded here, as in every text of a storage.
+    let (place, query) = text.split_once('?').map_or((text, ""), |(place, query)| (place, query));
+    let decoded = percent::decode(place).and_then(|bytes| String::from_utf8(bytes).ok());
+    let decoded = decoded.filter(|place| !place.contains(['?', '#', '\0']));
+    let place = decoded.ok_or_else(|| Error::invalid("the path is not percent-encoded UTF-8"))?;
+    let whole = if query.is_empty() { place } else { format!("{place}?{query}") };
+    let found = Address::split("place", &whole)?;
+    let (address, mut query) = found.ok_or_else(|| Error::internal("a remote place"))?;
+    let options = RemoteOptions::take_from(&mut query)?;
+    let (threshold, write_buffer, savepoint_path, create_subdir) = files(&mut query)?;
+    let known: Vec<&str> = FILES.into_iter().chain(RemoteOptions::NAMES).collect();
+    query.finish(&address.scheme(), &known)?;
+    Ok(StorageUri::Remote {
+        location: address.location(),
+        options,
+        threshold,
+        write_buffer,
+        savepoint_path,
+        create_subdir,
+    })
+}
+
+type Files = (Option<u32>, Option<u32>, Option<String>, Option<bool>);
+
+/// What a file system is told.
+fn files(query: &mut Query) -> Result<Files> {
     let wanted = "a number of bytes up to 1048576";
     let threshold = query.take("threshold", wanted)?;
     if threshold.is_some_and(|bytes| bytes > THRESHOLD_MAX) {
@@ -181,8 +228,7 @@ fn file(place: &str, mut query: Query) -> Result<StorageUri> {
     let write_buffer = query.take("write_buffer", "a number of bytes")?;
     let savepoint_path = query.take("savepoint_path", LOCATION)?;
     let create_subdir = query.take("create_subdir", "true or false")?;
-    query.finish("file", &["threshold", "write_buffer", "savepoint_path", "create_subdir"])?;
-    Ok(StorageUri::File { directory, threshold, write_buffer, savepoint_path, create_subdir })
+    Ok((threshold, write_buffer, savepoint_path, create_subdir))
 }
 
 fn custom(place: &str, query: Query) -> Result<StorageUri> {
@@ -263,6 +309,24 @@ impl fmt::Display for StorageUri {
                     text("create_subdir", create_subdir.as_ref()),
                 ];
                 query::print(parameters.into_iter().flatten(), &mut out);
+            }
+            Self::Remote {
+                location,
+                options,
+                threshold,
+                write_buffer,
+                savepoint_path,
+                create_subdir,
+            } => {
+                percent::encode(location.as_bytes(), "/:@", &mut out);
+                let parameters = [
+                    text("threshold", threshold.as_ref()),
+                    text("write_buffer", write_buffer.as_ref()),
+                    text("savepoint_path", savepoint_path.as_ref()),
+                    text("create_subdir", create_subdir.as_ref()),
+                ];
+                let parameters = options.parameters().chain(parameters.into_iter().flatten());
+                query::print(parameters, &mut out);
             }
             Self::Custom { name, parameters } => {
                 out.push_str("custom:");

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 use crate::record::{FrameKind, Origin};
-use crate::storage::disk::Disk;
+use crate::storage::disk::{Disk, Put};
 use crate::storage::filesystem::frames::FrameFile;
 use crate::storage::filesystem::layout::{JobPaths, attempt_of, staging};
 use crate::storage::filesystem::metadata::Place;
@@ -34,8 +34,8 @@ pub(super) struct OpenDir(PathBuf);
 impl OpenDir {
     /// # Errors
     /// `Conflict` when this process has it open already.
-    pub(super) fn take(dir: &Path, job: &JobId) -> Result<Self> {
-        let path = dir.canonicalize().map_err(|error| failed("find", dir, error))?;
+    pub(super) fn take(disk: &dyn Disk, dir: &Path, job: &JobId) -> Result<Self> {
+        let path = disk.identity(dir).map_err(|error| failed("find", dir, error))?;
         if !open_dirs().insert(path.clone()) {
             let message = format!("job {job} runs already in this process, in {}", path.display());
             return Err(Error::new(ErrorKind::Conflict, message));
@@ -73,9 +73,9 @@ pub(super) fn take(disk: &dyn Disk, paths: &JobPaths) -> Result<Attempt> {
             Error::new(ErrorKind::Full, "the job has started as often as starts can be numbered")
         })?;
         let path = paths.attempt(next);
-        match disk.create(&path) {
+        match disk.create_empty(&path) {
             Err(error) if is_taken(&error) => continue,
-            other => drop(other.map_err(|error| failed("claim", &path, error))?),
+            other => other.map_err(|error| failed("claim", &path, error))?,
         }
         // CRASH: the number is used up and nothing else has happened.
         let dir = paths.attempts();
@@ -169,6 +169,6 @@ pub(super) fn write(
     let name = attempt.to_string();
     let names = [staging(&name, attempt), name];
     let names = [names[0].as_str(), names[1].as_str()];
-    publish(disk, &paths.attempts(), names, &[&header.frame(&[])], || Ok(()))
+    publish(disk, (&paths.attempts(), Put::Again), names, &[&header.frame(&[])], || Ok(()))
         .map_err(super::output::Unpublished::into_error)
 }

@@ -10,13 +10,15 @@ use crate::config::EffectiveConfig;
 use crate::error::{Error, Result};
 use crate::ids::JobId;
 use crate::storage::StorageUri;
-use crate::storage::access::{CheckpointStorage, JobStorage};
-use crate::storage::disk::{Disk, RealDisk};
+use crate::storage::access::{CheckpointStorage, CompletedCheckpointLocation, JobStorage};
+use crate::storage::disk::Disk;
 use crate::storage::filesystem::job::FileJob;
 use crate::storage::filesystem::layout;
 use crate::storage::filesystem::location;
+use crate::storage::filesystem::pointer::resolve;
 use crate::storage::filesystem::savepoint::Savepoints;
 use crate::storage::filesystem::site::Sizes;
+use crate::storage::remote::{Address, RemoteOptions, disk_of, is_remote};
 
 /// Checkpoints as files under a directory, local or mounted (Flink: `FileSystemCheckpointStorage`,
 /// before it `FsStateBackend`).
@@ -26,7 +28,7 @@ use crate::storage::filesystem::site::Sizes;
 /// [`min_file_size_threshold`](Self::min_file_size_threshold) bytes lies in `_metadata`.
 ///
 /// What is set here wins; [`configure`](Self::configure) completes the rest. Two descriptions are
-/// equal when their locations, threshold and buffer are.
+/// equal when their locations, threshold, buffer and remote options are, secrets apart.
 ///
 /// ```
 /// use tidegate::config::CheckpointConfig;
@@ -58,6 +60,7 @@ struct Fields {
     threshold: Option<u32>,
     write_buffer: Option<u32>,
     create_subdir: Option<bool>,
+    remote: RemoteOptions,
 }
 
 impl FileSystemCheckpointStorage {
@@ -70,17 +73,26 @@ impl FileSystemCheckpointStorage {
     /// The write buffer when neither this nor a configuration sets one.
     const DEFAULT_WRITE_BUFFER: u32 = 4_096;
 
-    /// Checkpoints under this location, such as `file:///var/checkpoints`. Nothing is touched
-    /// before a job is opened.
+    /// Checkpoints under this location, such as `file:///var/checkpoints` or
+    /// `s3://bucket/checkpoints`; the parameters of a remote one are those of [`RemoteOptions`].
+    /// Nothing is touched before a job is opened.
     ///
     /// # Errors
-    /// `Invalid` when the location has no scheme, another one than `file`, no absolute path, or is a
-    /// root directory.
+    /// `Invalid` when the location has no scheme, one that is not known or whose feature is off, no
+    /// absolute path, or is a root directory; for a parameter that is unknown, wrong or a secret.
     pub fn new(checkpoint_path: impl AsRef<str>) -> Result<Self> {
-        let checkpoint_path = location::check("checkpoint path", checkpoint_path.as_ref())?;
+        let checkpoint_path = checkpoint_path.as_ref();
+        let (checkpoint_path, remote) = match Address::parse("checkpoint path", checkpoint_path)? {
+            Some(address) => {
+                address.require_built()?;
+                (address.location(), address.options)
+            }
+            None => (location::check("checkpoint path", checkpoint_path)?, RemoteOptions::new()),
+        };
         Ok(Self {
             fields: Fields {
                 checkpoint_path,
+                remote,
                 savepoint_path: None,
                 threshold: None,
                 write_buffer: None,
@@ -143,11 +155,26 @@ impl FileSystemCheckpointStorage {
         self
     }
 
+    /// Sets how a remote store is reached, in the place of what was set before and of the location's
+    /// own parameters; what the options leave unset stays. Savepoints and pointers in a remote store are reached in the same way. Has no
+    /// effect on files.
+    #[must_use]
+    pub fn with_remote_options(mut self, options: &RemoteOptions) -> Self {
+        self.fields.remote = self.fields.remote.completed_by(options);
+        self
+    }
+
     /// A copy in which the configuration completes what was not set (Flink: `configure`).
     #[must_use]
     pub fn configure(&self, config: &EffectiveConfig) -> Self {
-        let Fields { checkpoint_path, savepoint_path, threshold, write_buffer, create_subdir } =
-            self.fields.clone();
+        let Fields {
+            checkpoint_path,
+            savepoint_path,
+            threshold,
+            write_buffer,
+            create_subdir,
+            remote,
+        } = self.fields.clone();
         let threshold = threshold.unwrap_or(config.data_inline_threshold());
         let asked = u32::try_from(config.asked().write_buffer_size()).unwrap_or_default();
         let savepoint_dir = || config.savepoint_dir().map(str::to_owned);
@@ -158,11 +185,17 @@ impl FileSystemCheckpointStorage {
                 threshold: Some(threshold),
                 write_buffer: Some(write_buffer.unwrap_or(asked).max(threshold)),
                 create_subdir: Some(create_subdir.unwrap_or(config.is_create_subdir())),
+                remote,
             },
         }
     }
 
-    /// The location, as `file:///path` (Flink: `getCheckpointPath`).
+    /// How a remote store is reached.
+    pub fn remote_options(&self) -> &RemoteOptions {
+        &self.fields.remote
+    }
+
+    /// The location, as `file:///path` or `s3://bucket/path` (Flink: `getCheckpointPath`).
     pub fn checkpoint_path(&self) -> &str {
         &self.fields.checkpoint_path
     }
@@ -189,10 +222,26 @@ impl FileSystemCheckpointStorage {
         self.fields.create_subdir.unwrap_or(true)
     }
 
-    /// The description as text.
+    /// The description as text, without the secrets of its options.
     pub fn to_uri(&self) -> StorageUri {
-        let Fields { checkpoint_path, savepoint_path, threshold, write_buffer, create_subdir } =
-            self.fields.clone();
+        let Fields {
+            checkpoint_path,
+            savepoint_path,
+            threshold,
+            write_buffer,
+            create_subdir,
+            remote,
+        } = self.fields.clone();
+        if is_remote(&checkpoint_path) {
+            return StorageUri::Remote {
+                location: checkpoint_path,
+                options: remote.without_secrets(),
+                threshold,
+                write_buffer,
+                savepoint_path,
+                create_subdir,
+            };
+        }
         let directory = location::path(&checkpoint_path);
         StorageUri::File { directory, threshold, write_buffer, savepoint_path, create_subdir }
     }
@@ -208,7 +257,8 @@ impl FileSystemCheckpointStorage {
         let threshold = size(self.min_file_size_threshold());
         let buffer = size(self.write_buffer_size()).max(threshold);
         let sizes = Sizes { threshold, buffer, all_inline: None };
-        let savepoints = Savepoints::at(job, self.fields.savepoint_path.as_deref(), sizes)?;
+        let path = self.fields.savepoint_path.as_deref();
+        let savepoints = Savepoints::at(job, path, sizes, &self.fields.remote)?;
         let access = Arc::new(FileJob::open(disk, &self.job_dir(job), job, sizes)?);
         Ok(JobStorage::new(access, savepoints))
     }
@@ -220,7 +270,11 @@ impl CheckpointStorage for FileSystemCheckpointStorage {
     }
 
     fn open(&self, job: &JobId) -> Result<JobStorage> {
-        self.open_on(job, Arc::new(RealDisk))
+        self.open_on(job, disk_of(&self.fields.checkpoint_path, &self.fields.remote)?)
+    }
+
+    fn resolve_checkpoint(&self, pointer: &str) -> Result<CompletedCheckpointLocation> {
+        resolve(pointer, &self.fields.remote)
     }
 
     fn configured(&self, config: &EffectiveConfig) -> Option<Arc<dyn CheckpointStorage>> {
@@ -241,6 +295,7 @@ impl PartialEq for FileSystemCheckpointStorage {
                 fields.savepoint_path.clone(),
                 fields.threshold,
                 fields.write_buffer,
+                fields.remote.without_secrets(),
             )
         };
         parts(self) == parts(other)
@@ -270,20 +325,38 @@ impl TryFrom<StorageUri> for FileSystemCheckpointStorage {
     type Error = Error;
 
     fn try_from(uri: StorageUri) -> Result<Self> {
-        let StorageUri::File { directory, threshold, write_buffer, savepoint_path, create_subdir } =
-            uri
-        else {
-            return Err(Error::invalid(format!("{uri} is no file system")));
+        let (location, remote, threshold, write_buffer, savepoint_path, create_subdir) = match uri {
+            StorageUri::File {
+                directory,
+                threshold,
+                write_buffer,
+                savepoint_path,
+                create_subdir,
+            } => {
+                let directory = directory.to_str().ok_or_else(|| {
+                    Error::invalid(format!("the directory {} is no text", directory.display()))
+                })?;
+                let location = location::of_path("checkpoint path", directory)?;
+                let none = RemoteOptions::new();
+                (location, none, threshold, write_buffer, savepoint_path, create_subdir)
+            }
+            StorageUri::Remote {
+                location,
+                options,
+                threshold,
+                write_buffer,
+                savepoint_path,
+                create_subdir,
+            } => (location, options, threshold, write_buffer, savepoint_path, create_subdir),
+            uri => return Err(Error::invalid(format!("{uri} is no file system"))),
         };
-        let directory = directory.to_str().ok_or_else(|| {
-            Error::invalid(format!("the directory {} is no text", directory.display()))
-        })?;
         let number = |bytes: Option<u32>| {
             bytes.map_or(Ok(-1), |bytes| {
                 i32::try_from(bytes).map_err(|_| Error::invalid(format!("{bytes} bytes")))
             })
         };
-        let mut storage = Self::new(location::of_path("checkpoint path", directory)?)?
+        let mut storage = Self::new(location)?
+            .with_remote_options(&remote)
             .with_file_state_size_threshold(number(threshold)?)?
             .with_write_buffer_size(number(write_buffer)?)?;
         // A configuration's directory was checked there, and may be of another file system.

@@ -23,8 +23,20 @@ impl FrameFile {
     /// # Errors
     /// What the disk answers.
     pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Option<Self>> {
+        Self::of(path, disk.open(path))
+    }
+
+    /// The same for a file that nobody writes any more.
+    ///
+    /// # Errors
+    /// What the disk answers.
+    pub(super) fn open_settled(disk: &dyn Disk, path: &Path) -> Result<Option<Self>> {
+        Self::of(path, disk.open_settled(path))
+    }
+
+    fn of(path: &Path, file: io::Result<Arc<dyn DiskFile>>) -> Result<Option<Self>> {
         let failed = |error| Error::io(format!("read {}", path.display()), error);
-        let file = match disk.open(path) {
+        let file = match file {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(failed)?,
         };

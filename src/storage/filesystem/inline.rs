@@ -6,12 +6,12 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::ids::JobId;
 use crate::storage::access::JobAccess;
-use crate::storage::disk::RealDisk;
 use crate::storage::filesystem::job::FileJob;
 use crate::storage::filesystem::layout;
 use crate::storage::filesystem::location;
 use crate::storage::filesystem::savepoint::Savepoints;
 use crate::storage::filesystem::site::Sizes;
+use crate::storage::remote::{RemoteOptions, disk_of};
 use crate::storage::sizes::BUFFER_BYTES;
 
 /// How such checkpoints are written.
@@ -35,7 +35,7 @@ impl AllInline {
         job: &JobId,
         location: Option<&str>,
     ) -> Result<Savepoints> {
-        Ok(Savepoints::at(job, location, self.sizes())?.of_a_volatile_job())
+        Ok(Savepoints::at(job, location, self.sizes(), &RemoteOptions::new())?.of_a_volatile_job())
     }
 
     /// The checkpoints of a job below this location.
@@ -48,7 +48,8 @@ impl AllInline {
         job: &JobId,
     ) -> Result<Arc<dyn JobAccess>> {
         let dir = layout::job_dir(Path::new(&location::path(location)), job);
-        let job = FileJob::open(Arc::new(RealDisk), &dir, job, self.sizes())?;
+        let disk = disk_of(location, &RemoteOptions::new())?;
+        let job = FileJob::open(disk, &dir, job, self.sizes())?;
         Ok(Arc::new(job))
     }
 }

@@ -9,7 +9,7 @@ use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 use crate::message::CheckpointType;
 use crate::record::{FrameKind, Node, Origin, RecordRef};
 use crate::storage::access::{JobAccess, PendingRecords, RecordSource, StoredCheckpoint};
-use crate::storage::disk::Disk;
+use crate::storage::disk::{Disk, Put};
 use crate::storage::filesystem::claim::{self, OpenDir};
 use crate::storage::filesystem::facts::{Content, Facts, Live};
 use crate::storage::filesystem::frames::FrameFile;
@@ -341,7 +341,8 @@ impl OpenJob {
         let frame = place.header(FrameKind::Finish, 0, origin, body)?.frame(body);
         let staging = layout::staging(FINISHED, self.attempt);
         let check = || self.check_newest();
-        publish(&*self.disk, self.paths.root(), [&staging, FINISHED], &[&frame], check)
+        let place = (self.paths.root(), Put::Again);
+        publish(&*self.disk, place, [&staging, FINISHED], &[&frame], check)
             .map_err(Unpublished::into_error)
     }
 }
@@ -465,7 +466,7 @@ impl FileJob {
         for dir in dirs.into_iter().take(needed) {
             disk.create_dir_all(&dir).map_err(|error| failed("make", &dir, error))?;
         }
-        let dir = OpenDir::take(root, job)?;
+        let dir = OpenDir::take(&*disk, root, job)?;
         let open = OpenJob::open(disk, paths, job, sizes)?;
         Ok(Self { open: Arc::new(open), _dir: dir })
     }

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 
 /// The commit point of a checkpoint.
-pub(super) const METADATA: &str = "_metadata";
+pub(in crate::storage) const METADATA: &str = "_metadata";
 
 /// Beside the commit point of a checkpoint that is pinned; empty.
 pub(super) const PINNED: &str = "_pinned";

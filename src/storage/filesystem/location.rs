@@ -1,16 +1,21 @@
-//! `file:` locations: checked, in one spelling, and as a path.
+//! Locations of files and of remote objects: checked, in one spelling, and as a path.
 
 use std::path::PathBuf;
 
 use crate::config::split_scheme;
 use crate::error::{Error, Result};
+use crate::storage::remote::{Address, is_remote};
 
-/// Checks a location and gives it as `file:///path`.
+/// Checks a location and gives it as `file:///path`, or as that of a remote place.
 ///
 /// # Errors
-/// `Invalid` without a scheme, with another one than `file`, with a host, without an absolute path,
-/// for a root directory, and for a path with `.` or `..`.
+/// `Invalid` without a scheme, with one that is not known or needs a feature that is off, for a file
+/// with a host or without an absolute path, for a root directory, and for a path with `.` or `..`.
 pub(in crate::storage) fn check(what: &str, text: &str) -> Result<String> {
+    if let Some(address) = Address::parse(what, text)? {
+        address.require_built()?;
+        return Ok(address.text());
+    }
     let refuse = |why: &str| Error::invalid(format!("the {what} {text:?} {why}"));
     if text.contains('\0') {
         return Err(refuse("has a zero byte"));
@@ -18,7 +23,10 @@ pub(in crate::storage) fn check(what: &str, text: &str) -> Result<String> {
     let (scheme, rest) = split_scheme(text)
         .ok_or_else(|| refuse("has no scheme; a local directory is file:///and/its/path"))?;
     if !scheme.eq_ignore_ascii_case("file") {
-        return Err(refuse("is of a file system that this release does not know; file: is there"));
+        return Err(refuse(
+            "is of a file system that this release does not know; there are file:, s3:, gs:, az: and \
+             hdfs:",
+        ));
     }
     let path = match rest.strip_prefix("//") {
         None => rest,
@@ -46,11 +54,14 @@ pub(in crate::storage) fn check(what: &str, text: &str) -> Result<String> {
     Ok(format!("file:///{}", parts.join("/")))
 }
 
-/// The location of an absolute path.
+/// The location of an absolute path, or of one in a remote store.
 ///
 /// # Errors
 /// `Invalid` for a path that does not begin at the root.
 pub(super) fn of_path(what: &str, path: &str) -> Result<String> {
+    if is_remote(path) {
+        return Ok(path.to_owned());
+    }
     if !path.starts_with('/') {
         let why = "does not begin at the root; a file system is named by its whole path";
         return Err(Error::invalid(format!("the {what} {path:?} {why}")));
@@ -58,7 +69,10 @@ pub(super) fn of_path(what: &str, path: &str) -> Result<String> {
     Ok(format!("file://{path}"))
 }
 
-/// The path of a location that [`check`] made.
+/// The path of a location that [`check`] made; a remote one is its own path, without parameters.
 pub(super) fn path(location: &str) -> PathBuf {
+    if is_remote(location) {
+        return PathBuf::from(location.split('?').next().unwrap_or_default());
+    }
     PathBuf::from(location.strip_prefix("file://").unwrap_or(location))
 }

@@ -55,6 +55,8 @@ mod writer;
 
 pub use description::FileSystemCheckpointStorage;
 pub(super) use inline::AllInline;
+#[cfg(feature = "remote")]
+pub(super) use layout::METADATA;
 pub(in crate::storage) use layout::random;
 pub(super) use layout::random_name;
 pub(super) use location::check as checked_location;

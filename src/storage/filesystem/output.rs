@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::storage::disk::{Disk, DiskFile};
+use crate::storage::disk::{Disk, DiskFile, Put};
 
 /// How often a name is drawn before a directory counts as full of them, as in Flink.
 const CREATE_TRIES: u32 = 10;
@@ -112,12 +112,13 @@ impl Output {
         self.file.write_all_at(bytes, 0).map_err(|error| failed("write", &self.path, error))
     }
 
-    /// Makes every byte durable. The file's name may not be yet.
+    /// Makes the whole file durable. Its name may not be yet.
     ///
     /// # Errors
     /// What the disk answers.
-    pub(super) fn finish(mut self) -> Result<()> {
-        self.sync()
+    pub(super) fn finish(&mut self) -> Result<()> {
+        self.flush()?;
+        self.file.finish().map_err(|error| failed("finish", &self.path, error))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -151,18 +152,22 @@ impl Unpublished {
 }
 
 /// Writes a file under a staging name in the same directory and, once it is durable and `check`
-/// agrees, gives it its own name, durably: all of it or nothing.
+/// agrees, gives it its own name, durably: all of it or nothing. In the place of one that has the name,
+/// unless nothing is staged and it must be new.
 ///
 /// # Errors
 /// What the disk or `check` answers, and how far it came.
 pub(super) fn publish(
     disk: &dyn Disk,
-    dir: &Path,
+    (dir, how): (&Path, Put),
     [staging, name]: [&str; 2],
     parts: &[&[u8]],
     check: impl FnOnce() -> Result<()>,
 ) -> Result<(), Unpublished> {
     let [staging, target] = [staging, name].map(|name| dir.join(name));
+    if !disk.stages() {
+        return publish_at_once(disk, &target, how, parts, check);
+    }
     // CRASH: from here to the rename a part of the staging file is there; its name says whose it is,
     // and the next start removes it.
     if let Err(error) = stage(disk, &staging, parts).and_then(|()| check()) {
@@ -181,6 +186,24 @@ pub(super) fn publish(
     });
     named?;
     disk.sync_dir(dir).map_err(|error| Unpublished::Uncertain(failed("sync", dir, error)))
+}
+
+/// The same where a file is there at once or not at all.
+fn publish_at_once(
+    disk: &dyn Disk,
+    target: &Path,
+    how: Put,
+    parts: &[&[u8]],
+    check: impl FnOnce() -> Result<()>,
+) -> Result<(), Unpublished> {
+    check().map_err(Unpublished::Certain)?;
+    // CRASH: from here on the file may be there, whole.
+    disk.put(target, parts, how).map_err(|error| {
+        let is_refused = is_taken(&error);
+        let error = failed("publish", target, error);
+        // A later start fences an earlier one by taking the name.
+        if is_refused { Unpublished::Certain(error) } else { Unpublished::Uncertain(error) }
+    })
 }
 
 fn stage(disk: &dyn Disk, path: &Path, parts: &[&[u8]]) -> Result<()> {

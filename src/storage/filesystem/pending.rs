@@ -7,11 +7,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::TaskId;
 use crate::record::Node;
 use crate::storage::access::{PendingRecords, RecordWriter};
+use crate::storage::disk::Put;
 use crate::storage::filesystem::facts::{Content, Live};
 use crate::storage::filesystem::job::OpenJob;
 use crate::storage::filesystem::layout::{self, ChunkFile, METADATA};
 use crate::storage::filesystem::metadata::{self, Composed, TaskRecords};
-use crate::storage::filesystem::output::{Unpublished, failed, publish};
+use crate::storage::filesystem::output::{Unpublished, failed, is_taken, publish};
 use crate::storage::filesystem::sharing::{Offer, SharedChunk};
 use crate::storage::filesystem::site::Site;
 use crate::storage::filesystem::survey;
@@ -97,11 +98,11 @@ impl Parts {
             disk.sync_dir(dir).map_err(|error| failed("sync", dir, error))?;
         }
         let staging = layout::staging(METADATA, site.attempt);
-        let published = publish(disk, dir, [&staging, METADATA], &parts, check);
+        let published = publish(disk, (dir, Put::New), [&staging, METADATA], &parts, check);
         published.map_err(|unpublished| {
             self.state().is_uncertain = matches!(unpublished, Unpublished::Uncertain(_));
             match unpublished.into_error() {
-                error if error.kind() == ErrorKind::NotFound => {
+                error if is_gone(&error) => {
                     let message = format!("checkpoint {} was taken away by a later start", site.id);
                     Error::new(ErrorKind::Conflict, message).with_source(error)
                 }
@@ -139,6 +140,12 @@ impl Drop for Parts {
             None => survey::warn(survey::remove_all(disk, dir, &names, !is_committed)),
         }
     }
+}
+
+/// True when the publication found its staging file gone, or its name taken.
+fn is_gone(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
+    error.kind() == ErrorKind::NotFound || cause.is_some_and(is_taken)
 }
 
 fn is_shared(file: &ChunkFile) -> bool {

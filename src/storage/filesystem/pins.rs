@@ -30,7 +30,7 @@ pub(super) fn pin(open: &OpenJob, id: CheckpointId, pinned: bool) -> Result<()> 
     let dir = open.paths.checkpoint(id);
     let path = dir.join(PINNED);
     if pinned {
-        match open.disk.create(&path) {
+        match open.disk.create_empty(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(failed("make", &path, error));
             }

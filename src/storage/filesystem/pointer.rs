@@ -11,28 +11,39 @@ use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::filesystem::layout::METADATA;
 use crate::storage::filesystem::location;
 use crate::storage::filesystem::standing::StandingCheckpoint;
+use crate::storage::remote::{RemoteOptions, disk_of, shown};
 
-/// Finds the checkpoint that `pointer` names: `file:///path` or a plain path, of the directory or of
-/// the metadata file, under any name. The pointer of what is found is the directory's location.
+/// Finds the checkpoint that `pointer` names: a location such as `file:///path` or a plain path, of the
+/// directory or of the metadata file, under any name. The pointer of what is found is the directory's
+/// location. `options` are those of a remote place.
 ///
 /// # Errors
 /// `Invalid` when it is empty or of another file system; `NotFound` when nothing is there or the
 /// directory has no `_metadata`; `Corrupt` when what is there is no checkpoint.
-pub(in crate::storage) fn resolve(pointer: &str) -> Result<CompletedCheckpointLocation> {
-    let found = resolve_on(Arc::new(RealDisk), pointer);
-    found.map_err(|error| error.context(format!("the checkpoint {pointer:?}")))
+pub(in crate::storage) fn resolve(
+    pointer: &str,
+    options: &RemoteOptions,
+) -> Result<CompletedCheckpointLocation> {
+    let found = find(pointer, options).and_then(|(disk, path)| resolve_on(disk, &path));
+    found.map_err(|error| error.context(format!("the checkpoint {:?}", shown(pointer))))
 }
 
-fn resolve_on(disk: Arc<dyn Disk>, pointer: &str) -> Result<CompletedCheckpointLocation> {
+/// The disk and the path that a pointer names.
+fn find(pointer: &str, options: &RemoteOptions) -> Result<(Arc<dyn Disk>, PathBuf)> {
     if pointer.is_empty() {
         return Err(Error::invalid("is empty"));
     }
-    let path = match split_scheme(pointer) {
-        Some(_) => location::path(&location::check("checkpoint pointer", pointer)?),
-        None => std::path::absolute(pointer)
-            .map_err(|error| Error::io("cannot be made an absolute path", error))?,
-    };
-    let metadata = metadata_of(&*disk, &path)?;
+    if split_scheme(pointer).is_none() {
+        let path = std::path::absolute(pointer)
+            .map_err(|error| Error::io("cannot be made an absolute path", error))?;
+        return Ok((Arc::new(RealDisk), path));
+    }
+    let location = location::check("checkpoint pointer", pointer)?;
+    Ok((disk_of(&location, options)?, location::path(&location)))
+}
+
+pub(super) fn resolve_on(disk: Arc<dyn Disk>, path: &Path) -> Result<CompletedCheckpointLocation> {
+    let metadata = metadata_of(&*disk, path)?;
     let checkpoint = Arc::new(StandingCheckpoint::open(disk, &metadata)?);
     let dir = metadata.parent().unwrap_or(&metadata);
     let pointer = location_of(dir)?;

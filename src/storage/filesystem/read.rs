@@ -48,7 +48,7 @@ impl Spot {
         buffer: &mut Vec<u8>,
     ) -> Result<usize> {
         let Self { path, entry, .. } = self;
-        let file = FrameFile::open(disk, path)?
+        let file = FrameFile::open_settled(disk, path)?
             .ok_or_else(|| Error::corrupt(path, entry.offset, "a record", "a file", "none"))?;
         let header = file.frame(entry.offset, "a record", buffer)?.header;
         let same = header.store == self.store

@@ -8,13 +8,14 @@ use crate::error::{Error, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, StoreId};
 use crate::message::CheckpointType;
 use crate::storage::access::PendingRecords;
-use crate::storage::disk::{Disk, RealDisk};
+use crate::storage::disk::Disk;
 use crate::storage::filesystem::layout;
 use crate::storage::filesystem::location;
 use crate::storage::filesystem::output::{at_a_free_name, failed};
 use crate::storage::filesystem::pending::FilePending;
 use crate::storage::filesystem::pointer::location_of;
 use crate::storage::filesystem::site::{Site, Sizes};
+use crate::storage::remote::{RemoteOptions, disk_of};
 use crate::sync::AtomicU64;
 
 /// How much of the job's name a savepoint's directory carries, as in Flink.
@@ -27,6 +28,8 @@ pub(in crate::storage) struct Savepoints {
     /// Where they go that name no place; with the job's checkpoints when not set.
     base: Option<SavepointDir>,
     sizes: Sizes,
+    /// How a remote place is reached that a savepoint names.
+    remote: RemoteOptions,
     /// The checkpoints of the job end with the process.
     is_volatile: bool,
 }
@@ -34,16 +37,24 @@ pub(in crate::storage) struct Savepoints {
 impl Savepoints {
     /// With the job's checkpoints, unless one names a place.
     pub(in crate::storage) fn within(job: &JobId) -> Self {
-        Self { job: job.clone(), base: None, sizes: Sizes::default(), is_volatile: false }
+        let (sizes, remote) = (Sizes::default(), RemoteOptions::new());
+        Self { job: job.clone(), base: None, sizes, remote, is_volatile: false }
     }
 
     /// Below this location, or with the job's checkpoints where there is none.
     ///
     /// # Errors
     /// `Invalid` when it is none, or of another file system.
-    pub(super) fn at(job: &JobId, location: Option<&str>, sizes: Sizes) -> Result<Self> {
-        let base = location.map(|location| SavepointDir::new(location, sizes)).transpose()?;
-        Ok(Self { job: job.clone(), base, sizes, is_volatile: false })
+    pub(super) fn at(
+        job: &JobId,
+        location: Option<&str>,
+        sizes: Sizes,
+        remote: &RemoteOptions,
+    ) -> Result<Self> {
+        let base =
+            location.map(|location| SavepointDir::new(location, sizes, remote)).transpose()?;
+        let (job, remote) = (job.clone(), remote.clone());
+        Ok(Self { job, base, sizes, remote, is_volatile: false })
     }
 
     /// Those of a job that would lose them with the process.
@@ -65,7 +76,7 @@ impl Savepoints {
         kind: CheckpointType,
     ) -> Result<Option<(Arc<dyn PendingRecords>, String)>> {
         let dir = match (target, &self.base) {
-            (Some(target), _) => SavepointDir::new(target, self.sizes)?,
+            (Some(target), _) => SavepointDir::new(target, self.sizes, &self.remote)?,
             (None, Some(base)) => base.clone(),
             (None, None) if self.is_volatile && kind == CheckpointType::Savepoint => {
                 return Err(Error::invalid(
@@ -82,7 +93,7 @@ impl Savepoints {
 /// Checks where a savepoint shall go.
 ///
 /// # Errors
-/// `Invalid` when it is no location of a local or mounted directory.
+/// `Invalid` when it is no location of a directory, or of a store whose feature is off.
 pub(crate) fn savepoint_target(text: &str) -> Result<String> {
     location::check("savepoint target", text)
 }
@@ -100,9 +111,9 @@ impl SavepointDir {
     ///
     /// # Errors
     /// `Invalid` when it is none, or of another file system.
-    fn new(location: &str, sizes: Sizes) -> Result<Self> {
-        let base = location::path(&location::check("savepoint path", location)?);
-        Ok(Self { disk: Arc::new(RealDisk), base, sizes })
+    fn new(location: &str, sizes: Sizes, remote: &RemoteOptions) -> Result<Self> {
+        let location = location::check("savepoint path", location)?;
+        Ok(Self { disk: disk_of(&location, remote)?, base: location::path(&location), sizes })
     }
 
     /// Starts the records of a savepoint; also gives the pointer under which it will be found.

@@ -43,7 +43,8 @@ fn is_no_directory(error: &io::Error) -> bool {
 }
 
 /// Takes from earlier starts what they were about to publish. After this, what is not complete will
-/// not be: an earlier start makes its staging file before it looks whether it is still the newest.
+/// not be: an earlier start makes its staging file, or where nothing is staged the checkpoint's
+/// directory, before it looks whether it is still the newest.
 ///
 /// # Errors
 /// What the disk answers.
@@ -54,6 +55,10 @@ pub(super) fn fence(
     attempt: Attempt,
 ) -> Result<()> {
     for (id, names) in found {
+        if !names.iter().any(|name| name == METADATA) {
+            let path = paths.metadata(*id);
+            disk.fence(&path).map_err(|error| failed("fence", &path, error))?;
+        }
         let earlier = |name: &&String| staged_by(name, METADATA).is_some_and(|by| by < attempt);
         for name in names.iter().filter(earlier) {
             let path = paths.checkpoint(*id).join(name);

@@ -131,7 +131,7 @@ impl RecordWriter for TaskWriter {
 
     fn finish(mut self: Box<Self>, manifest: &Node) -> Result<RecordRef> {
         let record = self.inline(FrameKind::Manifest, "", 0, &manifest.encode()?)?;
-        if let Some((_, output)) = self.data.take() {
+        if let Some((_, mut output)) = self.data.take() {
             self.records.file_len = output.position();
             output.finish()?;
         }

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::JobId;
 use crate::storage::access::{CheckpointStorage, CompletedCheckpointLocation, JobStorage};
 use crate::storage::filesystem::{AllInline, Savepoints, checked_location, resolve};
-use crate::storage::{StorageCapabilities, StorageUri};
+use crate::storage::{RemoteOptions, StorageCapabilities, StorageUri};
 
 use job::MemoryJob;
 use store::MemoryStore;
@@ -229,7 +229,7 @@ impl CheckpointStorage for JobManagerCheckpointStorage {
             let message = "a checkpoint in memory has no pointer";
             return Err(Error::new(ErrorKind::NotFound, message));
         }
-        resolve(pointer)
+        resolve(pointer, &RemoteOptions::new())
     }
 
     fn to_uri(&self) -> Option<StorageUri> {

@@ -12,13 +12,13 @@ const NEAREST_BYTES_MAX: usize = 64;
 
 /// Parameters that nobody has taken yet.
 #[derive(Debug)]
-pub(super) struct Query {
+pub(in crate::storage) struct Query {
     parameters: BTreeMap<String, String>,
 }
 
 impl Query {
     /// Reads `name=value&name=value`.
-    pub(super) fn parse(text: Option<&str>) -> Result<Self> {
+    pub(in crate::storage) fn parse(text: Option<&str>) -> Result<Self> {
         let mut parameters = BTreeMap::new();
         let parts = text.into_iter().flat_map(|text| text.split('&'));
         for part in parts.filter(|part| !part.is_empty()) {
@@ -41,7 +41,11 @@ impl Query {
     }
 
     /// Takes a parameter in its type; `wanted` says what is expected of it.
-    pub(super) fn take<T: FromStr>(&mut self, name: &str, wanted: &str) -> Result<Option<T>> {
+    pub(in crate::storage) fn take<T: FromStr>(
+        &mut self,
+        name: &str,
+        wanted: &str,
+    ) -> Result<Option<T>> {
         let Some(value) = self.parameters.remove(name) else { return Ok(None) };
         let wrong = |_| Error::invalid(format!("{name}={value} is wrong: {wanted} is needed"));
         value.parse().map(Some).map_err(wrong)
@@ -53,7 +57,7 @@ impl Query {
     }
 
     /// Refuses what nobody took.
-    pub(super) fn finish(self, scheme: &str, known: &[&str]) -> Result<()> {
+    pub(in crate::storage) fn finish(self, scheme: &str, known: &[&str]) -> Result<()> {
         let Some(name) = self.parameters.keys().next() else { return Ok(()) };
         let advice = match nearest(name, known) {
             Some(nearest) if known.len() > 1 => {
@@ -74,7 +78,10 @@ pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
 }
 
 /// Appends parameters in their order.
-pub(super) fn print<'a>(parameters: impl IntoIterator<Item = (&'a str, String)>, out: &mut String) {
+pub(in crate::storage) fn print<'a>(
+    parameters: impl IntoIterator<Item = (&'a str, String)>,
+    out: &mut String,
+) {
     let mut sign = '?';
     for (name, value) in parameters {
         out.push(sign);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::storage::filesystem::layout::{METADATA, staging};
-use crate::storage::filesystem::output::{Output, failed};
+use crate::storage::filesystem::output::{Output, failed, is_taken};
 use crate::storage::filesystem::streams::head;
 use crate::storage::filesystem::streams::home::StreamHome;
 use crate::storage::filesystem::survey;
@@ -39,10 +39,15 @@ impl FileSink {
     /// `NotFound` when its checkpoint has no location, or what the disk answers.
     pub(super) fn create(home: Arc<dyn StreamHome>, place: Place) -> Result<(StreamName, Self)> {
         let (dir, realm) = (home.dir(place), home.realm());
+        let stages = home.disk().stages();
+        let first_name = |name: &StreamName| {
+            if stages { staging(&name.file(), home.attempt()) } else { name.file() }
+        };
         let draw = || {
             let name = StreamName::draw(realm, place);
-            (name, dir.join(staging(&name.file(), home.attempt())))
+            (name, dir.join(first_name(&name)))
         };
+        check_location(&home, place)?;
         let create = || Output::create(&**home.disk(), home.sizes().buffer, draw);
         // CRASH: a part of the file is there; its name says whose it is, and the next start removes it.
         let (name, output) = match create() {
@@ -55,8 +60,7 @@ impl FileSink {
             }
             other => other?,
         };
-        let [staging, target] = [staging(&name.file(), home.attempt()), name.file()];
-        let [staging, target] = [staging, target].map(|name| dir.join(name));
+        let [staging, target] = [first_name(&name), name.file()].map(|name| dir.join(name));
         let progress = Progress::Staged;
         Ok((name, Self { home, place, staging, target, output, progress }))
     }
@@ -73,6 +77,7 @@ impl FileSink {
         let (dir, realm) = (home.dir(place), home.realm());
         let [staging, target] = [staging(METADATA, home.attempt()), METADATA.to_owned()];
         let [staging, target] = [staging, target].map(|name| dir.join(name));
+        check_location(&home, place)?;
         // What a failed stream of this start left; nobody else of it writes there now.
         remove(&home, &staging)?;
         let draw = || (StreamName::draw(realm, place), staging.clone());
@@ -99,18 +104,21 @@ impl FileSink {
     /// # Errors
     /// What the disk answers.
     pub(super) fn finish_copy(mut self) -> Result<()> {
-        self.output.sync()?;
+        self.output.finish()?;
         self.name()?;
         self.settle();
         Ok(())
     }
 
-    /// Renames the staging file, which is durable.
+    /// Renames the staging file, which is durable, if it is one.
     fn name(&mut self) -> Result<()> {
         let dir = self.home.dir(self.place);
         self.progress = Progress::Named;
-        self.home.disk().rename(&self.staging, &self.target).map_err(|error| {
-            let is_gone = error.kind() == io::ErrorKind::NotFound;
+        if self.staging == self.target {
+            return Ok(());
+        }
+        self.home.disk().rename_new(&self.staging, &self.target).map_err(|error| {
+            let is_gone = error.kind() == io::ErrorKind::NotFound || is_taken(&error);
             let error = failed("publish", &self.target, error);
             if is_gone {
                 self.progress = Progress::Staged;
@@ -128,7 +136,7 @@ impl FileSink {
     fn publish_metadata(&mut self, id: CheckpointId, handle: &StreamStateHandle) -> Result<()> {
         let head = self.head(id, handle.stored())?;
         self.output.replace_start(&head)?;
-        self.output.sync()?;
+        self.output.finish()?;
         let home = Arc::clone(&self.home);
         let _order = home.order();
         // The look for a newer start comes after the staging file: a later start removes that first,
@@ -137,6 +145,18 @@ impl FileSink {
         check_free(&*home, id, &self.target)?;
         self.name()
     }
+}
+
+/// # Errors
+/// `NotFound` when the place is of a checkpoint that has no location.
+fn check_location(home: &Arc<dyn StreamHome>, place: Place) -> Result<()> {
+    let Some(id) = place.checkpoint() else { return Ok(()) };
+    let dir = home.dir(place);
+    home.disk().check_dir(&dir).map_err(|error| {
+        let is_missing = error.kind() == io::ErrorKind::NotFound;
+        let error = failed("find", &dir, error);
+        if is_missing { no_location(id).with_source(error) } else { error }
+    })
 }
 
 /// # Errors
@@ -176,7 +196,7 @@ impl StreamSink for FileSink {
         if let Place::Metadata(id) = self.place {
             return self.publish_metadata(id, handle);
         }
-        self.output.sync()?;
+        self.output.finish()?;
         self.name()
     }
 
