@@ -20,6 +20,7 @@ mod sizes;
 pub mod sled;
 mod stream;
 mod tee;
+mod tiered;
 mod uri;
 
 pub use access::{CheckpointStorage, CompletedCheckpointLocation, JobStorage};
@@ -41,6 +42,8 @@ pub use stream::{
     CheckpointMetadataOutputStream, CheckpointStateOutputStream, CheckpointStreamFactory,
     CheckpointedStateScope, StateInputStream, StreamCloser, StreamStateHandle, WorkerStorage,
 };
+pub use tiered::{TierLag, TieredCheckpointStorage};
+pub(crate) use tiered::{Bell, DurableTier, Tiers, Wake};
 pub use uri::StorageUri;
 
 #[cfg(test)]

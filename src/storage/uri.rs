@@ -27,7 +27,7 @@ const THRESHOLD_MAX: u32 = 1024 * 1024;
 const LOCATION: &str = "file:///path";
 
 /// The schemes that can be read.
-const SCHEMES: [&str; 4] = ["memory", "sled", "file", "custom"];
+const SCHEMES: [&str; 5] = ["memory", "sled", "file", "custom", "tiered"];
 
 /// Schemes of remote places, and what each needs.
 const REMOTE: [(&str, &str); 4] = [
@@ -38,8 +38,8 @@ const REMOTE: [(&str, &str); 4] = [
 ];
 
 /// A storage as text: `memory:?max_state_size=1000`, `sled:///path?placement=sled`,
-/// `file:///path?threshold=20480&write_buffer=20480`, `custom:NAME?key=value`, or a plain path,
-/// which is a sled store.
+/// `file:///path?threshold=20480&write_buffer=20480`, `custom:NAME?key=value`,
+/// `tiered:?fast=sled:///path&durable=file:///mount`, or a plain path, which is a sled store.
 ///
 /// A relative directory is written behind a dot: `sled://./state`. A plain path is taken as it is:
 /// it has no parameters, and a percent sign in it is one. Everywhere else other bytes than letters,
@@ -98,6 +98,18 @@ pub enum StorageUri {
         /// What its factory is told.
         parameters: BTreeMap<String, String>,
     },
+    /// `tiered:`, a fast storage that is copied to a durable one.
+    Tiered {
+        /// Where checkpoints complete; its own `?` and `&` are percent-encoded.
+        fast: Box<StorageUri>,
+        /// Where they are copied to.
+        durable: Box<StorageUri>,
+        /// How many checkpoints the durable one keeps, at least 1; the configuration's number when
+        /// not set.
+        retained: Option<u32>,
+        /// The most bytes that are copied in a second, at least 1; no limit when not set.
+        bytes_per_second: Option<u64>,
+    },
 }
 
 impl FromStr for StorageUri {
@@ -141,6 +153,7 @@ fn parse(text: &str) -> Result<StorageUri> {
         "memory" => memory(place, query),
         "sled" => sled(place, query),
         "file" => file(place, query),
+        "tiered" => tiered(place, query),
         _ => custom(place, query),
     }
 }
@@ -183,6 +196,37 @@ fn file(place: &str, mut query: Query) -> Result<StorageUri> {
     let create_subdir = query.take("create_subdir", "true or false")?;
     query.finish("file", &["threshold", "write_buffer", "savepoint_path", "create_subdir"])?;
     Ok(StorageUri::File { directory, threshold, write_buffer, savepoint_path, create_subdir })
+}
+
+fn tiered(place: &str, mut query: Query) -> Result<StorageUri> {
+    if !place.is_empty() {
+        return Err(Error::invalid(format!("tiered: has no place, and this names {place:?}")));
+    }
+    let fast = tier(&mut query, "fast")?;
+    let durable = tier(&mut query, "durable")?;
+    let wanted = "a number from 1";
+    let retained = query.take::<u32>("retained", wanted)?;
+    let bytes_per_second = query.take::<u64>("bytes_per_second", wanted)?;
+    let zero = [("retained", retained == Some(0)), ("bytes_per_second", bytes_per_second == Some(0))];
+    if let Some((name, _)) = zero.iter().find(|(_, is_zero)| *is_zero) {
+        return Err(Error::invalid(format!("{name}=0 is wrong: {wanted} is needed")));
+    }
+    query.finish("tiered", &["fast", "durable", "retained", "bytes_per_second"])?;
+    Ok(StorageUri::Tiered { fast, durable, retained, bytes_per_second })
+}
+
+/// A storage within the text of another one.
+fn tier(query: &mut Query, name: &str) -> Result<Box<StorageUri>> {
+    let text = query.take::<String>(name, "a storage")?;
+    let text = text.ok_or_else(|| {
+        Error::invalid(format!("tiered: lacks the {name} storage: tiered:?fast=URI&durable=URI"))
+    })?;
+    // A tier has no tiers: the text is not read deeper than this.
+    let is_tiered = split_scheme(&text).is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("tiered"));
+    if is_tiered {
+        return Err(Error::invalid(format!("{name}: a tier cannot have two tiers itself")));
+    }
+    parse(&text).map(Box::new).map_err(|error| error.context(format!("{name}={text:?}")))
 }
 
 fn custom(place: &str, query: Query) -> Result<StorageUri> {
@@ -269,6 +313,16 @@ impl fmt::Display for StorageUri {
                 percent::encode(name.as_bytes(), "", &mut out);
                 let parameters = parameters.iter();
                 query::print(parameters.map(|(k, v)| (k.as_str(), v.clone())), &mut out);
+            }
+            Self::Tiered { fast, durable, retained, bytes_per_second } => {
+                out.push_str("tiered:");
+                let parameters = [
+                    text("fast", Some(fast)),
+                    text("durable", Some(durable)),
+                    text("retained", retained.as_ref()),
+                    text("bytes_per_second", bytes_per_second.as_ref()),
+                ];
+                query::print(parameters.into_iter().flatten(), &mut out);
             }
         }
         f.write_str(&out)
