@@ -24,6 +24,11 @@ pub(crate) struct TierNote {
     pub(crate) attempt: Attempt,
     /// The fast tier may have completed more since.
     pub(crate) is_running: bool,
+    /// Above all that may have completed in an earlier fast tier and is lost with it, until a newer one
+    /// completes; zero when nothing is lost.
+    pub(crate) lost_after: CheckpointId,
+    /// Names the fast tier.
+    pub(crate) fast: String,
     /// What names the job in the names of things outside the storage.
     pub(crate) owner: String,
     /// The job's own notes.
@@ -35,14 +40,17 @@ struct Stored {
     newest: u64,
     attempt: u32,
     is_running: bool,
+    lost_after: u64,
+    fast: String,
     owner: String,
     body: Option<Vec<u8>>,
 }
 
 impl TierNote {
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        let Self { newest, attempt, is_running, owner, body } = self.clone();
-        let stored = Stored { newest: newest.0, attempt: attempt.0, is_running, owner, body };
+        let Self { newest, attempt, is_running, lost_after, fast, owner, body } = self.clone();
+        let (newest, attempt, lost_after) = (newest.0, attempt.0, lost_after.0);
+        let stored = Stored { newest, attempt, is_running, lost_after, fast, owner, body };
         let mut out = vec![TIERED, VERSION];
         codec::encode_into(&stored, &mut out)?;
         Ok(out)
@@ -61,10 +69,11 @@ impl TierNote {
             );
             return Err(Error::new(ErrorKind::Incompatible, message));
         };
-        let Stored { newest, attempt, is_running, owner, body } =
+        let Stored { newest, attempt, is_running, lost_after, fast, owner, body } =
             codec::decode(rest).map_err(|error| error.context("the note of the tiers"))?;
-        let (newest, attempt) = (CheckpointId(newest), Attempt(attempt));
-        Ok(Some(Self { newest, attempt, is_running, owner, body }))
+        let (newest, lost_after) = (CheckpointId(newest), CheckpointId(lost_after));
+        let attempt = Attempt(attempt);
+        Ok(Some(Self { newest, attempt, is_running, lost_after, fast, owner, body }))
     }
 }
 
@@ -81,12 +90,15 @@ mod tests {
             newest: CheckpointId(7),
             attempt: Attempt(2),
             is_running: true,
+            lost_after: CheckpointId(9),
+            fast: "f".into(),
             owner: "ab".into(),
             body: Some(b"x".to_vec()),
         };
         let bytes = note.encode().unwrap();
         let expected = [
             &[0xfe, 1, 7, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1][..],
+            &[9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, b'f'],
             &[2, 0, 0, 0, 0, 0, 0, 0, b'a', b'b', 1, 1, 0, 0, 0, 0, 0, 0, 0, b'x'],
         ]
         .concat();

@@ -88,6 +88,9 @@ impl DurableTier {
         let stored = fast_of(tiers)?.stored();
         let newest = stored.last().map_or(CheckpointId::default(), |stored| stored.id);
         let change = |note: &mut TierNote| {
+            if newest > note.lost_after {
+                note.lost_after = CheckpointId::default();
+            }
             // Read under the lock: a start may be writing both.
             if let Ok(fast) = fast_of(tiers) {
                 note.body = fast.finish();
@@ -146,6 +149,11 @@ impl fmt::Debug for DurableTier {
     }
 }
 
+/// The newest completed checkpoint of a tier; zero when there is none.
+fn newest_of(tier: &dyn JobAccess) -> CheckpointId {
+    tier.stored().last().map_or(CheckpointId::default(), |stored| stored.id)
+}
+
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "nobody runs the job any more")
 }
@@ -178,7 +186,6 @@ struct Found {
     note: TierNote,
     /// The fast tier was made by this open.
     fast_is_new: bool,
-    newest: Option<CheckpointId>,
     lost_after: Option<CheckpointId>,
 }
 
@@ -190,14 +197,17 @@ impl Found {
         let plain = || TierNote { body: notes.clone(), ..TierNote::default() };
         let note = known.unwrap_or_else(plain);
         let fast_is_new = fast.attempt() <= Attempt(1);
-        let copied = durable.stored().last().map(|stored| stored.id);
-        let newest = copied.max(fast.stored().last().map(|stored| stored.id));
-        // A fast tier that does not know of them is not the one in which they completed, or is older.
-        let known_to_be = note.newest.max(copied.unwrap_or_default());
-        let is_another = fast_is_new || fast.next_checkpoint_id() <= known_to_be;
-        let is_lost = has_note && note.is_running && is_another;
-        let after = known_to_be.max(copied.unwrap_or_default().next());
-        Ok(Self { note, fast_is_new, newest, lost_after: is_lost.then_some(after) })
+        let (here, copied) = (newest_of(fast), newest_of(durable));
+        // Another disk, or an older state of the same one.
+        let is_another = note.fast != fast.owner()
+            || (note.newest > CheckpointId::default() && fast.next_checkpoint_id() <= note.newest);
+        let mut lost_after = note.lost_after;
+        if has_note && note.is_running && is_another {
+            lost_after = lost_after.max(note.newest.max(copied).next());
+        }
+        // What was lost is made up for by what is newer.
+        let lost_after = (lost_after > here).then_some(lost_after);
+        Ok(Self { note, fast_is_new, lost_after })
     }
 
     /// What names the job in the names of things outside: it must stay when a tier is lost.
@@ -225,24 +235,30 @@ impl Tiers {
     ) -> Result<Self> {
         let found = Found::of(&*fast, &*durable)?;
         let owner = found.owner(&*fast, &*durable);
-        let Found { note, fast_is_new, newest, lost_after } = found;
+        let Found { note, fast_is_new, lost_after } = found;
         if let (true, Some(body)) = (fast_is_new, &note.body)
             && fast.finish().is_none()
         {
             fast.record_finish(body)?;
         }
+        let (here, copied) = (newest_of(&*fast), newest_of(&*durable));
+        let earlier = Attempt(note.attempt.0.saturating_add(1));
         let after = TierNote {
-            newest: newest.unwrap_or_default().max(note.newest),
-            attempt: fast.attempt().max(durable.attempt()).max(Attempt(note.attempt.0.saturating_add(1))),
+            newest: here,
+            attempt: fast.attempt().max(durable.attempt()).max(earlier),
             is_running: true,
+            lost_after: lost_after.unwrap_or_default(),
+            fast: fast.owner(),
             owner: owner.clone(),
             body: fast.finish(),
         };
-        let floor = fast.next_checkpoint_id().max(durable.next_checkpoint_id());
-        let floor = floor.max(after.newest.next()).max(lost_after.unwrap_or_default().next());
+        let seen = note.newest.max(after.lost_after).max(here).max(copied);
+        let given = fast.next_checkpoint_id().max(durable.next_checkpoint_id());
+        let floor = given.max(seen.next());
         let written = durable.record_finish(&after.encode()?);
         written.map_err(|error| error.context("the durable tier must say that the job runs"))?;
-        gauge.opened((newest, durable.stored().last().map(|stored| stored.id)), clock.now());
+        let some = |id: CheckpointId| (id > CheckpointId::default()).then_some(id);
+        gauge.opened((some(here.max(copied)), some(copied)), clock.now());
         if let Some(id) = lost_after {
             tracing::warn!(
                 target: super::TARGET, above = id.0,
