@@ -101,7 +101,8 @@ fn two_tiers_keep_every_promise() {
 
 #[test]
 fn two_tiers_in_memory_keep_every_promise_but_what_outlives_the_process() {
-    let memory = || Arc::new(JobManagerCheckpointStorage::new().with_max_state_size(100_000).unwrap());
+    let memory =
+        || Arc::new(JobManagerCheckpointStorage::new().with_max_state_size(100_000).unwrap());
     let make = |_: &Path| -> Shared { Arc::new(TieredCheckpointStorage::new(memory(), memory())) };
     let skipped =
         ["what_is_durable_outlives_the_description", "a_large_state_streams_in_little_memory"];

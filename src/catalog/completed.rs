@@ -7,8 +7,9 @@ use std::time::Duration;
 use crate::catalog::known::KnownCheckpoints;
 use crate::catalog::tiers::TierCopier;
 use crate::catalog::{
-    CheckpointMark, CheckpointPlan, CompletedCheckpoint, ExternalCheckpoint, JobStatus, OperatorSpec,
-    PendingCheckpoint, Retained, Retention, Verifier, VerifyReport, plan_end, plan_retention,
+    CheckpointMark, CheckpointPlan, CompletedCheckpoint, ExternalCheckpoint, JobStatus,
+    OperatorSpec, PendingCheckpoint, Retained, Retention, Verifier, VerifyReport, plan_end,
+    plan_retention,
 };
 use crate::chunk::SnapshotReader;
 use crate::config::ExternalizedCheckpointCleanup;

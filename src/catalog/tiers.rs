@@ -6,6 +6,8 @@
 
 mod copy;
 
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -52,6 +54,7 @@ impl TierCopier {
             here: KnownCheckpoints::default(),
             there: KnownCheckpoints::default(),
             last: None,
+            broken: BTreeSet::new(),
         };
         let named = std::thread::Builder::new().name("tidegate-tier".to_owned());
         let ended = Ended(Arc::clone(&durable.bell));
@@ -95,6 +98,21 @@ struct Thread {
     there: KnownCheckpoints,
     /// Where the chunks of the last copy lie.
     last: Option<Last>,
+    /// What cannot be copied because it is damaged here.
+    broken: BTreeSet<CheckpointId>,
+}
+
+/// Why a copy failed.
+struct Failed {
+    error: Error,
+    /// The fast tier gave the error.
+    is_source: bool,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, is_source: false }
+    }
 }
 
 /// Says that the thread has ended, however it ends.
@@ -121,7 +139,9 @@ impl Thread {
                 _ => outcome,
             };
             match outcome {
-                Err(error) if error.kind() == ErrorKind::Closed && durable.bell.is_aborted() => return,
+                Err(error) if error.kind() == ErrorKind::Closed && durable.bell.is_aborted() => {
+                    return;
+                }
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     durable.gauge.outcome(Some(&error));
@@ -149,10 +169,18 @@ impl Thread {
         while let Some(stored) = self.next()? {
             match self.copy(&stored) {
                 // Given up meanwhile, where it could not be kept in its place.
-                Err(error) if is_lost(&error) && !self.is_there(stored.id) => {
+                Err(Failed { error, .. }) if is_lost(&error) && !self.is_there(stored.id) => {
                     tracing::debug!(target: TARGET, id = stored.id.0, %error, "a copy is given up");
                 }
-                other => other?,
+                // It must not stand in the way of what is newer.
+                Err(Failed { error, is_source: true }) if is_lost(&error) => {
+                    let (id, error) = (stored.id.0, chain(&error));
+                    tracing::warn!(target: TARGET, id, error, "a checkpoint cannot be copied");
+                    self.durable.gauge.outcome(Some(&Error::new(ErrorKind::Corrupt, error)));
+                    self.broken.insert(stored.id);
+                    continue;
+                }
+                other => other.map_err(|failed| failed.error)?,
             }
             self.retire()?;
         }
@@ -172,14 +200,22 @@ impl Thread {
 
     /// What is copied next: a savepoint, what is pinned, or else the newest. Numbers rise in the
     /// durable tier, so what has to be there goes before what is newer.
-    fn next(&self) -> Result<Option<StoredCheckpoint>> {
+    fn next(&mut self) -> Result<Option<StoredCheckpoint>> {
         let tiers = self.tiers()?;
         let mut stored = tiers.to_copy();
+        self.broken.retain(|id| stored.iter().any(|stored| stored.id == *id));
         let marks = JobNotes::lossy(tiers.fast().finish().as_deref()).marks;
         // The job went back behind these.
         stored.retain(|stored| marks.get(&stored.id).is_none_or(|mark| mark.suspect.is_none()));
-        let read = |stored: &_| CompletedCheckpoint::load(&**tiers.fast(), stored).ok();
-        let known = self.here.retained(&stored, read);
+        stored.retain(|stored| !self.broken.contains(&stored.id));
+        let mut unread = Vec::new();
+        let read = |stored: &StoredCheckpoint| {
+            let loaded = CompletedCheckpoint::load(&**tiers.fast(), stored);
+            loaded.map_err(|_| unread.push(stored.id)).ok()
+        };
+        let mut known = self.here.retained(&stored, read);
+        // Nobody knows whether it is a savepoint; as the newest it is tried all the same.
+        known.retain(|kept| !unread.contains(&kept.id));
         let is_needed = |id| {
             known.iter().any(|kept| kept.id == id && (kept.pinned || kept.kind.is_savepoint()))
         };
@@ -187,10 +223,12 @@ impl Thread {
         Ok(stored.into_iter().find(|stored| is_needed(stored.id)).or(newest))
     }
 
-    fn copy(&mut self, stored: &StoredCheckpoint) -> Result<()> {
+    fn copy(&mut self, stored: &StoredCheckpoint) -> Result<(), Failed> {
         self.tiers()?.hold(Some(stored));
-        let work = Work { tiers: &self.tiers, durable: &self.durable, last: self.last.as_ref() };
+        let (last, failed) = (self.last.as_ref(), Cell::new(false));
+        let work = Work { tiers: &self.tiers, durable: &self.durable, last, failed: &failed };
         let copied = work.copy(stored);
+        let copied = copied.map_err(|error| Failed { error, is_source: failed.get() });
         if let Some(tiers) = self.tiers.upgrade() {
             tiers.hold(None);
         }

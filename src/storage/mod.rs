@@ -42,8 +42,8 @@ pub use stream::{
     CheckpointMetadataOutputStream, CheckpointStateOutputStream, CheckpointStreamFactory,
     CheckpointedStateScope, StateInputStream, StreamCloser, StreamStateHandle, WorkerStorage,
 };
-pub use tiered::{TierLag, TieredCheckpointStorage};
 pub(crate) use tiered::{Bell, DurableTier, Tiers, Wake};
+pub use tiered::{TierLag, TieredCheckpointStorage};
 pub use uri::StorageUri;
 
 #[cfg(test)]

@@ -207,7 +207,8 @@ fn tiered(place: &str, mut query: Query) -> Result<StorageUri> {
     let wanted = "a number from 1";
     let retained = query.take::<u32>("retained", wanted)?;
     let bytes_per_second = query.take::<u64>("bytes_per_second", wanted)?;
-    let zero = [("retained", retained == Some(0)), ("bytes_per_second", bytes_per_second == Some(0))];
+    let zero =
+        [("retained", retained == Some(0)), ("bytes_per_second", bytes_per_second == Some(0))];
     if let Some((name, _)) = zero.iter().find(|(_, is_zero)| *is_zero) {
         return Err(Error::invalid(format!("{name}=0 is wrong: {wanted} is needed")));
     }
@@ -222,7 +223,8 @@ fn tier(query: &mut Query, name: &str) -> Result<Box<StorageUri>> {
         Error::invalid(format!("tiered: lacks the {name} storage: tiered:?fast=URI&durable=URI"))
     })?;
     // A tier has no tiers: the text is not read deeper than this.
-    let is_tiered = split_scheme(&text).is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("tiered"));
+    let is_tiered =
+        split_scheme(&text).is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("tiered"));
     if is_tiered {
         return Err(Error::invalid(format!("{name}: a tier cannot have two tiers itself")));
     }

@@ -3,6 +3,7 @@
 //!
 //! What the last copy and this checkpoint have in common is not even read: it is referred to.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub(super) struct Work<'a> {
     pub(super) tiers: &'a Weak<Tiers>,
     pub(super) durable: &'a DurableTier,
     pub(super) last: Option<&'a Last>,
+    /// Set when the fast tier gives an error.
+    pub(super) failed: &'a Cell<bool>,
 }
 
 /// How far a copy is, in bytes of chunks.
@@ -78,7 +81,8 @@ impl Work<'_> {
             writer.begin_section();
             for chunk in chunks.by_ref().take(section.content.chunks()) {
                 let key = &section.key;
-                let twin = twins.get(&chunk.id).filter(|twin| twin.payload_crc == chunk.payload_crc);
+                let twin =
+                    twins.get(&chunk.id).filter(|twin| twin.payload_crc == chunk.payload_crc);
                 let referred = match twin {
                     Some(twin) if writer.refer(&key.state, twin)? => Some(*twin),
                     _ => None,
@@ -141,7 +145,7 @@ impl Work<'_> {
     fn read<T>(self, read: impl FnOnce(&dyn RecordSource) -> Result<T>) -> Result<T> {
         let tiers = self.tiers.upgrade().ok_or_else(closed)?;
         let fast = Arc::clone(tiers.fast());
-        read(&*fast)
+        read(&*fast).inspect_err(|_| self.failed.set(true))
     }
 }
 

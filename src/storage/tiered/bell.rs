@@ -68,10 +68,9 @@ impl Bell {
                 let waited = self.changed.wait_timeout_while(state, retry, is_quiet);
                 waited.unwrap_or_else(PoisonError::into_inner).0
             }
-            None => self
-                .changed
-                .wait_while(state, is_quiet)
-                .unwrap_or_else(PoisonError::into_inner),
+            None => {
+                self.changed.wait_while(state, is_quiet).unwrap_or_else(PoisonError::into_inner)
+            }
         };
         state.is_rung = false;
         match (state.is_aborted, state.is_closing) {
@@ -114,10 +113,18 @@ impl Bell {
     /// Waits for at most so long until everything is copied, or the durable tier fails. True when it
     /// is copied.
     pub(crate) fn wait_idle(&self, patience: Duration) -> bool {
-        let is_busy =
-            |state: &mut State| !(state.is_idle || state.is_failing || state.has_ended);
+        let is_busy = |state: &mut State| !(state.is_idle || state.is_failing || state.has_ended);
         let waited = self.changed.wait_timeout_while(self.lock(), patience, is_busy);
         waited.unwrap_or_else(PoisonError::into_inner).0.is_idle
+    }
+
+    /// Waits for at most so long for a thread that was told to end at once. True when there is none that
+    /// goes on.
+    pub(super) fn wait_gone(&self, patience: Duration) -> bool {
+        let lingers = |state: &mut State| state.is_aborted && !state.has_ended;
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, lingers);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        !lingers(&mut state)
     }
 
     /// Tells the thread to copy what there is and to end, and waits for at most so long. True when it

@@ -107,9 +107,8 @@ impl RecordSource for TieredJob {
         match self.fast().next_chunk(upcoming, out, stream) {
             Err(lost) if is_lost(&lost) => {
                 let twin = self.twin(first, lost)?;
-                let read = |record: &RecordRef, buffer: &mut Vec<u8>| {
-                    self.durable().chunk(record, buffer)
-                };
+                let read =
+                    |record: &RecordRef, buffer: &mut Vec<u8>| self.durable().chunk(record, buffer);
                 stream.buffered(&[twin], read)
             }
             found => found,

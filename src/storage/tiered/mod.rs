@@ -46,13 +46,14 @@ mod twin;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::EffectiveConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ids::JobId;
 use crate::storage::access::{CheckpointStorage, CompletedCheckpointLocation, JobStorage};
 use crate::storage::{StorageCapabilities, StorageUri};
@@ -67,6 +68,9 @@ pub(crate) use tiers::{DurableTier, Tiers};
 
 /// The target of what is traced here.
 pub(crate) const TARGET: &str = "tidegate::tier";
+
+/// How long a start waits for the thread of the last one, which was told to end.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How many checkpoints the durable tier keeps when nobody says.
 const RETAINED_DEFAULT: u32 = 3;
@@ -105,8 +109,16 @@ pub struct TieredCheckpointStorage {
     retained_default: u32,
     bytes_per_second: Option<u64>,
     clock: Arc<dyn Clock>,
-    /// Of the jobs that were opened; shared by all copies of the description.
-    lags: Arc<Mutex<BTreeMap<JobId, Arc<LagGauge>>>>,
+    /// The jobs that were opened; shared by all copies of the description.
+    jobs: Arc<Mutex<BTreeMap<JobId, Known>>>,
+}
+
+/// What is remembered of a job that was opened.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    gauge: Arc<LagGauge>,
+    /// Of the last start.
+    bell: Arc<Bell>,
 }
 
 impl TieredCheckpointStorage {
@@ -119,7 +131,7 @@ impl TieredCheckpointStorage {
             retained_default: RETAINED_DEFAULT,
             bytes_per_second: None,
             clock: Arc::new(SystemClock::new()),
-            lags: Arc::default(),
+            jobs: Arc::default(),
         }
     }
 
@@ -130,7 +142,9 @@ impl TieredCheckpointStorage {
     /// `Invalid` for zero.
     pub fn with_durable_retained(mut self, checkpoints: u32) -> Result<Self> {
         if checkpoints == 0 {
-            return Err(Error::invalid("the durable tier retains 0 checkpoints, at least 1 is needed"));
+            return Err(Error::invalid(
+                "the durable tier retains 0 checkpoints, at least 1 is needed",
+            ));
         }
         self.retained = Some(checkpoints);
         Ok(self)
@@ -168,8 +182,8 @@ impl TieredCheckpointStorage {
     /// How far the durable tier is behind with this job; none when the job was not opened by this
     /// description or a clone of it. Readable at any time, also after the job has ended.
     pub fn lag(&self, job: &JobId) -> Option<TierLag> {
-        let gauge = self.lags.lock().unwrap_or_else(PoisonError::into_inner).get(job).cloned();
-        gauge.map(|gauge| gauge.read(self.clock.now()))
+        let known = self.jobs().get(job).cloned();
+        known.map(|known| known.gauge.read(self.clock.now()))
     }
 
     /// The description as text; none where a tier has none.
@@ -182,9 +196,8 @@ impl TieredCheckpointStorage {
         })
     }
 
-    fn gauge(&self, job: &JobId) -> Arc<LagGauge> {
-        let mut lags = self.lags.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(lags.entry(job.clone()).or_default())
+    fn jobs(&self) -> MutexGuard<'_, BTreeMap<JobId, Known>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pace(&self) -> Pace {
@@ -226,15 +239,24 @@ impl CheckpointStorage for TieredCheckpointStorage {
     }
 
     fn open(&self, job: &JobId) -> Result<JobStorage> {
+        // The thread of the last start may still have a claim in its hands.
+        let known = self.jobs().get(job).cloned();
+        if known.as_ref().is_some_and(|known| !known.bell.wait_gone(PATIENCE)) {
+            let message = format!("the last start of {job} still writes to the durable tier");
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
         let fast = self.fast.open(job).map_err(|error| error.context("the fast tier"))?;
         let durable = self.durable.open(job).map_err(|error| error.context("the durable tier"))?;
         if fast.access().tiers().is_some() || durable.access().tiers().is_some() {
             return Err(Error::invalid("a tier cannot have two tiers itself"));
         }
-        let parts = (self.pace(), self.gauge(job), Arc::clone(&self.clock));
+        let gauge = known.map(|known| known.gauge).unwrap_or_default();
+        let parts = (self.pace(), Arc::clone(&gauge), Arc::clone(&self.clock));
         let (here, there) = (Arc::clone(fast.access()), Arc::clone(durable.access()));
         drop(durable);
         let tiers = Tiers::open(here, there, parts)?;
+        let bell = Arc::clone(&tiers.durable().bell);
+        self.jobs().insert(job.clone(), Known { gauge, bell });
         Ok(fast.map_access(|_| Arc::new(TieredJob::new(tiers))))
     }
 

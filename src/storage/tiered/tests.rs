@@ -7,11 +7,9 @@ mod losing;
 mod standing;
 
 use std::path::Path;
-use std::time::Duration;
 
 use super::*;
 use crate::catalog::Checkpoints;
-use crate::error::ErrorKind;
 use crate::ids::CheckpointId;
 use crate::message::CheckpointType;
 use crate::storage::faulty::{FaultyStorage, Part};
@@ -158,7 +156,8 @@ fn what_is_copied_stands_alone_in_the_durable_tier_under_its_own_numbers() {
 fn chunks_that_did_not_change_are_copied_once() {
     let dir = tempfile::tempdir().unwrap();
     for durable in [file(dir.path()), Arc::new(SledCheckpointStorage::new(dir.path().join("d")))] {
-        let fast = SledCheckpointStorage::new(dir.path().join(format!("f-{}", durable.location().len())));
+        let fast =
+            SledCheckpointStorage::new(dir.path().join(format!("f-{}", durable.location().len())));
         let storage = TieredCheckpointStorage::new(Arc::new(fast), durable);
         let checkpoints = open(&storage);
         let write = |id| {
@@ -206,7 +205,8 @@ fn a_durable_tier_that_is_away_costs_no_checkpoint_and_gets_the_newest_once_it_i
 #[test]
 fn a_durable_tier_that_does_not_answer_holds_up_no_checkpoint_and_no_drop() {
     let clock = Arc::new(crate::clock::ManualClock::new(0));
-    let pair = Pair::new().with(|storage| storage.with_clock(Arc::<crate::clock::ManualClock>::clone(&clock)));
+    let pair = Pair::new()
+        .with(|storage| storage.with_clock(Arc::<crate::clock::ManualClock>::clone(&clock)));
     let checkpoints = pair.open();
     pair.durable.set_shut(true);
     commit(&checkpoints, CheckpointId(1)).unwrap();
@@ -230,8 +230,9 @@ fn a_durable_tier_that_does_not_answer_holds_up_no_checkpoint_and_no_drop() {
     drop(checkpoints);
     // The fast tier is free, though the thread is stuck in the durable one.
     assert_eq!(alone(&pair.fast), [6, 7]);
-    assert_eq!(pair.storage.open(&job()).unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(pair.storage.open(&job()).unwrap_err().kind(), ErrorKind::Unavailable);
     pair.durable.set_shut(false);
+    assert_eq!(ids(&pair.open()), [1, 6, 7]);
 }
 
 #[test]
@@ -291,6 +292,25 @@ fn savepoints_and_what_is_pinned_are_not_skipped() {
     assert!(durable.info(CheckpointId(5)).unwrap().pinned);
     assert!(!durable.info(CheckpointId(3)).unwrap().pinned);
     assert_eq!(durable.info(CheckpointId(2)).unwrap().kind, CheckpointType::Savepoint);
+}
+
+#[test]
+fn what_is_damaged_in_the_fast_tier_does_not_keep_what_is_newer_from_being_copied() {
+    for part in [Part::Commit, Part::Chunks] {
+        let pair = Pair::new();
+        let checkpoints = pair.open();
+        pair.durable.set_shut(true);
+        commit(&checkpoints, CheckpointId(1)).unwrap();
+        pair.durable.await_waiting();
+        pair.fast.fail(CheckpointId(2), part, ErrorKind::Corrupt);
+        commit_kind(&checkpoints, CheckpointId(2), CheckpointType::Savepoint).unwrap();
+        commit(&checkpoints, CheckpointId(3)).unwrap();
+        pair.durable.set_shut(false);
+        copied(&checkpoints);
+        assert_eq!(pair.lag().copied, Some(CheckpointId(3)));
+        drop(checkpoints);
+        assert_eq!(alone(&pair.durable), [1, 3]);
+    }
 }
 
 #[test]

@@ -179,7 +179,10 @@ fn after_an_end_at_which_everything_was_copied_nothing_is_lost() {
     // A kill before anything completes changes nothing of that.
     kill(&moved, moved.open());
     let checkpoints = moved.open();
-    assert_eq!((checkpoints.newest().unwrap(), checkpoints.lost_after()), (Some(CheckpointId(2)), None));
+    assert_eq!(
+        (checkpoints.newest().unwrap(), checkpoints.lost_after()),
+        (Some(CheckpointId(2)), None)
+    );
 }
 
 #[test]
@@ -206,9 +209,8 @@ fn what_is_said_of_a_job_is_found_in_the_durable_tier_alone() {
     drop(checkpoints);
     let checkpoints = pair.open();
     let suspect = CheckpointMark { suspect: Some("bad".into()), ..CheckpointMark::default() };
-    let mark = || {
-        checkpoints.change_marks(|marks| drop(marks.insert(CheckpointId(2), suspect.clone())))
-    };
+    let mark =
+        || checkpoints.change_marks(|marks| drop(marks.insert(CheckpointId(2), suspect.clone())));
     // Sinks are about to undo what they committed: the next start must know, whatever is lost.
     pair.durable.set_away(true);
     assert_eq!(mark().unwrap_err().kind(), ErrorKind::Unavailable);
