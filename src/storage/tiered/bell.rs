@@ -21,16 +21,25 @@ pub(crate) struct Bell {
     changed: Condvar,
 }
 
+/// What becomes of the thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Life {
+    Listening,
+    Closing,
+    Aborted,
+    /// There is none, or none any more.
+    #[default]
+    Ended,
+}
+
 #[derive(Debug, Default)]
 struct State {
+    life: Life,
     is_rung: bool,
-    is_closing: bool,
-    is_aborted: bool,
     /// It has nothing to do.
     is_idle: bool,
     /// The durable tier failed, and has not succeeded since.
     is_failing: bool,
-    has_ended: bool,
 }
 
 impl Bell {
@@ -53,14 +62,16 @@ impl Bell {
 
     /// A thread begins to listen.
     pub(crate) fn begin(&self) {
-        self.change(|state| *state = State { is_rung: true, ..State::default() });
+        self.change(|state| {
+            *state = State { life: Life::Listening, is_rung: true, ..State::default() }
+        });
     }
 
     /// Waits until there is something to do: rung, or after `retry` when there is one.
     pub(crate) fn wait(&self, retry: Option<Duration>) -> Wake {
         let is_quiet = |state: &mut State| {
             let calls = state.is_rung && retry.is_none();
-            !(calls || state.is_closing || state.is_aborted)
+            !calls && state.life == Life::Listening
         };
         let state = self.lock();
         let mut state = match retry {
@@ -73,23 +84,23 @@ impl Bell {
             }
         };
         state.is_rung = false;
-        match (state.is_aborted, state.is_closing) {
-            (true, _) => Wake::Abort,
-            (_, true) => Wake::Last,
-            _ => Wake::Work,
+        match state.life {
+            Life::Listening => Wake::Work,
+            Life::Closing => Wake::Last,
+            Life::Aborted | Life::Ended => Wake::Abort,
         }
     }
 
     /// Waits for so long, but not beyond a close. False when the thread has to end at once.
     pub(crate) fn pause(&self, time: Duration) -> bool {
-        let is_quiet = |state: &mut State| !(state.is_closing || state.is_aborted);
+        let is_quiet = |state: &mut State| state.life == Life::Listening;
         let waited = self.changed.wait_timeout_while(self.lock(), time, is_quiet);
-        !waited.unwrap_or_else(PoisonError::into_inner).0.is_aborted
+        waited.unwrap_or_else(PoisonError::into_inner).0.life != Life::Aborted
     }
 
     /// True when the thread has to end at once.
     pub(crate) fn is_aborted(&self) -> bool {
-        self.lock().is_aborted
+        self.lock().life == Life::Aborted
     }
 
     /// Everything there was is dealt with.
@@ -107,13 +118,14 @@ impl Bell {
 
     /// The thread has ended.
     pub(crate) fn end(&self) {
-        self.change(|state| state.has_ended = true);
+        self.change(|state| state.life = Life::Ended);
     }
 
     /// Waits for at most so long until everything is copied, or the durable tier fails. True when it
     /// is copied.
     pub(crate) fn wait_idle(&self, patience: Duration) -> bool {
-        let is_busy = |state: &mut State| !(state.is_idle || state.is_failing || state.has_ended);
+        let is_busy =
+            |state: &mut State| !(state.is_idle || state.is_failing || state.life == Life::Ended);
         let waited = self.changed.wait_timeout_while(self.lock(), patience, is_busy);
         waited.unwrap_or_else(PoisonError::into_inner).0.is_idle
     }
@@ -121,7 +133,7 @@ impl Bell {
     /// Waits for at most so long for a thread that was told to end at once. True when there is none that
     /// goes on.
     pub(super) fn wait_gone(&self, patience: Duration) -> bool {
-        let lingers = |state: &mut State| state.is_aborted && !state.has_ended;
+        let lingers = |state: &mut State| state.life == Life::Aborted;
         let waited = self.changed.wait_timeout_while(self.lock(), patience, lingers);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
         !lingers(&mut state)
@@ -130,11 +142,17 @@ impl Bell {
     /// Tells the thread to copy what there is and to end, and waits for at most so long. True when it
     /// has ended; else it ends as soon as it can.
     pub(crate) fn close(&self, patience: Duration) -> bool {
-        self.change(|state| state.is_closing = true);
-        let is_busy = |state: &mut State| !state.has_ended;
+        self.change(|state| {
+            if state.life == Life::Listening {
+                state.life = Life::Closing;
+            }
+        });
+        let is_busy = |state: &mut State| state.life != Life::Ended;
         let waited = self.changed.wait_timeout_while(self.lock(), patience, is_busy);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        state.is_aborted = !state.has_ended;
-        state.has_ended
+        if is_busy(&mut state) {
+            state.life = Life::Aborted;
+        }
+        state.life == Life::Ended
     }
 }

@@ -370,8 +370,8 @@ impl Tiers {
                 // The fast tier says it is not, and the background has not come to it.
                 access.pin(copy.id, false)?;
             }
-            let copied: Vec<_> = copies.iter().map(|copy| copy.id).collect();
-            access.drop_checkpoints(&copied).map_err(|error| error.context("the durable tier"))?;
+            let there: Vec<_> = copies.iter().map(|copy| copy.id).collect();
+            access.drop_checkpoints(&there).map_err(|error| error.context("the durable tier"))?;
         }
         // CRASH: those of the fast tier are still there; nobody was told that they are gone.
         self.fast.drop_checkpoints(ids)?;
