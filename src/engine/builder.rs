@@ -116,8 +116,7 @@ impl EngineBuilder {
         let storage = self.storage.configured(&self.config).unwrap_or_else(|| self.storage.clone());
         let found = find(&*storage, &self.job, &self.policy)?;
         let fit = self.fit(&found)?;
-        // What is lost with a tier was completed by an earlier start, as what is passed over was.
-        let given_up = found.settle(&self.policy)?.max(found.checkpoints.lost_after());
+        let given_up = found.given_up(&self.policy)?;
         let report = self.report(&found, fit.reports);
         let reading = Reading::new(Arc::clone(&self.clock), readers(&tasks, &found));
         let trial = Arc::new(Trial::new(found.own(), &self.policy));
