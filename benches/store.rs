@@ -26,6 +26,8 @@ mod open;
 mod restore;
 #[path = "store/storages.rs"]
 mod storages;
+#[path = "store/tiered.rs"]
+mod tiered;
 #[path = "store/write.rs"]
 mod write;
 
@@ -39,6 +41,7 @@ criterion_group!(
     incremental::benches,
     open::benches,
     storages::write,
-    storages::read
+    storages::read,
+    tiered::benches
 );
 criterion_main!(benches);

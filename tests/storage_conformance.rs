@@ -24,7 +24,7 @@ use tidegate::storage::conformance::Verdict;
 use tidegate::storage::{
     CheckpointStorage, CustomCheckpointStorage, DirectoryBlobs, FileSystemCheckpointStorage,
     JobManagerCheckpointStorage, Placement, SledCheckpointStorage, StorageCapabilities,
-    conformance, open_uri, register_storage,
+    TieredCheckpointStorage, conformance, open_uri, register_storage,
 };
 use tidegate::{Error, ErrorKind, JobId, OperatorUid, TaskId};
 
@@ -86,6 +86,27 @@ fn the_sled_store_with_sled_placement_keeps_every_promise_but_that_of_little_mem
         "a_large_stream_fits_or_fails_cleanly",
     ];
     judge("sled", |dir| sled(dir, Placement::Sled), &skipped);
+}
+
+/// A sled store that is copied to files.
+fn tiered(dir: &Path) -> Shared {
+    let fast = sled(&dir.join("fast"), Placement::Split);
+    Arc::new(TieredCheckpointStorage::new(fast, Arc::new(file(&dir.join("durable")))))
+}
+
+#[test]
+fn two_tiers_keep_every_promise() {
+    judge("sled and files", tiered, &UNBOUNDED);
+}
+
+#[test]
+fn two_tiers_in_memory_keep_every_promise_but_what_outlives_the_process() {
+    let memory =
+        || Arc::new(JobManagerCheckpointStorage::new().with_max_state_size(100_000).unwrap());
+    let make = |_: &Path| -> Shared { Arc::new(TieredCheckpointStorage::new(memory(), memory())) };
+    let skipped =
+        ["what_is_durable_outlives_the_description", "a_large_state_streams_in_little_memory"];
+    judge("memory and memory", make, &skipped);
 }
 
 #[test]
@@ -192,7 +213,7 @@ fn a_crash_between_any_two_operations_loses_nothing() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let in_dir = |name: &str| dir.path().join(name);
-    let storages: [(&str, Shared); 5] = [
+    let storages: [(&str, Shared); 6] = [
         ("split", sled(&in_dir("split"), Placement::Split)),
         ("sled", sled(&in_dir("sled"), Placement::Sled)),
         ("file", Arc::new(file(&in_dir("file")))),
@@ -201,6 +222,7 @@ fn a_crash_between_any_two_operations_loses_nothing() {
             Arc::new(file(&in_dir("inline")).with_file_state_size_threshold(1 << 20).unwrap()),
         ),
         ("encrypted", encrypted(&in_dir("encrypted"))),
+        ("tiered", tiered(&in_dir("tiered"))),
     ];
     for (name, storage) in storages {
         let verdict = conformance::a_crash_between_any_two_operations_loses_nothing_announced(

@@ -32,7 +32,7 @@ use support::corpus;
 use support::count::{self, assert_same};
 use support::random::Random;
 
-/// Kills for each storage unless the environment asks for more; there are three.
+/// Kills for each storage unless the environment asks for more; there are four.
 const KILLS: u64 = 14;
 
 /// Kills of one run before it is left to finish.

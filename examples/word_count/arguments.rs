@@ -24,8 +24,8 @@ pub(crate) struct Arguments {
     pub(crate) state: Option<PathBuf>,
 
     /// Where the checkpoints are instead of --state: `file:///DIR`,
-    /// `sled:///DIR?placement=sled`, `memory:` (gone with the process), or
-    /// `custom:encrypted?directory=DIR&key=NUMBER`
+    /// `sled:///DIR?placement=sled`, `memory:` (gone with the process),
+    /// `custom:encrypted?directory=DIR&key=NUMBER`, or `tiered:?fast=URI&durable=URI`
     #[arg(long, value_name = "URI")]
     pub(crate) storage: Option<String>,
 

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::catalog::known::KnownCheckpoints;
+use crate::catalog::tiers::TierCopier;
 use crate::catalog::{
-    CheckpointPlan, CompletedCheckpoint, ExternalCheckpoint, JobStatus, OperatorSpec,
-    PendingCheckpoint, Retained, Retention, Verifier, VerifyReport, plan_end, plan_retention,
+    CheckpointMark, CheckpointPlan, CompletedCheckpoint, ExternalCheckpoint, JobStatus,
+    OperatorSpec, PendingCheckpoint, Retained, Retention, Verifier, VerifyReport, plan_end,
+    plan_retention,
 };
 use crate::chunk::SnapshotReader;
 use crate::config::ExternalizedCheckpointCleanup;
@@ -67,6 +70,8 @@ impl CheckpointInfo {
 /// The completed checkpoints of one job, and the way to make more.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
+    /// Copies to the second tier, where there is one; ended before the storage is given back.
+    copier: Option<Arc<TierCopier>>,
     storage: JobStorage,
     /// What the job goes on from, when it lies elsewhere.
     adopted: Option<ExternalCheckpoint>,
@@ -77,9 +82,24 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// The checkpoints in an open storage.
+    /// The checkpoints in an open storage. Where that has two tiers, what completes is copied from one
+    /// to the other as long as this or a clone of it lives, on a thread of its own. Dropping the last
+    /// one waits for half a second for the copy of the newest.
     pub fn new(storage: JobStorage) -> Self {
-        Self { storage, adopted: None, known: Arc::default(), noting: Arc::default() }
+        let copier = TierCopier::start(&storage).map(Arc::new);
+        Self { copier, storage, adopted: None, known: Arc::default(), noting: Arc::default() }
+    }
+
+    /// Waits for at most `patience` until the durable tier has the newest completed checkpoint, the
+    /// savepoints and what is noted of the job, or fails. True when it has them, or when there are no
+    /// two tiers.
+    pub fn wait_copied(&self, patience: Duration) -> bool {
+        self.copier.as_ref().is_none_or(|copier| copier.wait(patience))
+    }
+
+    /// A checkpoint above the restored one that may have completed and is lost with the fast tier.
+    pub(crate) fn lost_after(&self) -> Option<CheckpointId> {
+        self.storage.access().lost_after()
     }
 
     /// The same, with one more to read, by its number, that lies elsewhere: from now on its number means
@@ -183,14 +203,11 @@ impl Checkpoints {
     /// # Errors
     /// What the storage answers.
     pub fn retain(&self, retention: &Retention, now_ms: u64) -> Result<Vec<CheckpointId>> {
-        let (suspects, sound) = self.suspects_and_sound();
-        let mut given_up = plan_retention(&sound, retention, now_ms);
-        let kept =
-            sound.iter().find(|kept| !kept.kind.is_savepoint() && !given_up.contains(&kept.id));
-        let oldest = kept.map(|kept| kept.id);
-        // They take no sound one's place, and go when all of their time are gone.
-        given_up.extend(suspects.iter().filter(|gone| Some(gone.id) < oldest).map(|gone| gone.id));
-        self.give_up(given_up)
+        let access = self.storage.access();
+        let retained = self.retained(&access.retained());
+        let given_up = plan_with_marks(retained, &self.known_marks(), retention, now_ms);
+        access.retire(&given_up)?;
+        Ok(given_up)
     }
 
     /// Gives up what the end of the job discards under this policy, and returns which. What cannot
@@ -203,33 +220,23 @@ impl Checkpoints {
         cleanup: ExternalizedCheckpointCleanup,
         status: JobStatus,
     ) -> Result<Vec<CheckpointId>> {
-        match status {
+        let mut retained = self.retained(&self.storage.access().stored());
+        if status == JobStatus::Failed {
             // The newest that is kept must be one that can be restored.
-            JobStatus::Failed => {
-                self.give_up(plan_end(&self.suspects_and_sound().1, cleanup, status))
-            }
-            _ => self.give_up(plan_end(&self.retained(), cleanup, status)),
+            retained = suspects_and_sound(retained, &self.known_marks()).1;
         }
+        let given_up = plan_end(&retained, cleanup, status);
+        self.discard(&given_up)?;
+        Ok(given_up)
     }
 
-    /// Checkpoints that were set aside and are nobody's, and all others, oldest first.
-    fn suspects_and_sound(&self) -> (Vec<Retained>, Vec<Retained>) {
-        let marks = self.marks().unwrap_or_default();
-        self.retained().into_iter().partition(|kept| {
-            let is_suspect = marks.get(&kept.id).is_some_and(|mark| mark.suspect.is_some());
-            is_suspect && !kept.pinned && !kept.kind.is_savepoint()
-        })
+    fn known_marks(&self) -> BTreeMap<CheckpointId, CheckpointMark> {
+        self.marks().unwrap_or_default()
     }
 
-    fn retained(&self) -> Vec<Retained> {
+    fn retained(&self, stored: &[StoredCheckpoint]) -> Vec<Retained> {
         let access = self.storage.access();
-        let read = |stored: &_| CompletedCheckpoint::load(&**access, stored).ok();
-        self.known.retained(&access.stored(), read)
-    }
-
-    fn give_up(&self, ids: Vec<CheckpointId>) -> Result<Vec<CheckpointId>> {
-        self.discard(&ids)?;
-        Ok(ids)
+        self.known.retained(stored, |stored| CompletedCheckpoint::load(&**access, stored).ok())
     }
 
     /// Everything newer than `id`, or all, that a job could go on from; plain savepoints are not among
@@ -322,4 +329,31 @@ impl Checkpoints {
             Error::new(ErrorKind::NotFound, format!("there is no completed checkpoint {id}"))
         })
     }
+}
+
+/// What retention gives up where some checkpoints may have been set aside.
+pub(super) fn plan_with_marks(
+    stored: Vec<Retained>,
+    marks: &BTreeMap<CheckpointId, CheckpointMark>,
+    retention: &Retention,
+    now_ms: u64,
+) -> Vec<CheckpointId> {
+    let (suspects, sound) = suspects_and_sound(stored, marks);
+    let mut given_up = plan_retention(&sound, retention, now_ms);
+    let kept = sound.iter().find(|kept| !kept.kind.is_savepoint() && !given_up.contains(&kept.id));
+    let oldest = kept.map(|kept| kept.id);
+    // They take no sound one's place, and go when all of their time are gone.
+    given_up.extend(suspects.iter().filter(|gone| Some(gone.id) < oldest).map(|gone| gone.id));
+    given_up
+}
+
+/// Checkpoints that were set aside and are nobody's, and all others, oldest first.
+fn suspects_and_sound(
+    stored: Vec<Retained>,
+    marks: &BTreeMap<CheckpointId, CheckpointMark>,
+) -> (Vec<Retained>, Vec<Retained>) {
+    stored.into_iter().partition(|kept| {
+        let is_suspect = marks.get(&kept.id).is_some_and(|mark| mark.suspect.is_some());
+        is_suspect && !kept.pinned && !kept.kind.is_savepoint()
+    })
 }

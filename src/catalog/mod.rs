@@ -38,6 +38,7 @@ mod known;
 mod notes;
 mod pending;
 mod retention;
+mod tiers;
 mod verify;
 
 pub(crate) use checkpoint::CompletedCheckpoint;

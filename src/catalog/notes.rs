@@ -13,7 +13,7 @@ use crate::catalog::Checkpoints;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::limits::{FINISH_BYTES_MAX, MARK_BYTES_MAX, MARKED_CHECKPOINTS_MAX};
-use crate::record::codec;
+use crate::record::{TierNote, codec};
 
 /// No word begins with it: it is in no UTF-8 text.
 const MARKED: u8 = 0xff;
@@ -64,6 +64,14 @@ impl JobNotes {
     /// `Incompatible` when a later release wrote it; `Corrupt` when nobody did.
     pub(crate) fn decode(body: Option<&[u8]>) -> Result<Self> {
         let Some(body) = body else { return Ok(Self::default()) };
+        // Left by a job with two tiers in the durable one.
+        if let Some(note) = TierNote::decode(body)? {
+            return note.body.map_or_else(|| Ok(Self::default()), |body| Self::decode_own(&body));
+        }
+        Self::decode_own(body)
+    }
+
+    fn decode_own(body: &[u8]) -> Result<Self> {
         let Some(rest) = body.strip_prefix(&[MARKED]) else {
             let word = Some(String::from_utf8_lossy(body).into_owned());
             return Ok(Self { word, ..Self::default() });

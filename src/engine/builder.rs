@@ -116,7 +116,7 @@ impl EngineBuilder {
         let storage = self.storage.configured(&self.config).unwrap_or_else(|| self.storage.clone());
         let found = find(&*storage, &self.job, &self.policy)?;
         let fit = self.fit(&found)?;
-        let given_up = found.settle(&self.policy)?;
+        let given_up = found.given_up(&self.policy)?;
         let report = self.report(&found, fit.reports);
         let reading = Reading::new(Arc::clone(&self.clock), readers(&tasks, &found));
         let trial = Arc::new(Trial::new(found.own(), &self.policy));

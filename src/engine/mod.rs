@@ -294,7 +294,9 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.stop_within(Some(DROP_PATIENCE));
+        // A storage with two tiers takes the other half to copy the newest checkpoint.
+        let parts = if self.checkpoints.storage().tier_lag().is_some() { 2 } else { 1 };
+        self.stop_within(Some(DROP_PATIENCE / parts));
     }
 }
 

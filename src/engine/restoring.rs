@@ -81,13 +81,19 @@ impl Found {
         self.restored.as_ref().filter(|_| !self.is_adopted).map(|loaded| loaded.info.id)
     }
 
+    /// Settles, and says what this start goes back behind. What is lost with a tier had completed, as what
+    /// is passed over.
+    pub(super) fn given_up(&self, policy: &RestorePolicy) -> Result<Option<CheckpointId>> {
+        Ok(self.settle(policy)?.max(self.checkpoints.lost_after()))
+    }
+
     /// Makes the decision durable: what was passed over is marked, what lies on a course of events that
     /// is given up is discarded. Returns the newest completed checkpoint that is not gone on from, if it
     /// is newer than what is.
     ///
     /// CRASH: before anything is undone outside. The next start sees the marks, or what is left of the
     /// checkpoints, and comes to the same decision.
-    pub(super) fn settle(&self, policy: &RestorePolicy) -> Result<Option<CheckpointId>> {
+    fn settle(&self, policy: &RestorePolicy) -> Result<Option<CheckpointId>> {
         if !policy.goes_on() {
             return forget_what_came_after(&self.job, self.own());
         }

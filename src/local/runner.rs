@@ -284,7 +284,12 @@ impl<'j> Attempt<'j> {
             End::Shutdown { deadline } => {
                 let suspended = deadline.is_zero() || {
                     let asked = shutdown.get_or_insert_with(|| self.ask());
-                    self.is_over(asked, *deadline)
+                    self.is_over(asked, *deadline) && {
+                        let waited = self.job.clock.now().saturating_sub(asked.at);
+                        // What is not copied in time is copied by the next start.
+                        self.engine.checkpoints().wait_copied(deadline.saturating_sub(waited));
+                        true
+                    }
                 };
                 return Ok(suspended.then(|| AttemptEnd::Suspended(self.newest_completed())));
             }

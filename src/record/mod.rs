@@ -8,10 +8,12 @@ mod digest;
 pub(crate) mod frame;
 pub(crate) mod metadata;
 pub(crate) mod node;
+mod tier;
 
 pub(crate) use digest::digest;
 pub(crate) use frame::{Frame, FrameFault, FrameHeader, FrameKind, Origin, Payload};
 pub(crate) use node::{Node, RecordRef};
+pub(crate) use tier::TierNote;
 
 /// The format version that this release writes.
 pub(crate) const FORMAT_VERSION: u8 = 1;

@@ -14,7 +14,8 @@ use crate::storage::remote::RemoteOptions;
 use crate::storage::sled::Trail;
 use crate::storage::stream::StreamStore;
 use crate::storage::tee::TeePending;
-use crate::storage::{StorageCapabilities, StorageUri};
+use crate::storage::tiered::Tiers;
+use crate::storage::{StorageCapabilities, StorageUri, TierLag};
 
 /// A description of where checkpoints are kept (Flink: `CheckpointStorage`): cheap to clone and
 /// share; nothing is opened before [`open`](Self::open).
@@ -101,7 +102,6 @@ impl JobStorage {
     }
 
     /// The same with something in between.
-    #[cfg(test)]
     pub(in crate::storage) fn map_access(
         self,
         wrap: impl FnOnce(Arc<dyn JobAccess>) -> Arc<dyn JobAccess>,
@@ -116,6 +116,11 @@ impl JobStorage {
     /// The number of this start of the job; frames and pending transactions carry it.
     pub fn attempt(&self) -> Attempt {
         self.access.attempt()
+    }
+
+    /// How far the durable tier is behind the fast one; none where there are no two tiers.
+    pub fn tier_lag(&self) -> Option<TierLag> {
+        self.access.tiers().map(|tiers| tiers.lag())
     }
 }
 
@@ -290,6 +295,28 @@ pub(crate) trait JobAccess: RecordSource {
 
     /// Completed checkpoints, oldest first.
     fn stored(&self) -> Vec<StoredCheckpoint>;
+
+    /// Those of them that the job's retention decides about: all, unless the storage has two tiers.
+    fn retained(&self) -> Vec<StoredCheckpoint> {
+        self.stored()
+    }
+
+    /// Forgets checkpoints that are retained no longer, as [`drop_checkpoints`](Self::drop_checkpoints)
+    /// does; a second tier may keep them for longer.
+    fn retire(&self, ids: &[CheckpointId]) -> Result<()> {
+        self.drop_checkpoints(ids)
+    }
+
+    /// A checkpoint above everything that is stored, when some may have completed that are lost, with
+    /// what they were stored in; none when nothing is.
+    fn lost_after(&self) -> Option<CheckpointId> {
+        None
+    }
+
+    /// The two tiers that this is, for who copies from one to the other.
+    fn tiers(&self) -> Option<Arc<Tiers>> {
+        None
+    }
 
     /// Starts the records of one checkpoint. What kind it is says what it may refer to: a
     /// [`CheckpointType::Checkpoint`] may share what earlier ones wrote, the others stand alone.

@@ -9,7 +9,7 @@ use crate::config::EffectiveConfig;
 use crate::error::{Error, Result};
 use crate::storage::{
     CheckpointStorage, CustomCheckpointStorage, FileSystemCheckpointStorage,
-    JobManagerCheckpointStorage, SledCheckpointStorage, StorageUri,
+    JobManagerCheckpointStorage, SledCheckpointStorage, StorageUri, TieredCheckpointStorage,
 };
 
 /// The storage that a text names; nothing is opened for a job yet. See [`StorageUri`] for the texts.
@@ -77,6 +77,7 @@ impl StorageUri {
                 Ok(Arc::new(FileSystemCheckpointStorage::try_from(self)?))
             }
             Self::Custom { .. } => Ok(Arc::new(CustomCheckpointStorage::try_from(self)?)),
+            Self::Tiered { .. } => Ok(Arc::new(TieredCheckpointStorage::try_from(self)?)),
         }
     }
 }

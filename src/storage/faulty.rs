@@ -1,15 +1,16 @@
-//! A storage of which single checkpoints cannot be read, for tests of what is done about it.
+//! A storage of which single checkpoints cannot be read, that is away, or that does not answer, for tests
+//! of what is done about it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{Attempt, CheckpointId, JobId};
+use crate::ids::{Attempt, CheckpointId, JobId, TaskId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
 use crate::storage::access::JobAccess;
 use crate::storage::stream::StreamStore;
 use crate::storage::{
-    CheckpointStorage, ChunkStream, Hold, JobStorage, PendingRecords, RecordSource,
+    CheckpointStorage, ChunkStream, Hold, JobStorage, PendingRecords, RecordSource, RecordWriter,
     StoredCheckpoint,
 };
 
@@ -27,7 +28,39 @@ pub(crate) struct FaultyStorage {
     faults: Arc<Faults>,
 }
 
-type Faults = Mutex<Vec<(CheckpointId, Part, ErrorKind)>>;
+#[derive(Debug, Default)]
+struct Faults {
+    reads: Mutex<Vec<(CheckpointId, Part, ErrorKind)>>,
+    writes: Mutex<Writes>,
+    changed: Condvar,
+}
+
+/// What becomes of everything that writes.
+#[derive(Debug, Default)]
+struct Writes {
+    is_away: bool,
+    /// Commits wait.
+    is_shut: bool,
+    /// How many wait.
+    waiting: usize,
+}
+
+impl Faults {
+    fn write(&self) -> Result<()> {
+        if self.writes.lock().unwrap().is_away {
+            return Err(Error::new(ErrorKind::Unavailable, "the storage is away"));
+        }
+        Ok(())
+    }
+
+    fn pass(&self) {
+        let mut writes = self.writes.lock().unwrap();
+        writes.waiting += 1;
+        self.changed.notify_all();
+        let mut writes = self.changed.wait_while(writes, |writes| writes.is_shut).unwrap();
+        writes.waiting -= 1;
+    }
+}
 
 impl FaultyStorage {
     pub(crate) fn new(inner: Arc<dyn CheckpointStorage>) -> Self {
@@ -36,11 +69,28 @@ impl FaultyStorage {
 
     /// From now on this part of the checkpoint gives this error.
     pub(crate) fn fail(&self, id: CheckpointId, part: Part, kind: ErrorKind) {
-        self.faults.lock().unwrap().push((id, part, kind));
+        self.faults.reads.lock().unwrap().push((id, part, kind));
     }
 
     pub(crate) fn heal(&self) {
-        self.faults.lock().unwrap().clear();
+        self.faults.reads.lock().unwrap().clear();
+    }
+
+    /// Whether it is away: then it is not opened, and nothing is written.
+    pub(crate) fn set_away(&self, is_away: bool) {
+        self.faults.writes.lock().unwrap().is_away = is_away;
+    }
+
+    /// Whether commits wait at a gate.
+    pub(crate) fn set_shut(&self, is_shut: bool) {
+        self.faults.writes.lock().unwrap().is_shut = is_shut;
+        self.faults.changed.notify_all();
+    }
+
+    /// Returns once a commit waits at the gate.
+    pub(crate) fn await_waiting(&self) {
+        let writes = self.faults.writes.lock().unwrap();
+        drop(self.faults.changed.wait_while(writes, |writes| writes.waiting == 0).unwrap());
     }
 }
 
@@ -51,6 +101,7 @@ impl CheckpointStorage for FaultyStorage {
 
     fn open(&self, job: &JobId) -> Result<JobStorage> {
         let faults = Arc::clone(&self.faults);
+        faults.write()?;
         Ok(self.inner.open(job)?.map_access(|inner| Arc::new(FaultyAccess { inner, faults })))
     }
 }
@@ -62,7 +113,7 @@ struct FaultyAccess {
 
 impl FaultyAccess {
     fn check(&self, id: CheckpointId, part: Part) -> Result<()> {
-        let faults = self.faults.lock().unwrap();
+        let faults = self.faults.reads.lock().unwrap();
         match faults.iter().find(|fault| (fault.0, fault.1) == (id, part)) {
             Some((_, _, kind)) => Err(Error::new(*kind, format!("a planned fault of {id}"))),
             None => Ok(()),
@@ -120,22 +171,28 @@ impl JobAccess for FaultyAccess {
     }
 
     fn begin(&self, id: CheckpointId, kind: CheckpointType) -> Result<Arc<dyn PendingRecords>> {
-        self.inner.begin(id, kind)
+        self.faults.write()?;
+        let inner = self.inner.begin(id, kind)?;
+        Ok(Arc::new(FaultyPending { inner, faults: Arc::clone(&self.faults) }))
     }
 
     fn drop_checkpoints(&self, ids: &[CheckpointId]) -> Result<()> {
+        self.faults.write()?;
         self.inner.drop_checkpoints(ids)
     }
 
     fn pin(&self, id: CheckpointId, pinned: bool) -> Result<()> {
+        self.faults.write()?;
         self.inner.pin(id, pinned)
     }
 
     fn record_finish(&self, body: &[u8]) -> Result<()> {
+        self.faults.write()?;
         self.inner.record_finish(body)
     }
 
     fn clear_finish(&self) -> Result<()> {
+        self.faults.write()?;
         self.inner.clear_finish()
     }
 
@@ -145,5 +202,22 @@ impl JobAccess for FaultyAccess {
 
     fn streams(&self) -> Arc<dyn StreamStore> {
         self.inner.streams()
+    }
+}
+
+struct FaultyPending {
+    inner: Arc<dyn PendingRecords>,
+    faults: Arc<Faults>,
+}
+
+impl PendingRecords for FaultyPending {
+    fn writer(&self, task: &TaskId) -> Result<Box<dyn RecordWriter>> {
+        self.inner.writer(task)
+    }
+
+    fn commit(&self, node: &Node) -> Result<()> {
+        self.faults.pass();
+        self.faults.write()?;
+        self.inner.commit(node)
     }
 }

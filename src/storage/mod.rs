@@ -21,6 +21,7 @@ mod sizes;
 pub mod sled;
 mod stream;
 mod tee;
+mod tiered;
 mod uri;
 
 pub use access::{CheckpointStorage, CompletedCheckpointLocation, JobStorage};
@@ -43,6 +44,8 @@ pub use stream::{
     CheckpointMetadataOutputStream, CheckpointStateOutputStream, CheckpointStreamFactory,
     CheckpointedStateScope, StateInputStream, StreamCloser, StreamStateHandle, WorkerStorage,
 };
+pub(crate) use tiered::{Bell, DurableTier, Tiers, Wake};
+pub use tiered::{TierLag, TieredCheckpointStorage};
 pub use uri::StorageUri;
 
 #[cfg(test)]

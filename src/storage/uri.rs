@@ -28,14 +28,15 @@ const THRESHOLD_MAX: u32 = 1024 * 1024;
 const LOCATION: &str = "file:///path";
 
 /// The schemes that can be read.
-const SCHEMES: [&str; 8] = ["memory", "sled", "file", "custom", "s3", "gs", "az", "hdfs"];
+const SCHEMES: [&str; 9] = ["memory", "sled", "file", "custom", "s3", "gs", "az", "hdfs", "tiered"];
 
 /// What a file system can be told, here or remote.
 const FILES: [&str; 4] = ["threshold", "write_buffer", "savepoint_path", "create_subdir"];
 
 /// A storage as text: `memory:?max_state_size=1000`, `sled:///path?placement=sled`,
 /// `file:///path?threshold=20480&write_buffer=20480`, `s3://bucket/path?region=eu-west-1` and the same
-/// with `gs`, `az` and `hdfs`, `custom:NAME?key=value`, or a plain path, which is a sled store.
+/// with `gs`, `az` and `hdfs`, `custom:NAME?key=value`,
+/// `tiered:?fast=sled:///path&durable=s3://bucket/path`, or a plain path, which is a sled store.
 ///
 /// A relative directory is written behind a dot: `sled://./state`. A plain path is taken as it is:
 /// it has no parameters, and a percent sign in it is one. Everywhere else other bytes than letters,
@@ -110,6 +111,18 @@ pub enum StorageUri {
         /// What its factory is told.
         parameters: BTreeMap<String, String>,
     },
+    /// `tiered:`, a fast storage that is copied to a durable one.
+    Tiered {
+        /// Where checkpoints complete; its own `?` and `&` are percent-encoded.
+        fast: Box<StorageUri>,
+        /// Where they are copied to.
+        durable: Box<StorageUri>,
+        /// How many checkpoints the durable one keeps, at least 1; the configuration's number when
+        /// not set.
+        retained: Option<u32>,
+        /// The most bytes that are copied in a second, at least 1; no limit when not set.
+        bytes_per_second: Option<u64>,
+    },
 }
 
 impl FromStr for StorageUri {
@@ -152,6 +165,7 @@ fn parse(text: &str) -> Result<StorageUri> {
         "memory" => memory(place, query),
         "sled" => sled(place, query),
         "file" => file(place, query),
+        "tiered" => tiered(place, query),
         _ => custom(place, query),
     }
 }
@@ -229,6 +243,39 @@ fn files(query: &mut Query) -> Result<Files> {
     let savepoint_path = query.take("savepoint_path", LOCATION)?;
     let create_subdir = query.take("create_subdir", "true or false")?;
     Ok((threshold, write_buffer, savepoint_path, create_subdir))
+}
+
+fn tiered(place: &str, mut query: Query) -> Result<StorageUri> {
+    if !place.is_empty() {
+        return Err(Error::invalid(format!("tiered: has no place, and this names {place:?}")));
+    }
+    let fast = tier(&mut query, "fast")?;
+    let durable = tier(&mut query, "durable")?;
+    let wanted = "a number from 1";
+    let retained = query.take::<u32>("retained", wanted)?;
+    let bytes_per_second = query.take::<u64>("bytes_per_second", wanted)?;
+    let zero =
+        [("retained", retained == Some(0)), ("bytes_per_second", bytes_per_second == Some(0))];
+    if let Some((name, _)) = zero.iter().find(|(_, is_zero)| *is_zero) {
+        return Err(Error::invalid(format!("{name}=0 is wrong: {wanted} is needed")));
+    }
+    query.finish("tiered", &["fast", "durable", "retained", "bytes_per_second"])?;
+    Ok(StorageUri::Tiered { fast, durable, retained, bytes_per_second })
+}
+
+/// A storage within the text of another one.
+fn tier(query: &mut Query, name: &str) -> Result<Box<StorageUri>> {
+    let text = query.take::<String>(name, "a storage")?;
+    let text = text.ok_or_else(|| {
+        Error::invalid(format!("tiered: lacks the {name} storage: tiered:?fast=URI&durable=URI"))
+    })?;
+    // A tier has no tiers: the text is not read deeper than this.
+    let is_tiered =
+        split_scheme(&text).is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("tiered"));
+    if is_tiered {
+        return Err(Error::invalid(format!("{name}: a tier cannot have two tiers itself")));
+    }
+    parse(&text).map(Box::new).map_err(|error| error.context(format!("{name}={text:?}")))
 }
 
 fn custom(place: &str, query: Query) -> Result<StorageUri> {
@@ -333,6 +380,16 @@ impl fmt::Display for StorageUri {
                 percent::encode(name.as_bytes(), "", &mut out);
                 let parameters = parameters.iter();
                 query::print(parameters.map(|(k, v)| (k.as_str(), v.clone())), &mut out);
+            }
+            Self::Tiered { fast, durable, retained, bytes_per_second } => {
+                out.push_str("tiered:");
+                let parameters = [
+                    text("fast", Some(fast)),
+                    text("durable", Some(durable)),
+                    text("retained", retained.as_ref()),
+                    text("bytes_per_second", bytes_per_second.as_ref()),
+                ];
+                query::print(parameters.into_iter().flatten(), &mut out);
             }
         }
         f.write_str(&out)

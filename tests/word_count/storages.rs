@@ -3,11 +3,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use super::support::child::{self, Run};
+use super::support::corpus;
 use super::support::count::{self, assert_same};
 use super::{
-    changes_are_refused, contents, outputs_are_exact_after_kills, refused, small_corpus,
+    changes_are_refused, contents, dir, outputs_are_exact_after_kills, refused, small_corpus,
     stopped_run,
 };
 
@@ -19,6 +21,49 @@ fn file_uri(dir: &Path) -> String {
 #[test]
 fn outputs_are_exact_after_any_number_of_kills_in_files() {
     outputs_are_exact_after_kills("files", |round| ["--storage".into(), file_uri(round)]);
+}
+
+/// Two tiers of a run in `dir`: a store of its own, copied to files.
+fn tiered_uri(dir: &Path) -> String {
+    let fast = dir.join("fast");
+    format!("tiered:?fast=sled://{}&durable={}", fast.display(), file_uri(dir))
+}
+
+#[test]
+fn outputs_are_exact_after_any_number_of_kills_on_two_tiers() {
+    outputs_are_exact_after_kills("tiered", |round| ["--storage".into(), tiered_uri(round)]);
+}
+
+/// Each kill takes the fast tier along: the next start goes back behind what completed there alone.
+#[test]
+fn outputs_are_exact_after_kills_that_take_the_fast_tier_with_them() {
+    let dir = dir();
+    let inputs = corpus::write(dir.path(), 600_000, 1);
+    let expected = count::expected(&inputs);
+    let rate = (expected.lines.len() / 4).to_string();
+    let paced = ["--interval", "20ms", "--rate", &rate];
+    let uri = tiered_uri(dir.path());
+    let run = Run::new(dir.path(), &inputs).with(&["--storage", &uri]).with(&paced);
+    let log = dir.path().join("log");
+    let mut restores = 0;
+    for _ in 0..4 {
+        let mut process = run.start(&log);
+        let before = count::committed_files(&run.output);
+        let committed = || count::committed_files(&run.output) > before + 3;
+        assert!(process.wait_until(committed, Duration::from_secs(60)).is_none(), "it ended early");
+        process.kill();
+        restores += u32::from(child::read(&log).contains("restored checkpoint"));
+        fs::remove_dir_all(dir.path().join("fast")).unwrap();
+    }
+    let last = run.finish();
+    assert_eq!(last.code, Some(0), "{}", last.text);
+    restores += u32::from(last.text.contains("restored checkpoint"));
+    assert!(restores >= 3, "few starts found a copy: {restores}");
+    assert_same(&count::found(&run.output), &expected);
+    fs::remove_dir_all(dir.path().join("fast")).unwrap();
+    let again = run.finish();
+    assert!(again.text.contains("finished already"), "{}", again.text);
+    assert_same(&count::found(&run.output), &expected);
 }
 
 #[test]

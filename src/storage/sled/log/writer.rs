@@ -143,9 +143,10 @@ impl SegmentWriter {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        self.segment.file().write_all_at(bytes, offset).map_err(|error| {
-            Error::io(format!("write {}", self.segment.path().display()), error)
-        })
+        self.segment
+            .file()
+            .write_all_at(bytes, offset)
+            .map_err(|error| Error::io(format!("write {}", self.segment.path().display()), error))
     }
 
     /// Appends a record that lies elsewhere, too: what its header says stays, but for the place and
