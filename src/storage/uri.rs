@@ -190,6 +190,9 @@ fn file(place: &str, mut query: Query) -> Result<StorageUri> {
 }
 
 fn remote(text: &str) -> Result<StorageUri> {
+    if text.contains('#') {
+        return Err(Error::invalid("a # stands for a checkpoint; write it as %23"));
+    }
     // The path is percent-encoded here, as in every text of a storage.
     let (place, query) = text.split_once('?').map_or((text, ""), |(place, query)| (place, query));
     let decoded = percent::decode(place).and_then(|bytes| String::from_utf8(bytes).ok());

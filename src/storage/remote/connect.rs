@@ -33,6 +33,7 @@ const PART_BYTES: usize = 5 << 20;
 const PARALLELISM: usize = 4;
 
 /// How often a request is tried again, when not set.
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 const RETRIES: u32 = 10;
 
 /// For how long it is tried again, when not set.
@@ -66,6 +67,7 @@ impl Connected {
 /// How long things may take and how often they are tried.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
+    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     retries: u32,
     retry: Duration,
     request: Duration,
@@ -75,6 +77,7 @@ impl Patience {
     fn of(options: &RemoteOptions) -> Self {
         let millis = |name| options.value(name).map(Duration::from_millis);
         Self {
+            #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
             retries: options.value("max_retries").unwrap_or(RETRIES),
             retry: millis("retry_timeout_ms").unwrap_or(RETRY_TIMEOUT),
             request: millis("request_timeout_ms").unwrap_or(REQUEST_TIMEOUT),
@@ -156,7 +159,7 @@ fn reach(address: &Address, options: &RemoteOptions, patience: Patience) -> Resu
 }
 
 /// What a builder refuses, without secrets.
-#[cfg(feature = "remote")]
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure", feature = "hdfs"))]
 fn refused(address: &Address, error: &object_store::Error, secrets: &[String]) -> Error {
     let error = super::fault::to_io(error, &Secrets(secrets.to_vec()));
     Error::invalid(format!("the store of {} cannot be reached: {error}", address.location()))

@@ -34,12 +34,12 @@ const READERS_MAX: usize = 6;
 /// A store below one root, such as `s3://bucket`.
 #[derive(Debug)]
 pub(super) struct ObjectDisk {
-    client: Arc<Client>,
+    pub(super) client: Arc<Client>,
     root: String,
     /// Tells two stores apart that call their buckets the same.
     server: String,
     /// The newest time that the store has given to anything seen here, in milliseconds since 1970.
-    newest: AtomicU64,
+    pub(super) newest: AtomicU64,
     readers: Mutex<VecDeque<(PathBuf, Arc<Download>)>>,
 }
 

@@ -233,10 +233,12 @@ impl RemoteOptions {
         self.text(name)?.parse().ok()
     }
 
+    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     pub(super) fn secret(&self, name: &str) -> Option<&str> {
         self.secrets.get(name).map(String::as_str)
     }
 
+    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     pub(super) fn secrets(&self) -> Vec<String> {
         self.secrets.values().cloned().collect()
     }

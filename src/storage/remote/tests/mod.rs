@@ -1,7 +1,11 @@
 //! Goal: checkpoints in a remote store keep the promises of every storage, whatever its answers.
 //! Method: the whole storage over a store in memory, behind one that counts, delays, cuts and lies.
 
+mod faults;
+mod files;
 mod life;
+mod options;
+mod starts;
 mod store;
 
 pub(super) use store::connect;

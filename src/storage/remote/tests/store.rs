@@ -16,9 +16,14 @@ use object_store::{
     PutResult, Result,
 };
 
+use crate::catalog::Checkpoints;
 use crate::error::Result as CrateResult;
+use crate::ids::JobId;
+use crate::storage::remote::client::{Client, Limits, Parts};
 use crate::storage::remote::connect::Connected;
-use crate::storage::{FileSystemCheckpointStorage, RemoteOptions};
+use crate::storage::remote::disk::ObjectDisk;
+use crate::storage::remote::fault::Secrets;
+use crate::storage::{CheckpointStorage, FileSystemCheckpointStorage, RemoteOptions};
 use crate::sync::{AtomicU64, Ordering};
 
 /// What a request is.
@@ -105,6 +110,26 @@ impl Bucket {
 
     pub(super) fn storage(&self) -> FileSystemCheckpointStorage {
         FileSystemCheckpointStorage::new(self.location()).unwrap()
+    }
+
+    /// The disk below the location.
+    pub(super) fn disk(&self, part: usize) -> ObjectDisk {
+        let Connected { store, parts, has_directories, secrets } = connect(&self.name).unwrap();
+        let client = Client {
+            store,
+            parts: parts.map(Parts),
+            is_conditional: true,
+            has_directories,
+            limits: Limits { part, deadline: std::time::Duration::from_secs(60) },
+            slots: Arc::new(tokio::sync::Semaphore::new(4)),
+            secrets: Secrets(secrets),
+        };
+        ObjectDisk::new(client, &format!("test-store://{}", self.name), "")
+    }
+
+    pub(super) fn open(&self) -> Checkpoints {
+        let job = JobId::new("job").unwrap();
+        Checkpoints::new(self.storage().open(&job).unwrap())
     }
 
     /// The same store under another name, as another process sees it.
