@@ -29,5 +29,8 @@ pub fn uri(server: SocketAddr, prefix: &str) -> String {
 /// The same as options, with the key.
 pub fn options(server: SocketAddr) -> tidegate::Result<RemoteOptions> {
     let options = RemoteOptions::new().with_endpoint(format!("http://{server}"))?;
-    Ok(options.with_allow_http(true).with_retry_timeout(RETRY).with_access_key(ACCESS_KEY, SECRET_KEY))
+    Ok(options
+        .with_allow_http(true)
+        .with_retry_timeout(RETRY)
+        .with_access_key(ACCESS_KEY, SECRET_KEY))
 }

@@ -31,7 +31,7 @@ fn storage(server: SocketAddr, prefix: &str) -> FileSystemCheckpointStorage {
 
 #[test]
 fn every_promise_is_kept() {
-    if !has_key("every_promise_is_kept") {
+    if !has_key("every_promise_is_kept", &KEY_VARIABLES) {
         return;
     }
     let server = S3Server::start();
@@ -41,7 +41,7 @@ fn every_promise_is_kept() {
 
 #[test]
 fn every_promise_is_kept_with_every_state_in_an_object_of_its_own() {
-    if !has_key("every_promise_is_kept_with_every_state_in_an_object_of_its_own") {
+    if !has_key("every_promise_is_kept_with_every_state_in_an_object_of_its_own", &KEY_VARIABLES) {
         return;
     }
     let server = S3Server::start();
@@ -51,7 +51,7 @@ fn every_promise_is_kept_with_every_state_in_an_object_of_its_own() {
 
 #[test]
 fn every_promise_is_kept_behind_a_proxy_that_spoils_requests() {
-    if !has_key("every_promise_is_kept_behind_a_proxy_that_spoils_requests") {
+    if !has_key("every_promise_is_kept_behind_a_proxy_that_spoils_requests", &KEY_VARIABLES) {
         return;
     }
     let server = S3Server::start();
@@ -156,7 +156,9 @@ fn a_large_state_goes_up_in_parts_through_every_fault() {
         proxy.decide_by(faults::none());
         match ended {
             Ok(id) => assert!(read(&checkpoints, id) == body, "{fault:?}"),
-            Err(error) => assert_eq!(error.kind(), tidegate::ErrorKind::Unavailable, "{fault:?}: {error}"),
+            Err(error) => {
+                assert_eq!(error.kind(), tidegate::ErrorKind::Unavailable, "{fault:?}: {error}")
+            }
         }
         let again = commit(&checkpoints, &body).unwrap();
         assert!(read(&checkpoints, again) == body, "{fault:?}");

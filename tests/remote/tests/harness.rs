@@ -65,9 +65,9 @@ fn of_puts_at_the_same_moment_that_may_only_create_one_succeeds() {
             let mut puts = tokio::task::JoinSet::new();
             for writer in 0..12_u8 {
                 let (client, key) = (client.clone(), key.clone());
-                puts.spawn(async move {
-                    (writer, create(&client, &key, vec![writer; 300_000]).await)
-                });
+                puts.spawn(
+                    async move { (writer, create(&client, &key, vec![writer; 300_000]).await) },
+                );
             }
             let mut winners = Vec::new();
             for (writer, end) in puts.join_all().await {

@@ -247,7 +247,8 @@ fn a_job_goes_on_while_its_storage_is_down_for_less_than_it_tolerates() {
 fn a_job_beyond_its_tolerance_restarts_by_its_policy_until_the_storage_is_back() {
     let mut server = S3Server::start();
     let counting = Counting::new();
-    let restarts = RestartPolicy::exponential(Duration::from_millis(50), Duration::from_millis(200));
+    let restarts =
+        RestartPolicy::exponential(Duration::from_millis(50), Duration::from_millis(200));
     let job = counting.job(&storage(server.address(), "restarted"), 1);
     let job = job.restart_policy(restarts).build().unwrap();
     let running = std::thread::spawn(move || job.run());
@@ -264,7 +265,8 @@ fn a_job_beyond_its_tolerance_restarts_by_its_policy_until_the_storage_is_back()
     for (at, _) in events.iter().enumerate().filter(|(_, event)| **event == Event::Restarting) {
         let before = events.get(..at).unwrap();
         let since = before.iter().rev().take_while(|event| failed(event)).count();
-        let is_first_try = before.iter().rev().find(|event| !failed(event)) != Some(&Event::Restarting);
+        let is_first_try =
+            before.iter().rev().find(|event| !failed(event)) != Some(&Event::Restarting);
         assert!(!is_first_try || since >= 2, "it restarted within its tolerance: {events:?}");
     }
     assert_nothing_is_lost(&events);
@@ -299,7 +301,8 @@ fn a_job_behind_a_proxy_that_spoils_requests_ends_exact() {
     let server = S3Server::start();
     let proxy = Proxy::start(server.address());
     let counting = Counting::new();
-    let restarts = RestartPolicy::exponential(Duration::from_millis(20), Duration::from_millis(100));
+    let restarts =
+        RestartPolicy::exponential(Duration::from_millis(20), Duration::from_millis(100));
     let job = counting.job(&storage(proxy.address(), "spoiled"), 3);
     let job = job.restart_policy(restarts).build().unwrap();
     let running = std::thread::spawn(move || job.run());

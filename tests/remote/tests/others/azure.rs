@@ -28,7 +28,8 @@ pub(crate) fn make_container(endpoint: &str) {
     let mut mac = Hmac::<Sha256>::new_from_slice(&STANDARD.decode(KEY).unwrap()).unwrap();
     mac.update(signed.as_bytes());
     let signature = STANDARD.encode(mac.finalize().into_bytes());
-    let headers = headers.replace(':', ": ").replace("00: 00: 00", "00:00:00").replace('\n', "\r\n");
+    let headers =
+        headers.replace(':', ": ").replace("00: 00: 00", "00:00:00").replace('\n', "\r\n");
     let request = format!(
         "PUT /{ACCOUNT}/{CONTAINER}?restype=container HTTP/1.1\r\n\
          {headers}Authorization: SharedKey {ACCOUNT}:{signature}\r\n"
