@@ -27,6 +27,9 @@ pub fn uri(server: SocketAddr, prefix: &str) -> String {
 }
 
 /// The same as options, with the key.
+///
+/// # Errors
+/// None for a server on loopback.
 pub fn options(server: SocketAddr) -> tidegate::Result<RemoteOptions> {
     let options = RemoteOptions::new().with_endpoint(format!("http://{server}"))?;
     Ok(options

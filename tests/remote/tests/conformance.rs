@@ -1,7 +1,7 @@
 //! Goal: checkpoints on an S3 server keep every promise that the crate's suite knows. Method: the suite
 //! over a server on loopback, directly and behind a proxy that spoils requests; crashes of a second
 //! process that is this test; a state of several parts, counted by the server.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "what goes wrong here fails the test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what goes wrong here fails the test")]
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -124,7 +124,7 @@ fn read(checkpoints: &Checkpoints, id: CheckpointId) -> Vec<u8> {
 
 /// Bytes that are like no others.
 fn state(bytes: usize) -> Vec<u8> {
-    (0..bytes).map(|at| (at ^ (at >> 8) ^ (at >> 16)).to_le_bytes()[0]).collect()
+    (0..bytes as u64).map(|at| (at ^ (at >> 8) ^ (at >> 16)).to_le_bytes()[0]).collect()
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_large_state_goes_up_in_parts_through_every_fault() {
         match ended {
             Ok(id) => assert!(read(&checkpoints, id) == body, "{fault:?}"),
             Err(error) => {
-                assert_eq!(error.kind(), tidegate::ErrorKind::Unavailable, "{fault:?}: {error}")
+                assert_eq!(error.kind(), tidegate::ErrorKind::Unavailable, "{fault:?}: {error}");
             }
         }
         let again = commit(&checkpoints, &body).unwrap();

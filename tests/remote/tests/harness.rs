@@ -1,7 +1,12 @@
 //! Goal: the servers of these tests are as strict as S3, and the proxy does what its faults say; else
 //! what the other tests prove is worth nothing. Method: a plain `object_store` client asks both, and
 //! what the server stores is looked at behind its back.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "what goes wrong here fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what goes wrong here fails the test"
+)]
 
 use std::time::Duration;
 
