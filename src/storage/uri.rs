@@ -191,7 +191,8 @@ fn file(place: &str, mut query: Query) -> Result<StorageUri> {
 
 fn remote(text: &str) -> Result<StorageUri> {
     if text.contains('#') {
-        return Err(Error::invalid("a # stands for a checkpoint; write it as %23"));
+        let message = "a # stands for a checkpoint, and no path of a remote store has one";
+        return Err(Error::invalid(message));
     }
     // The path is percent-encoded here, as in every text of a storage.
     let (place, query) = text.split_once('?').map_or((text, ""), |(place, query)| (place, query));

@@ -156,11 +156,11 @@ impl FileSystemCheckpointStorage {
     }
 
     /// Sets how a remote store is reached, in the place of what was set before and of the location's
-    /// own parameters. Savepoints and pointers in a remote store are reached in the same way. Has no
+    /// own parameters; what the options leave unset stays. Savepoints and pointers in a remote store are reached in the same way. Has no
     /// effect on files.
     #[must_use]
-    pub fn with_remote_options(mut self, options: RemoteOptions) -> Self {
-        self.fields.remote = self.fields.remote.completed_by(&options);
+    pub fn with_remote_options(mut self, options: &RemoteOptions) -> Self {
+        self.fields.remote = self.fields.remote.completed_by(options);
         self
     }
 
@@ -356,7 +356,7 @@ impl TryFrom<StorageUri> for FileSystemCheckpointStorage {
             })
         };
         let mut storage = Self::new(location)?
-            .with_remote_options(remote)
+            .with_remote_options(&remote)
             .with_file_state_size_threshold(number(threshold)?)?
             .with_write_buffer_size(number(write_buffer)?)?;
         // A configuration's directory was checked there, and may be of another file system.

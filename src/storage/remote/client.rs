@@ -118,7 +118,7 @@ impl Client {
         }
         let bytes = found.bytes().await.map_err(|error| self.io(&error))?;
         let mut rest: &[u8] = &bytes;
-        for part in payload.iter() {
+        for part in payload {
             match rest.strip_prefix(&part[..]) {
                 Some(after) => rest = after,
                 None => return Ok(false),

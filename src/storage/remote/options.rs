@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+#[cfg(feature = "remote")]
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -84,7 +85,7 @@ impl RemoteOptions {
         Self::default()
     }
 
-    fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+    fn with(mut self, name: &'static str, value: &(impl ToString + ?Sized)) -> Self {
         self.set.insert(name, value.to_string());
         self
     }
@@ -119,19 +120,19 @@ impl RemoteOptions {
     /// Sets whether the connection may do without TLS.
     #[must_use]
     pub fn with_allow_http(self, allow: bool) -> Self {
-        self.with("allow_http", allow)
+        self.with("allow_http", &allow)
     }
 
     /// Sets whether the bucket stands in the server's name rather than in the path.
     #[must_use]
     pub fn with_virtual_hosted(self, hosted: bool) -> Self {
-        self.with("virtual_hosted", hosted)
+        self.with("virtual_hosted", &hosted)
     }
 
     /// Sets whether requests go unsigned.
     #[must_use]
     pub fn with_anonymous(self, anonymous: bool) -> Self {
-        self.with("anonymous", anonymous)
+        self.with("anonymous", &anonymous)
     }
 
     /// Sets whether the store can create an object only if there is none, which it is taken to when
@@ -139,25 +140,25 @@ impl RemoteOptions {
     /// then both believe to be the newest, and an earlier start may still complete a checkpoint.
     #[must_use]
     pub fn with_conditional_put(self, conditional: bool) -> Self {
-        self.with("conditional_put", conditional)
+        self.with("conditional_put", &conditional)
     }
 
     /// Sets how often a request is tried again; 10 when not set.
     #[must_use]
     pub fn with_max_retries(self, retries: u32) -> Self {
-        self.with("max_retries", retries)
+        self.with("max_retries", &retries)
     }
 
     /// Sets for how long a request is tried again; one minute when not set. Counted in milliseconds.
     #[must_use]
     pub fn with_retry_timeout(self, timeout: Duration) -> Self {
-        self.with("retry_timeout_ms", timeout.as_millis())
+        self.with("retry_timeout_ms", &timeout.as_millis())
     }
 
     /// Sets how long one try of a request may take; 30 seconds when not set. Counted in milliseconds.
     #[must_use]
     pub fn with_request_timeout(self, timeout: Duration) -> Self {
-        self.with("request_timeout_ms", timeout.as_millis())
+        self.with("request_timeout_ms", &timeout.as_millis())
     }
 
     /// Sets how many parts are uploaded at once, over all files of an open job; 4 when not set.
@@ -166,7 +167,7 @@ impl RemoteOptions {
     /// `Invalid` for 0.
     pub fn with_upload_parallelism(self, parts: u32) -> Result<Self> {
         in_bounds("upload_parallelism", parts, 1, 1024)?;
-        Ok(self.with("upload_parallelism", parts))
+        Ok(self.with("upload_parallelism", &parts))
     }
 
     /// Sets the bytes of one part of an upload; 5 MiB when not set. A file that is written takes four
@@ -176,7 +177,7 @@ impl RemoteOptions {
     /// `Invalid` below 5 MiB, which S3 does not take, and above 1 GiB.
     pub fn with_part_bytes(self, bytes: u32) -> Result<Self> {
         in_bounds("part_bytes", bytes, PART_BYTES_MIN, PART_BYTES_MAX)?;
-        Ok(self.with("part_bytes", bytes))
+        Ok(self.with("part_bytes", &bytes))
     }
 
     /// Sets the key of an S3 account. It stays in this process.
@@ -229,6 +230,7 @@ impl RemoteOptions {
     }
 
     /// The value of an option, all of which were checked on the way in.
+    #[cfg(feature = "remote")]
     pub(super) fn value<T: FromStr>(&self, name: &str) -> Option<T> {
         self.text(name)?.parse().ok()
     }
@@ -299,7 +301,7 @@ impl RemoteOptions {
                 "upload_parallelism" => {
                     this.with_upload_parallelism(value.parse().unwrap_or_default())?
                 }
-                _ => this.with(name, value),
+                _ => this.with(name, &value),
             };
         }
         Ok(this)

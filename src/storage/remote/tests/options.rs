@@ -50,7 +50,7 @@ fn what_is_set_travels_and_what_is_secret_does_not() {
         .with_account_key("hunter2")
         .with_bearer_token("hunter2")
         .with_service_account_key("hunter2");
-    let storage = bucket.storage().with_remote_options(options);
+    let storage = bucket.storage().with_remote_options(&options);
     let text = serde_json::to_string(&storage).unwrap();
     for shown in [format!("{storage:?}"), format!("{storage}"), text.clone(), storage.location()] {
         assert!(!shown.contains("hunter2") && !shown.contains("the id"), "{shown}");

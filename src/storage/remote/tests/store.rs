@@ -135,7 +135,7 @@ impl Bucket {
     /// The same store under another name, as another process sees it.
     pub(super) fn elsewhere(&self) -> FileSystemCheckpointStorage {
         let options = RemoteOptions::new().with_endpoint("http://elsewhere").unwrap();
-        self.storage().with_remote_options(options)
+        self.storage().with_remote_options(&options)
     }
 
     /// Every object by its path, with its bytes.
