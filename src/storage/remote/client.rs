@@ -11,10 +11,13 @@ use object_store::{
 };
 use tokio::sync::Semaphore;
 
-use crate::storage::remote::fault::{Secrets, to_io};
+use crate::storage::remote::fault::{Secrets, is_interrupted, to_io};
 
-/// How often a put is tried again that was refused for an object that is not there.
+/// How often a put is tried that was refused for an object that is not there, or whose connection broke.
 const PUT_TRIES: u32 = 5;
+
+/// The pause before a broken put is tried again, longer with each try.
+const PUT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a store is used.
 #[derive(Debug, Clone)]
@@ -85,6 +88,12 @@ impl Client {
             let refused = match self.store.put_opts(key, payload.clone(), create()).await {
                 Ok(_) => return Ok(()),
                 Err(error @ (Error::AlreadyExists { .. } | Error::Precondition { .. })) => error,
+                // What became of it shows when it is tried again.
+                Err(error) if is_interrupted(&error) && tried < PUT_TRIES => {
+                    tokio::time::sleep(PUT_PAUSE.saturating_mul(tried)).await;
+                    tried += 1;
+                    continue;
+                }
                 Err(error) => return Err(self.io(&error)),
             };
             match self.is_own(key, &payload).await {

@@ -28,6 +28,26 @@ pub(super) fn to_io(error: &Error, secrets: &Secrets) -> io::Error {
     io::Error::new(kind(error), secrets.hide(&text(error)))
 }
 
+/// True when the connection broke while a request was under way that is not tried again by itself.
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+pub(super) fn is_interrupted(error: &Error) -> bool {
+    use object_store::client::{HttpError, HttpErrorKind};
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<HttpError>() {
+            return error.kind() == HttpErrorKind::Interrupted;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Without HTTP there is none that is not tried again.
+#[cfg(not(any(feature = "s3", feature = "gcs", feature = "azure")))]
+pub(super) fn is_interrupted(_: &Error) -> bool {
+    false
+}
+
 fn text(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
