@@ -21,7 +21,7 @@ impl KeyBytes {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     pub(super) fn is(&self, other: &[u8]) -> bool {
         match self {
             // Cut by the length that the compiler may know.

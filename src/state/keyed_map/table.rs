@@ -142,12 +142,11 @@ impl<V: StateValue> KeyedTable<V> {
     ) -> Result<R> {
         let long;
         let short = Short::of(key);
-        let encoded = match &short {
-            Some(short) => short.as_slice(),
-            None => {
-                long = encode_long(key)?;
-                &long
-            }
+        let encoded = if let Some(short) = &short {
+            short.as_slice()
+        } else {
+            long = encode_long(key)?;
+            &long
         };
         operate(self, Probe { hash: key_hash(encoded), encoded })
     }
