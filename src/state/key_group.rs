@@ -29,10 +29,11 @@ pub fn key_hash(encoded_key: &[u8]) -> u32 {
 
 /// The key group of a key (Flink: `computeKeyGroupForKeyHash`); below `max_parallelism`.
 #[inline]
+#[expect(clippy::manual_is_power_of_two, reason = "that counts bits, which takes longer")]
 pub fn key_group(hash: u32, max_parallelism: u32) -> u32 {
     let (spread, groups) = (spread(hash), max_parallelism.max(1));
     // The default is a power of two, and a division takes longer than all the rest.
-    if groups.is_power_of_two() { spread & (groups - 1) } else { spread % groups }
+    if groups & (groups - 1) == 0 { spread & (groups - 1) } else { spread % groups }
 }
 
 /// The subtask that owns a key group (Flink: `computeOperatorIndexForKeyGroup`).

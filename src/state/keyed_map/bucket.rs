@@ -43,7 +43,8 @@ impl StoredKey {
         Self { encoded: KeyBytes::new(probe.encoded), hash: probe.hash, changed }
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "an update is half as long again when it is a call")]
+    #[inline(always)]
     fn is(&self, probe: Probe<'_>) -> bool {
         self.hash == probe.hash && self.encoded.is(probe.encoded)
     }
@@ -80,7 +81,8 @@ impl<V> Bucket<V> {
         &self.entries
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "an update is half as long again when it is a call")]
+    #[inline(always)]
     fn position(&self, probe: Probe<'_>) -> Option<usize> {
         let wanted = u128::from(u64::from(tag(probe.hash)).wrapping_mul(LOW_BITS_OF_HALF));
         // Bytes that are equal are zero here; what is marked above a zero may be none.

@@ -21,7 +21,8 @@ impl KeyBytes {
         }
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "an update is half as long again when it is a call")]
+    #[inline(always)]
     pub(super) fn is(&self, other: &[u8]) -> bool {
         match self {
             // Cut by the length that the compiler may know.

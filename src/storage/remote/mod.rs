@@ -30,7 +30,8 @@ mod fault;
 mod options;
 #[cfg(feature = "remote")]
 mod runtime;
-#[cfg(all(test, feature = "remote"))]
+#[cfg(feature = "remote")]
+#[cfg(test)]
 mod tests;
 #[cfg(feature = "remote")]
 mod upload;

@@ -17,7 +17,6 @@ use object_store::{
 };
 
 use crate::catalog::Checkpoints;
-use crate::error::Result as CrateResult;
 use crate::ids::JobId;
 use crate::storage::remote::client::{Client, Limits, Parts};
 use crate::storage::remote::connect::Connected;
@@ -73,11 +72,11 @@ impl fmt::Display for TestStore {
 static STORES: Mutex<BTreeMap<String, Arc<TestStore>>> = Mutex::new(BTreeMap::new());
 
 /// The store of a bucket, for the module that connects.
-pub(in crate::storage::remote) fn connect(bucket: &str) -> CrateResult<Connected> {
+pub(in crate::storage::remote) fn connect(bucket: &str) -> Connected {
     let store = Arc::clone(STORES.lock().unwrap().get(bucket).unwrap());
     let parts: Option<Arc<dyn MultipartStore>> =
         if store.has_parts { Some(Arc::<TestStore>::clone(&store)) } else { None };
-    Ok(Connected { store, parts, has_directories: false, secrets: vec!["hunter2".to_owned()] })
+    Connected { store, parts, has_directories: false, secrets: vec!["hunter2".to_owned()] }
 }
 
 /// A bucket of its own.
@@ -114,7 +113,7 @@ impl Bucket {
 
     /// The disk below the location.
     pub(super) fn disk(&self, part: usize) -> ObjectDisk {
-        let Connected { store, parts, has_directories, secrets } = connect(&self.name).unwrap();
+        let Connected { store, parts, has_directories, secrets } = connect(&self.name);
         let client = Client {
             store,
             parts: parts.map(Parts),
