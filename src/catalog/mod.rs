@@ -33,6 +33,7 @@
 
 mod checkpoint;
 mod completed;
+mod copy;
 mod external;
 mod known;
 mod notes;
@@ -42,6 +43,7 @@ mod verify;
 
 pub(crate) use checkpoint::CompletedCheckpoint;
 pub use completed::{CheckpointInfo, Checkpoints};
+pub(crate) use copy::{Copied, CopyProgress, copy_checkpoint};
 pub use external::ExternalCheckpoint;
 pub use notes::CheckpointMark;
 pub(crate) use notes::JobNotes;

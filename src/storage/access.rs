@@ -325,6 +325,16 @@ pub(crate) trait PendingRecords: Send + Sync {
     /// A writer for one task's records. Writers of different tasks may be used at once.
     fn writer(&self, task: &TaskId) -> Result<Box<dyn RecordWriter>>;
 
+    /// The manifest of a task whose part lies here already, whole and checked, and the bytes of its
+    /// state: an interrupted copy of the same checkpoint has finished it. Then it needs no writer.
+    ///
+    /// # Errors
+    /// What the storage answers. What is damaged is no error: it is not there.
+    fn finished(&self, task: &TaskId) -> Result<Option<(RecordRef, u64)>> {
+        let _ = task;
+        Ok(None)
+    }
+
     /// Makes everything that finished writers wrote durable, then the commit record over it.
     ///
     /// When this returns `Ok` the checkpoint survives a power cut. After an error it may or may
