@@ -43,7 +43,7 @@ mod verify;
 
 pub(crate) use checkpoint::CompletedCheckpoint;
 pub use completed::{CheckpointInfo, Checkpoints};
-pub(crate) use copy::{Copied, CopyProgress, copy_checkpoint};
+pub(crate) use copy::copy_checkpoint;
 pub use external::ExternalCheckpoint;
 pub use notes::CheckpointMark;
 pub(crate) use notes::JobNotes;

@@ -9,7 +9,7 @@ pub(crate) mod frame;
 pub(crate) mod metadata;
 pub(crate) mod node;
 
-pub(crate) use digest::digest;
+pub(crate) use digest::{Digester, digest};
 pub(crate) use frame::{Frame, FrameFault, FrameHeader, FrameKind, Origin, Payload};
 pub(crate) use node::{Node, RecordRef};
 

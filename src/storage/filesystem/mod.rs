@@ -23,6 +23,8 @@
 //! | `read` | one record from where a table says it lies |
 //! | `pointer`, `standing` | a checkpoint found by its pointer, and read where it lies |
 //! | `savepoint` | savepoints in directories of their own |
+//! | `export` | a savepoint directory that a copy goes into, and goes on with after an interruption |
+//! | `look` | what jobs and savepoints have in a file system, only read |
 //! | `inline` | checkpoints whose `_metadata` holds everything |
 //! | `probe` | doors for fuzz targets |
 //! | `pending`, `writer` | a checkpoint in progress, and one task's part of it |
@@ -30,12 +32,14 @@
 
 mod claim;
 mod description;
+mod export;
 mod facts;
 mod frames;
 mod inline;
 mod job;
 mod layout;
 mod location;
+mod look;
 mod metadata;
 mod output;
 mod pending;
@@ -54,11 +58,13 @@ mod table;
 mod writer;
 
 pub use description::FileSystemCheckpointStorage;
+pub(crate) use export::{Export, Exported};
 pub(super) use inline::AllInline;
 pub(in crate::storage) use layout::random;
 pub(super) use layout::random_name;
 pub(super) use location::check as checked_location;
-pub(super) use pointer::resolve;
+pub(crate) use look::FileView;
+pub(crate) use pointer::resolve;
 pub(super) use savepoint::Savepoints;
 pub(crate) use savepoint::savepoint_target;
 

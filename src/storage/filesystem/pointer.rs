@@ -18,7 +18,7 @@ use crate::storage::filesystem::standing::StandingCheckpoint;
 /// # Errors
 /// `Invalid` when it is empty or of another file system; `NotFound` when nothing is there or the
 /// directory has no `_metadata`; `Corrupt` when what is there is no checkpoint.
-pub(in crate::storage) fn resolve(pointer: &str) -> Result<CompletedCheckpointLocation> {
+pub(crate) fn resolve(pointer: &str) -> Result<CompletedCheckpointLocation> {
     let found = resolve_on(Arc::new(RealDisk), pointer);
     found.map_err(|error| error.context(format!("the checkpoint {pointer:?}")))
 }

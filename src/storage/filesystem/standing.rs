@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::ids::StoreId;
+use crate::ids::{JobId, StoreId};
 use crate::record::{Node, RecordRef};
 use crate::storage::access::{RecordSource, StoredCheckpoint};
 use crate::storage::disk::Disk;
@@ -20,6 +20,7 @@ pub(super) struct StandingCheckpoint {
     disk: Arc<dyn Disk>,
     metadata: PathBuf,
     store: StoreId,
+    job: JobId,
     stored: StoredCheckpoint,
     content: Content,
 }
@@ -37,9 +38,20 @@ impl StandingCheckpoint {
             disk,
             metadata: path.to_path_buf(),
             store,
+            job,
             stored: StoredCheckpoint { id, record, pinned: false },
             content: Content { incarnation, table },
         })
+    }
+
+    /// Where its `_metadata` lies.
+    pub(super) fn dir(&self) -> &Path {
+        self.metadata.parent().unwrap_or(&self.metadata)
+    }
+
+    /// The job that took it.
+    pub(super) fn job(&self) -> &JobId {
+        &self.job
     }
 
     pub(super) fn stored(&self) -> StoredCheckpoint {
