@@ -10,10 +10,11 @@ use crate::catalog::{CheckpointPlan, OperatorSpec};
 use crate::ids::{CheckpointId, JobId, OperatorUid};
 use crate::limits::{CHUNK_BYTES, INLINE_BYTES_MAX};
 use crate::message::CheckpointType;
+use crate::record::digest;
 use crate::state::{SectionKey, SectionKind};
 use crate::storage::{
-    CheckpointStorage, FileSystemCheckpointStorage, JobManagerCheckpointStorage, Placement,
-    SledCheckpointStorage,
+    CheckpointStorage, Export, Exported, FileSystemCheckpointStorage, JobManagerCheckpointStorage,
+    Placement, SledCheckpointStorage, resolve,
 };
 
 /// A section as it is written, its body as a seed and a length.
@@ -188,6 +189,24 @@ proptest! {
             prop_assert_eq!(read(&target), read(&source));
             source = target;
         }
+        // Through a directory that stands alone, and that is moved.
+        let (records, stored) = newest(&source);
+        let identity = digest(&records.node(&stored.record).unwrap().encode().unwrap());
+        let exported =
+            Exported { job: job(), id: stored.id, attempt: stored.record.attempt, identity };
+        let base = format!("file://{}/savepoints", dir.path().display());
+        let Export::Open(pending, pointer) = Export::below(&base, &exported).unwrap() else {
+            panic!("there was no copy");
+        };
+        copy_checkpoint(&records, &stored, &*pending, &mut |_| Ok(())).unwrap();
+        let moved = dir.path().join("moved");
+        std::fs::rename(pointer.strip_prefix("file://").unwrap(), &moved).unwrap();
+        let found = ExternalCheckpoint::new(resolve(moved.to_str().unwrap()).unwrap());
+        found.verify(&mut |_| ()).unwrap();
+        let sled = SledCheckpointStorage::new(dir.path().join("last"));
+        let target = open(&sled);
+        target.import(&found, &mut |_| Ok(())).unwrap();
+        prop_assert_eq!(read(&target), read(&source));
     }
 }
 
