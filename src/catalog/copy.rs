@@ -10,7 +10,8 @@ use std::sync::Arc;
 use crate::catalog::{CheckpointInfo, Checkpoints, CompletedCheckpoint, ExternalCheckpoint};
 use crate::chunk::{SnapshotReader, SnapshotWriter};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::TaskId;
+use crate::ids::{CheckpointId, TaskId};
+use crate::message::CheckpointType;
 use crate::record::RecordRef;
 use crate::record::metadata::SectionContent;
 use crate::state::{SnapshotSink, SnapshotSource};
@@ -47,6 +48,16 @@ pub(crate) fn copy_checkpoint(
     to: &dyn PendingRecords,
     progress: CopyProgress<'_>,
 ) -> Result<Copied> {
+    copy_checkpoint_as((from, stored), None, to, progress)
+}
+
+/// The same, as a checkpoint of this kind when one is given.
+fn copy_checkpoint_as(
+    (from, stored): (&Arc<dyn RecordSource>, &StoredCheckpoint),
+    kind: Option<CheckpointType>,
+    to: &dyn PendingRecords,
+    progress: CopyProgress<'_>,
+) -> Result<Copied> {
     let _hold = from.hold(&stored.record);
     let checkpoint = CompletedCheckpoint::load(&**from, stored)?;
     let mut manifests = Vec::new();
@@ -61,7 +72,9 @@ pub(crate) fn copy_checkpoint(
         let named = || format!("checkpoint {}, task {task}", checkpoint.id);
         manifests.push(copied.map_err(|error| error.context(named()))?);
     }
-    to.commit(&CompletedCheckpoint::node(&checkpoint.metadata, manifests)?)?;
+    let mut metadata = checkpoint.metadata.clone();
+    metadata.kind = kind.unwrap_or(metadata.kind);
+    to.commit(&CompletedCheckpoint::node(&metadata, manifests)?)?;
     Ok(Copied { checkpoint, resumed_tasks })
 }
 
@@ -156,6 +169,15 @@ impl Checkpoints {
         let pending = self.storage().access().begin(id, kind)?;
         copy_checkpoint(from, stored, &*pending, progress)?;
         self.info(id)
+    }
+
+    /// Copies what a job has claimed, as its own checkpoint with this number, and reads it back.
+    pub(super) fn take_over(&self, from: &ExternalCheckpoint, id: CheckpointId) -> Result<()> {
+        let (location, kind) = (from.location(), CheckpointType::Checkpoint);
+        let pending = self.storage().access().begin(id, kind)?;
+        let source = (location.records(), &location.stored());
+        copy_checkpoint_as(source, Some(kind), &*pending, &mut |_| Ok(()))?;
+        self.verify(id, &mut |_| ()).map(drop)
     }
 }
 

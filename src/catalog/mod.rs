@@ -32,6 +32,7 @@
 //! ```
 
 mod checkpoint;
+mod claim;
 mod completed;
 mod copy;
 mod external;
@@ -42,6 +43,7 @@ mod retention;
 mod verify;
 
 pub(crate) use checkpoint::CompletedCheckpoint;
+pub(crate) use claim::{ClaimStage, SnapshotClaim};
 pub use completed::{CheckpointInfo, Checkpoints};
 pub(crate) use copy::copy_checkpoint;
 pub use external::ExternalCheckpoint;

@@ -114,12 +114,13 @@ impl EngineBuilder {
         let opened_at = self.clock.now();
         let tasks = plan_tasks(&self.operators)?;
         let storage = self.storage.configured(&self.config).unwrap_or_else(|| self.storage.clone());
-        let found = find(&*storage, &self.job, &self.policy)?;
+        let mut found = find(&*storage, &self.job, &self.policy)?;
         let fit = self.fit(&found)?;
-        let given_up = found.settle(&self.policy)?;
+        let given_up = found.settle()?;
         let report = self.report(&found, fit.reports);
         let reading = Reading::new(Arc::clone(&self.clock), readers(&tasks, &found));
-        let trial = Arc::new(Trial::new(found.own(), &self.policy));
+        let trial = Arc::new(Trial::new(found.own(), &found.policy));
+        let (is_foreign, goes_on) = (found.is_foreign(), found.policy.goes_on());
         let Found { checkpoints, restored, .. } = found;
         let restored = restored.map(|found| found.info);
 
@@ -134,6 +135,9 @@ impl EngineBuilder {
             signal.hook(),
         )?;
         coordinator.hold_answers();
+        if is_foreign {
+            coordinator.require_full_checkpoint();
+        }
         let handle = coordinator.handle();
         let operators = fit.operators.clone();
         let active = ActiveCheckpoints::new(checkpoints.clone(), operators, self.properties);
@@ -163,6 +167,8 @@ impl EngineBuilder {
             config: Mutex::new(self.config),
             commands,
             checkpoints,
+            is_foreign,
+            goes_on,
             restored,
             stored: StoredOperators::default(),
             report,
@@ -196,7 +202,7 @@ impl EngineBuilder {
             attempt: found.checkpoints.attempt(),
             restored,
             age,
-            reason: reason(&self.policy, found),
+            reason: reason(&found.policy, found),
             skipped: found.skipped.clone(),
             operators,
         }
@@ -208,6 +214,9 @@ fn reason(policy: &RestorePolicy, found: &Found) -> String {
     let completed = found.completed;
     match (&found.restored, policy) {
         (Some(_), RestorePolicy::Savepoint(pointer)) => format!("{pointer} was asked for"),
+        (Some(_), RestorePolicy::Claim(pointer)) => {
+            format!("{pointer} was asked for, and is this job's now")
+        }
         (Some(_), RestorePolicy::Exact(_)) => "it was asked for".to_owned(),
         (Some(_), _) if !found.skipped.is_empty() => {
             format!("the newest of {completed} completed that can be restored")

@@ -338,13 +338,15 @@ fn copy(
 ) -> Result<CopiedCheckpoint> {
     let mut source = from.open(from_job)?;
     let metadata = source.load()?.metadata;
+    // Said once: what is gone cannot say it again.
+    let exported = source.exported()?;
     let total_bytes = metadata.state_bytes.saturating_mul(2);
     let mut before = None;
     let mut looks = 0;
     let done = loop {
         let mut meter = Meter { done_bytes: 0, total_bytes, progress: &mut *progress };
         let tried = match &to.0 {
-            Target::Directory(base) => into_directory(&source, base, &mut meter),
+            Target::Directory(base) => into_directory(&source, (base, &exported), &mut meter),
             Target::Store(text) => into_store(&source, text, job, &mut meter),
         };
         let error = match tried {
@@ -363,7 +365,7 @@ fn copy(
             Ok(Some(again)) => again,
             Ok(None) => return Err(error),
             Err(gone) => {
-                forget(&source, to);
+                forget(&exported, to);
                 return Err(gone);
             }
         };
@@ -384,8 +386,12 @@ fn copy(
     })
 }
 
-fn into_directory(source: &Source, base: &str, meter: &mut Meter<'_>) -> Result<Done> {
-    let opened = Export::below(base, &source.exported()?)?;
+fn into_directory(
+    source: &Source,
+    (base, exported): (&str, &Exported),
+    meter: &mut Meter<'_>,
+) -> Result<Done> {
+    let opened = Export::below(base, exported)?;
     let (id, resumed_tasks, pointer, was_there) = match opened {
         Export::Complete(pointer) => (source.stored.id, 0, pointer, true),
         Export::Open(pending, pointer) => {
@@ -437,10 +443,9 @@ fn into_store(
 }
 
 /// Removes what was copied of a checkpoint that is gone.
-fn forget(source: &Source, to: &CopyTarget) {
+fn forget(exported: &Exported, to: &CopyTarget) {
     let Target::Directory(base) = &to.0 else { return };
-    let opened = source.exported().and_then(|exported| Export::below(base, &exported));
-    match opened {
+    match Export::below(base, exported) {
         Ok(Export::Open(pending, _)) => pending.discard(),
         Ok(Export::Complete(_)) => {}
         Err(error) => tracing::warn!(%error, "a part of a copy stays"),

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, TaskId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
-use crate::storage::filesystem::{Savepoints, resolve};
+use crate::storage::filesystem::{Savepoints, SnapshotDir, resolve};
 use crate::storage::sled::Trail;
 use crate::storage::stream::StreamStore;
 use crate::storage::tee::TeePending;
@@ -132,6 +132,7 @@ pub struct CompletedCheckpointLocation {
     pointer: String,
     stored: StoredCheckpoint,
     records: Arc<dyn RecordSource>,
+    dir: Option<SnapshotDir>,
 }
 
 impl CompletedCheckpointLocation {
@@ -140,7 +141,17 @@ impl CompletedCheckpointLocation {
         stored: StoredCheckpoint,
         records: Arc<dyn RecordSource>,
     ) -> Self {
-        Self { pointer, stored, records }
+        Self { pointer, stored, records, dir: None }
+    }
+
+    /// The same in a directory that a job may claim.
+    pub(in crate::storage) fn within(self, dir: Option<SnapshotDir>) -> Self {
+        Self { dir, ..self }
+    }
+
+    /// The directory that a job may claim, if it lies in one.
+    pub(crate) fn dir(&self) -> Option<&SnapshotDir> {
+        self.dir.as_ref()
     }
 
     /// The location of its directory, whatever it was found by (Flink: `getExternalPointer`).

@@ -34,7 +34,7 @@ pub use custom::{
     DirectoryBlobs, StorageParameters, register_storage,
 };
 pub use filesystem::FileSystemCheckpointStorage;
-pub(crate) use filesystem::{Export, Exported, resolve, savepoint_target};
+pub(crate) use filesystem::{Export, Exported, SnapshotDir, resolve, savepoint_target};
 pub(crate) use look::{JobListing, StoreLook, StorePlace};
 pub use memory::JobManagerCheckpointStorage;
 pub(crate) use sled::{Broken, Maintenance, read_finish, repair};

@@ -22,6 +22,7 @@
 //! | `sharing` | which chunks a checkpoint may refer to instead of writing them |
 //! | `read` | one record from where a table says it lies |
 //! | `pointer`, `standing` | a checkpoint found by its pointer, and read where it lies |
+//! | `claimed` | a checkpoint's directory that a job takes for its own, and removes |
 //! | `savepoint` | savepoints in directories of their own |
 //! | `export` | a savepoint directory that a copy goes into, and goes on with after an interruption |
 //! | `look` | what jobs and savepoints have in a file system, only read |
@@ -31,6 +32,7 @@
 //! | `streams` | raw streams as files, here and for the sled store |
 
 mod claim;
+mod claimed;
 mod description;
 mod export;
 mod facts;
@@ -57,6 +59,7 @@ mod survey;
 mod table;
 mod writer;
 
+pub(crate) use claimed::SnapshotDir;
 pub use description::FileSystemCheckpointStorage;
 pub(crate) use export::{Export, Exported};
 pub(super) use inline::AllInline;

@@ -36,7 +36,8 @@ fn resolve_on(disk: Arc<dyn Disk>, pointer: &str) -> Result<CompletedCheckpointL
     let checkpoint = Arc::new(StandingCheckpoint::open(disk, &metadata)?);
     let dir = metadata.parent().unwrap_or(&metadata);
     let pointer = location_of(dir)?;
-    Ok(CompletedCheckpointLocation::new(pointer, checkpoint.stored(), checkpoint))
+    let dir = checkpoint.snapshot_dir(&pointer);
+    Ok(CompletedCheckpointLocation::new(pointer, checkpoint.stored(), checkpoint).within(dir))
 }
 
 /// The location of an absolute path.

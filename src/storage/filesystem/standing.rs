@@ -9,6 +9,7 @@ use crate::ids::{JobId, StoreId};
 use crate::record::{Node, RecordRef};
 use crate::storage::access::{RecordSource, StoredCheckpoint};
 use crate::storage::disk::Disk;
+use crate::storage::filesystem::claimed::SnapshotDir;
 use crate::storage::filesystem::facts::Content;
 use crate::storage::filesystem::metadata;
 use crate::storage::filesystem::read::{self, Spot};
@@ -47,6 +48,11 @@ impl StandingCheckpoint {
     /// Where its `_metadata` lies.
     pub(super) fn dir(&self) -> &Path {
         self.metadata.parent().unwrap_or(&self.metadata)
+    }
+
+    /// Its directory, for who claims it.
+    pub(super) fn snapshot_dir(&self, pointer: &str) -> Option<SnapshotDir> {
+        SnapshotDir::of(&self.metadata, pointer, self.store, self.stored.id)
     }
 
     /// The job that took it.
