@@ -32,7 +32,9 @@
 //! ```
 
 mod checkpoint;
+mod claim;
 mod completed;
+mod copy;
 mod external;
 mod known;
 mod notes;
@@ -42,7 +44,9 @@ mod tiers;
 mod verify;
 
 pub(crate) use checkpoint::CompletedCheckpoint;
+pub(crate) use claim::{ClaimStage, SnapshotClaim};
 pub use completed::{CheckpointInfo, Checkpoints};
+pub(crate) use copy::copy_checkpoint;
 pub use external::ExternalCheckpoint;
 pub use notes::CheckpointMark;
 pub(crate) use notes::JobNotes;

@@ -9,7 +9,7 @@ use std::sync::PoisonError;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::Checkpoints;
+use crate::catalog::{Checkpoints, SnapshotClaim};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
 use crate::limits::{FINISH_BYTES_MAX, MARK_BYTES_MAX, MARKED_CHECKPOINTS_MAX};
@@ -18,8 +18,11 @@ use crate::record::{TierNote, codec};
 /// No word begins with it: it is in no UTF-8 text.
 const MARKED: u8 = 0xff;
 
-/// The layout behind [`MARKED`].
+/// The layout behind [`MARKED`], without a claim.
 const VERSION: u8 = 1;
+
+/// The same with a claim behind it.
+const WITH_CLAIM: u8 = 2;
 
 /// What starts of the job have found out about a completed checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +44,14 @@ pub(crate) struct JobNotes {
     /// What was recorded at the end of the job; none when it has not ended.
     pub(crate) word: Option<String>,
     pub(crate) marks: BTreeMap<CheckpointId, CheckpointMark>,
+    /// What the job has claimed, or is about to.
+    pub(crate) claim: Option<SnapshotClaim>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredWithClaim {
+    notes: Stored,
+    claim: SnapshotClaim,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -76,21 +87,27 @@ impl JobNotes {
             let word = Some(String::from_utf8_lossy(body).into_owned());
             return Ok(Self { word, ..Self::default() });
         };
-        let Some(rest) = rest.strip_prefix(&[VERSION]) else {
-            let message = format!(
-                "the notes of the job have the version {:?}, this release reads {VERSION}",
-                rest.first()
-            );
-            return Err(Error::new(ErrorKind::Incompatible, message));
+        let wrong = |error: Error| error.context("the notes of the job");
+        let (Stored { word, marks }, claim) = match rest.split_first() {
+            Some((&VERSION, rest)) => (codec::decode(rest).map_err(wrong)?, None),
+            Some((&WITH_CLAIM, rest)) => {
+                let stored: StoredWithClaim = codec::decode(rest).map_err(wrong)?;
+                (stored.notes, Some(stored.claim))
+            }
+            other => {
+                let found = other.map(|(version, _)| version);
+                let message = format!(
+                    "the notes of the job have the version {found:?}, this release reads {WITH_CLAIM}"
+                );
+                return Err(Error::new(ErrorKind::Incompatible, message));
+            }
         };
-        let Stored { word, marks } =
-            codec::decode(rest).map_err(|error| error.context("the notes of the job"))?;
         let marks = marks.into_iter().map(|mark| {
             let StoredMark { id, failures, suspect, passed_for } = mark;
             let passed_for = passed_for.map(CheckpointId);
             (CheckpointId(id), CheckpointMark { failures, suspect, passed_for })
         });
-        Ok(Self { word, marks: marks.collect() })
+        Ok(Self { word, marks: marks.collect(), claim })
     }
 
     /// As [`decode`](Self::decode), for who only looks: what cannot be read is nothing.
@@ -100,7 +117,7 @@ impl JobNotes {
 
     /// The record, or none when there is nothing to say.
     fn encode(&self) -> Result<Option<Vec<u8>>> {
-        if self.marks.is_empty() {
+        if self.marks.is_empty() && self.claim.is_none() {
             return Ok(self.word.as_ref().map(|word| word.as_bytes().to_vec()));
         }
         let marks = self.marks.iter().map(|(id, mark)| StoredMark {
@@ -110,8 +127,13 @@ impl JobNotes {
             passed_for: mark.passed_for.map(|id| id.0),
         });
         let stored = Stored { word: self.word.clone(), marks: marks.collect() };
-        let mut body = vec![MARKED, VERSION];
-        codec::encode_into(&stored, &mut body)?;
+        let mut body = vec![MARKED, if self.claim.is_some() { WITH_CLAIM } else { VERSION }];
+        match self.claim.clone() {
+            Some(claim) => {
+                codec::encode_into(&StoredWithClaim { notes: stored, claim }, &mut body)?;
+            }
+            None => codec::encode_into(&stored, &mut body)?,
+        }
         Ok(Some(body))
     }
 }
@@ -172,6 +194,16 @@ impl Checkpoints {
         self.write_notes(false, |notes| change(&mut notes.marks))
     }
 
+    /// What the job has claimed, or is about to.
+    pub(crate) fn claim_note(&self) -> Result<Option<SnapshotClaim>> {
+        Ok(JobNotes::decode(self.storage().access().finish().as_deref())?.claim)
+    }
+
+    /// Notes a claim durably.
+    pub(crate) fn note_claim(&self, claim: Option<&SnapshotClaim>) -> Result<()> {
+        self.write_notes(false, |notes| notes.claim = claim.cloned())
+    }
+
     fn write_notes(&self, always: bool, change: impl FnOnce(&mut JobNotes)) -> Result<()> {
         let _noting = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
         let access = self.storage().access();
@@ -225,7 +257,7 @@ mod tests {
     fn the_bytes_of_marks_are_fixed() {
         let mark = CheckpointMark { failures: 2, suspect: Some("x".into()), passed_for: None };
         let marks = BTreeMap::from([(CheckpointId(7), mark)]);
-        let notes = JobNotes { word: None, marks };
+        let notes = JobNotes { word: None, marks, claim: None };
         let body = notes.encode().unwrap().unwrap();
         let expected = [
             &[0xff, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0][..],
@@ -243,7 +275,7 @@ mod tests {
     #[test]
     fn notes_of_a_later_release_are_refused_and_not_overwritten() {
         let checkpoints = open(&JobManagerCheckpointStorage::new());
-        checkpoints.storage().access().record_finish(&[MARKED, 2, 0]).unwrap();
+        checkpoints.storage().access().record_finish(&[MARKED, 3, 0]).unwrap();
         assert_eq!(checkpoints.marks().unwrap_err().kind(), ErrorKind::Incompatible);
         let refused = checkpoints.record_finish("done").unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Incompatible);

@@ -97,6 +97,17 @@ impl SnapshotWriter {
         Ok(Self { compressor: Some(Compressor::new()?), ..self })
     }
 
+    /// Whether the chunks of the sections that follow are in compressed form.
+    ///
+    /// # Errors
+    /// `Invalid` without the feature `lz4`, when they shall be.
+    pub(crate) fn compress(&mut self, is_wanted: bool) -> Result<()> {
+        if is_wanted != self.compressor.is_some() {
+            self.compressor = if is_wanted { Some(Compressor::new()?) } else { None };
+        }
+        Ok(())
+    }
+
     /// Ends the snapshot.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crossbeam::queue::ArrayQueue;
 
 use crate::catalog::Retention;
+use crate::chunk::TaskSnapshot;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{CheckpointingMode, EffectiveConfig};
 use crate::coordinator::{Coordinator, CoordinatorSettings, ReportLane, Signal};
@@ -114,26 +115,23 @@ impl EngineBuilder {
         let opened_at = self.clock.now();
         let tasks = plan_tasks(&self.operators)?;
         let storage = self.storage.configured(&self.config).unwrap_or_else(|| self.storage.clone());
-        let found = find(&*storage, &self.job, &self.policy)?;
+        let mut found = find(&*storage, &self.job, &self.policy)?;
         let fit = self.fit(&found)?;
-        let given_up = found.given_up(&self.policy)?;
+        let given_up = found.given_up()?;
         let report = self.report(&found, fit.reports);
         let reading = Reading::new(Arc::clone(&self.clock), readers(&tasks, &found));
-        let trial = Arc::new(Trial::new(found.own(), &self.policy));
+        let trial = Arc::new(Trial::new(found.own(), &found.policy));
+        let (is_foreign, goes_on) = (found.is_foreign(), found.policy.goes_on());
         let Found { checkpoints, restored, .. } = found;
         let restored = restored.map(|found| found.info);
 
         let commands = Arc::new(ArrayQueue::new(COMMANDS_MAX));
         let signal = Signal::new();
-        let count = u32::try_from(tasks.len()).map_err(|_| Error::invalid("too many tasks"))?;
-        let mut coordinator = Coordinator::new(
-            settings(&self.config),
-            count,
-            checkpoints.next_id(),
-            restored.as_ref().map(|info| info.id),
-            signal.hook(),
-        )?;
-        coordinator.hold_answers();
+        let from = (checkpoints.next_id(), restored.as_ref().map(|info| info.id));
+        let mut coordinator = coordinator(&self.config, tasks.len(), from, &signal)?;
+        if is_foreign {
+            coordinator.require_full_checkpoint();
+        }
         let handle = coordinator.handle();
         let operators = fit.operators.clone();
         let active = ActiveCheckpoints::new(checkpoints.clone(), operators, self.properties);
@@ -163,6 +161,8 @@ impl EngineBuilder {
             config: Mutex::new(self.config),
             commands,
             checkpoints,
+            is_foreign,
+            goes_on,
             restored,
             stored: StoredOperators::default(),
             report,
@@ -196,11 +196,25 @@ impl EngineBuilder {
             attempt: found.checkpoints.attempt(),
             restored,
             age,
-            reason: reason(&self.policy, found),
+            reason: reason(&found.policy, found),
             skipped: found.skipped.clone(),
             operators,
         }
     }
+}
+
+/// The core that decides, for so many tasks; `from` has the first number and what is restored.
+fn coordinator(
+    config: &EffectiveConfig,
+    tasks: usize,
+    (first, restored): (CheckpointId, Option<CheckpointId>),
+    signal: &Signal,
+) -> Result<Coordinator<TaskSnapshot>> {
+    let count = u32::try_from(tasks).map_err(|_| Error::invalid("too many tasks"))?;
+    let mut coordinator =
+        Coordinator::new(settings(config), count, first, restored, signal.hook())?;
+    coordinator.hold_answers();
+    Ok(coordinator)
 }
 
 /// What the report says of the choice.
@@ -208,6 +222,9 @@ fn reason(policy: &RestorePolicy, found: &Found) -> String {
     let completed = found.completed;
     match (&found.restored, policy) {
         (Some(_), RestorePolicy::Savepoint(pointer)) => format!("{pointer} was asked for"),
+        (Some(_), RestorePolicy::Claim(pointer)) => {
+            format!("{pointer} was asked for, and is this job's now")
+        }
         (Some(_), RestorePolicy::Exact(_)) => "it was asked for".to_owned(),
         (Some(_), _) if !found.skipped.is_empty() => {
             format!("the newest of {completed} completed that can be restored")

@@ -57,6 +57,10 @@ pub trait Host: Send + Sync {
 /// Checkpoints for one start of one job.
 pub struct Engine {
     checkpoints: Checkpoints,
+    /// What was restored stays somebody else's.
+    is_foreign: bool,
+    /// The job goes on from where it stood.
+    goes_on: bool,
     restored: Option<CheckpointInfo>,
     stored: StoredOperators,
     report: RestoreReport,

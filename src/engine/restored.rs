@@ -1,6 +1,6 @@
 //! What an engine restored: the report, the state of each task, and how the start turned out.
 
-use crate::catalog::OperatorSpec;
+use crate::catalog::{CheckpointInfo, OperatorSpec};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, OperatorUid, TaskId};
@@ -19,6 +19,12 @@ impl Engine {
     /// has read it.
     pub fn final_report(&self) -> Option<RestoreReport> {
         self.reading.finish(&self.report)
+    }
+
+    /// True when the job goes on from where it stood, as it also does when it was told to claim what it has
+    /// claimed before.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.goes_on
     }
 
     /// The restored checkpoint, if there is one.
@@ -183,10 +189,11 @@ impl Engine {
     }
 
     /// The restored checkpoint, when later ones may refer to what it has of this operator: to be given to
-    /// [`StateScope::restored`](crate::state::StateScope::restored). `None` after a savepoint and with
-    /// another parallelism.
+    /// [`StateScope::restored`](crate::state::StateScope::restored). `None` after a savepoint, after
+    /// what stays somebody else's, and with another parallelism.
     pub fn base_of(&self, operator: &OperatorUid) -> Option<CheckpointId> {
-        let info = self.restored.as_ref().filter(|info| !info.kind.is_savepoint())?;
+        let is_own = |info: &&CheckpointInfo| !self.is_foreign && !info.kind.is_savepoint();
+        let info = self.restored.as_ref().filter(is_own)?;
         (!self.is_rescaled(operator)).then_some(info.id)
     }
 

@@ -1,7 +1,7 @@
 //! Carries out what `restore` decides at an open: reads what there is, marks or gives up what is not
 //! taken.
 
-use crate::catalog::{CheckpointInfo, Checkpoints, ExternalCheckpoint};
+use crate::catalog::{CheckpointInfo, Checkpoints, ClaimStage, ExternalCheckpoint, SnapshotClaim};
 use crate::error::{Error, Result};
 use crate::ids::{CheckpointId, JobId};
 use crate::message::CheckpointType;
@@ -21,8 +21,14 @@ pub(super) struct Found {
     pub(super) skipped: Vec<SkippedCheckpoint>,
     /// How many checkpoints there were.
     pub(super) completed: usize,
-    /// What is restored lies elsewhere.
-    is_adopted: bool,
+    /// What is restored lies elsewhere, and how it was asked for.
+    adopted: Option<(ExternalCheckpoint, String)>,
+    /// The policy in force: what was asked for, unless a claim says otherwise.
+    pub(super) policy: RestorePolicy,
+    /// A claim whose end the settling brings.
+    unfinished: Option<SnapshotClaim>,
+    /// The name under which the job claims.
+    claimant: String,
 }
 
 /// A checkpoint whose records can be read; chunks are checked as they are streamed back.
@@ -37,25 +43,35 @@ pub(super) fn find(
     name: &JobId,
     policy: &RestorePolicy,
 ) -> Result<Found> {
-    let adopted = match policy {
-        RestorePolicy::Savepoint(pointer) => {
-            Some(ExternalCheckpoint::new(storage.resolve_checkpoint(pointer)?))
+    let mut checkpoints = Checkpoints::new(storage.open(name)?);
+    let claimant = checkpoints.claimant(name.as_str());
+    let (policy, unfinished) = policy_in_force(&checkpoints, policy)?;
+    let adopted = match &policy {
+        RestorePolicy::Savepoint(pointer) | RestorePolicy::Claim(pointer) => {
+            let location = storage.resolve_checkpoint(pointer)?;
+            if let Some(dir) = location.dir() {
+                dir.check_free(&claimant)?;
+            }
+            Some((ExternalCheckpoint::new(location), pointer.clone()))
         }
         _ => None,
     };
-    let mut checkpoints = Checkpoints::new(storage.open(name)?);
+    if matches!(policy, RestorePolicy::Claim(_)) && !storage.capabilities().is_durable() {
+        let message = "a job whose checkpoints end with the process cannot claim one that does not";
+        return Err(Error::invalid(message));
+    }
     let candidates = candidates(&checkpoints)?;
-    let (completed, is_adopted) = (candidates.len(), adopted.is_some());
+    let completed = candidates.len();
     let job = checkpoints.clone();
     let mut skipped = Vec::new();
     let exact = |checkpoints: &Checkpoints, id| {
         check_exact(id, &candidates)?;
         load(checkpoints, id).map_err(|error| unreadable(id, error))
     };
-    let restored = match (policy, adopted) {
-        (_, Some(external)) => {
+    let restored = match (&policy, &adopted) {
+        (_, Some((external, _))) => {
             let id = external.id();
-            checkpoints = checkpoints.adopting(external);
+            checkpoints = checkpoints.adopting(external.clone());
             Some(load(&checkpoints, id).map_err(|error| unreadable(id, error))?)
         }
         (RestorePolicy::Fallback { max }, None) => {
@@ -70,21 +86,66 @@ pub(super) fn find(
         (RestorePolicy::Latest, None) => {
             checkpoints.newest()?.map(|id| exact(&checkpoints, id)).transpose()?
         }
-        (RestorePolicy::Fresh | RestorePolicy::Savepoint(_), None) => None,
+        (RestorePolicy::Fresh | RestorePolicy::Savepoint(_) | RestorePolicy::Claim(_), None) => {
+            None
+        }
     };
-    Ok(Found { checkpoints, job, restored, skipped, completed, is_adopted })
+    Ok(Found {
+        checkpoints,
+        job,
+        restored,
+        skipped,
+        completed,
+        adopted,
+        policy,
+        unfinished,
+        claimant,
+    })
+}
+
+/// What was asked for, unless the job is in the middle of a claim, or has made the one that is asked for;
+/// and the claim that has still to be ended.
+fn policy_in_force(
+    checkpoints: &Checkpoints,
+    asked: &RestorePolicy,
+) -> Result<(RestorePolicy, Option<SnapshotClaim>)> {
+    let Some(claim) = checkpoints.claim_note()? else { return Ok((asked.clone(), None)) };
+    let is_asked_again = matches!(asked, RestorePolicy::Claim(pointer) if *pointer == claim.asked);
+    if !is_asked_again && !asked.goes_on() {
+        return Ok((asked.clone(), None));
+    }
+    let is_copied = match claim.stage {
+        ClaimStage::Begun => checkpoints.ids().contains(&CheckpointId(claim.id)),
+        ClaimStage::Taken | ClaimStage::Done => true,
+    };
+    if !is_copied {
+        // Where it lies it is what the job goes on from.
+        return Ok((RestorePolicy::Claim(claim.asked), None));
+    }
+    let has_any = !checkpoints.ids().is_empty() || checkpoints.finish().is_some();
+    if is_asked_again && !has_any {
+        return Ok((asked.clone(), None));
+    }
+    let policy = if is_asked_again { RestorePolicy::default() } else { asked.clone() };
+    let unfinished = Some(claim).filter(|claim| claim.stage != ClaimStage::Done);
+    Ok((policy, unfinished))
 }
 
 impl Found {
     /// The number of what is restored out of the job's own storage.
     pub(super) fn own(&self) -> Option<CheckpointId> {
-        self.restored.as_ref().filter(|_| !self.is_adopted).map(|loaded| loaded.info.id)
+        self.restored.as_ref().filter(|_| self.adopted.is_none()).map(|loaded| loaded.info.id)
+    }
+
+    /// True when what is restored stays somebody else's: nothing that is written may refer to it.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.adopted.is_some()
     }
 
     /// Settles, and says what this start goes back behind. What is lost with a tier had completed, as what
     /// is passed over.
-    pub(super) fn given_up(&self, policy: &RestorePolicy) -> Result<Option<CheckpointId>> {
-        Ok(self.settle(policy)?.max(self.checkpoints.lost_after()))
+    pub(super) fn given_up(&mut self) -> Result<Option<CheckpointId>> {
+        Ok(self.settle()?.max(self.checkpoints.lost_after()))
     }
 
     /// Makes the decision durable: what was passed over is marked, what lies on a course of events that
@@ -93,8 +154,15 @@ impl Found {
     ///
     /// CRASH: before anything is undone outside. The next start sees the marks, or what is left of the
     /// checkpoints, and comes to the same decision.
-    fn settle(&self, policy: &RestorePolicy) -> Result<Option<CheckpointId>> {
-        if !policy.goes_on() {
+    fn settle(&mut self) -> Result<Option<CheckpointId>> {
+        if matches!(self.policy, RestorePolicy::Claim(_)) {
+            return self.claim();
+        }
+        if let Some(claim) = self.unfinished.take() {
+            self.job.complete_claim(claim, &self.claimant)?;
+        }
+        if !self.policy.goes_on() {
+            self.job.abandon_claim(&self.claimant)?;
             return forget_what_came_after(&self.job, self.own());
         }
         let (Some(to), Some(newest)) = (self.own(), self.skipped.first()) else { return Ok(None) };
@@ -109,6 +177,17 @@ impl Found {
             tracing::warn!(restored = to.0, "passed over {skipped}");
         }
         Ok(Some(newest.id))
+    }
+
+    /// Makes what is restored the job's own. Returns the newest completed checkpoint that is given up
+    /// for it.
+    fn claim(&mut self) -> Result<Option<CheckpointId>> {
+        let Some((external, asked)) = self.adopted.take() else { return Ok(None) };
+        let claimed = self.job.claim(&external, (&asked, &self.claimant));
+        let (id, given_up) = claimed.map_err(|error| error.context(format!("claim {asked}")))?;
+        self.restored = Some(load(&self.job, id).map_err(|error| unreadable(id, error))?);
+        self.checkpoints = self.job.clone();
+        Ok(given_up.last().copied())
     }
 }
 

@@ -19,6 +19,7 @@ use crate::storage::{
     CheckpointedStateScope, JobManagerCheckpointStorage, SledCheckpointStorage, StreamStateHandle,
 };
 
+mod claiming;
 mod restoring;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -360,42 +361,6 @@ fn complete(engine: &Engine, kind: CheckpointType) -> CheckpointId {
     acknowledge_all(engine, barrier);
     assert_eq!(handle.wait(PATIENCE), Some(CheckpointOutcome::Completed(barrier.id)));
     barrier.id
-}
-
-#[test]
-fn a_savepoint_elsewhere_is_restored_by_another_job_in_another_storage() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = format!("file://{}/savepoints", dir.path().display());
-    let config = CheckpointConfig::builder().savepoint_dir(&path).build().unwrap();
-    let memory = Arc::new(JobManagerCheckpointStorage::new());
-    let operator = OperatorSpec::new(OperatorUid::new("op").unwrap(), 2);
-    let engine = Engine::builder(JobId::new("other").unwrap(), config, memory);
-    let engine = engine.operator(operator).open().unwrap();
-    let id = complete(&engine, CheckpointType::Savepoint);
-    let pointer = engine.statistics().latest.savepoint.as_ref().unwrap().external_path.clone();
-    let pointer = pointer.unwrap();
-    assert!(pointer.starts_with(&path), "{pointer}");
-    drop(engine);
-
-    let store = dir.path().join("store");
-    let given_up = complete(&builder(&store).open().unwrap(), CheckpointType::Checkpoint);
-    let from = RestorePolicy::Savepoint(pointer.clone());
-    let engine = builder(&store).restore_policy(from).open().unwrap();
-    assert_eq!(engine.restored(), Some(id));
-    assert_eq!(state(&engine, 1), Some(format!("1 of {id}")));
-    assert!(engine.report().to_string().contains(&pointer));
-    assert!(engine.checkpoints().ids().is_empty());
-    let own = complete(&engine, CheckpointType::Checkpoint);
-    assert!(own > given_up && own > id);
-    drop(engine);
-    let engine = builder(&store).open().unwrap();
-    assert_eq!(state(&engine, 0), Some(format!("0 of {own}")));
-    drop(engine);
-
-    let nowhere = RestorePolicy::Savepoint(dir.path().display().to_string());
-    let refused = builder(&store).restore_policy(nowhere).open().unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::NotFound);
-    assert_eq!(builder(&store).open().unwrap().checkpoints().ids(), [own], "nothing is given up");
 }
 
 #[test]

@@ -22,23 +22,24 @@ use crate::limits::CONFIG_FILE_BYTES_MAX;
 mod change;
 mod entries;
 mod simulate;
+mod transfer;
 
 use entries::StateName;
 
 /// It is done, and the answer is yes where there was a question.
 pub const EXIT_OK: u8 = 0;
-/// The answer is no: damage was found.
+/// The answer is no: damage was found, or two checkpoints differ.
 pub const EXIT_NO: u8 = 1;
 /// Wrong usage or bad input: no such store, job, checkpoint or file, or a wrong value in a file.
 pub const EXIT_USAGE: u8 = 2;
 /// It could not run: an I/O error, or the store is in use.
 pub const EXIT_FAILED: u8 = 3;
 
-const EXIT_CODES: &str = "Exit codes: 0 ok; 1 damage was found, or is left; 2 wrong usage, no such store, \
+const EXIT_CODES: &str = "Exit codes: 0 ok; 1 damage was found, or is left, or two checkpoints differ; 2 wrong usage, no such store, \
                           job, checkpoint or file, or a wrong configuration or case; 3 could not run";
 
 /// Looks at tidegate checkpoint stores, configurations and policies; changes a store by delete, pin,
-/// unpin, gc and repair alone.
+/// unpin, gc, repair and import alone, and copies a checkpoint with export.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, after_help = EXIT_CODES)]
 struct Arguments {
@@ -56,6 +57,8 @@ enum Verb {
     Verify(WithId),
     #[command(flatten)]
     Change(change::Change),
+    #[command(flatten)]
+    Transfer(transfer::Transfer),
     /// Looks at configuration files
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -78,7 +81,7 @@ enum ConfigVerb {
 
 #[derive(Debug, Args)]
 struct Common {
-    #[arg(help = "A directory or sled:///path; STORE#ID names a checkpoint in it")]
+    #[arg(help = "A directory, sled:///path or file:///path; STORE#ID names a checkpoint in it")]
     #[arg(value_parser = OsStringValueParser::new().try_map(|text| StoreLocation::parse(&text)))]
     store: StoreLocation,
 
@@ -190,6 +193,9 @@ fn answer(verb: &Verb, progress: bool, out: &mut dyn Write) -> Result<Answer> {
             common.answer(&verified, if verified.sound { EXIT_OK } else { EXIT_NO })
         }
         Verb::Change(change) => change.answer(progress.then(|| progress_bar("checking"))),
+        Verb::Transfer(transfer) => {
+            transfer.answer(progress.then(|| progress_bar(transfer.doing())).as_ref())
+        }
         Verb::Config(ConfigVerb::Check { file, json }) => {
             let report = check_config(&read_config(file)?);
             Answer::of(&report.map_err(|error| error.context(file.display()))?, *json, EXIT_OK)
@@ -201,7 +207,7 @@ fn answer(verb: &Verb, progress: bool, out: &mut dyn Write) -> Result<Answer> {
 
 impl Common {
     fn open(&self) -> Result<Inspector> {
-        Inspector::open(self.store.directory())
+        Inspector::at(&self.store)
     }
 
     fn checkpoint(&self, id: Option<u64>) -> Result<Option<CheckpointId>> {

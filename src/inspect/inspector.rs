@@ -1,27 +1,29 @@
 //! Opens a store for looking, and finds the jobs and checkpoints that are asked for.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::catalog::{CheckpointInfo, CompletedCheckpoint, JobNotes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, OperatorUid};
+use crate::inspect::StoreLocation;
 use crate::inspect::damage::Damage;
 use crate::inspect::list::{CheckpointSummary, StoreListing, list_job};
+use crate::inspect::location::external_path;
 use crate::inspect::saved::load_checkpoint;
 use crate::inspect::show::{CheckpointDetails, read_operators};
 use crate::inspect::state::{StateDetails, StateEntry, StateReading};
 use crate::inspect::verify::{StoreVerification, VerifyProgress, verify_jobs};
-use crate::storage::{JobListing, RecordSource, StoreView};
+use crate::storage::{JobListing, RecordSource, StoreLook, StorePlace, StoredCheckpoint};
 
 /// A store that is looked at, as it was when it was opened.
 ///
 /// A job is chosen by name; `None` means all jobs, or the only one where one is needed.
 #[derive(Debug)]
 pub struct Inspector {
-    directory: PathBuf,
-    view: Arc<StoreView>,
+    place: StorePlace,
+    view: StoreLook,
 }
 
 impl Inspector {
@@ -31,7 +33,21 @@ impl Inspector {
     /// `NotFound` when there is no store; `Conflict` when it is under `Placement::Sled` and in use;
     /// `Corrupt`, `Incompatible`, `Invalid` or `Unavailable` as the directory answers.
     pub fn open(directory: &Path) -> Result<Self> {
-        Ok(Self { directory: directory.to_owned(), view: Arc::new(StoreView::open(directory)?) })
+        Self::at_place(StorePlace::Sled(directory.to_owned()))
+    }
+
+    /// Looks at what is in a place: a sled store, the jobs of a file system storage, or one checkpoint or
+    /// savepoint in its directory. No attempt of a job is claimed.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn at(location: &StoreLocation) -> Result<Self> {
+        Self::at_place(location.place().clone())
+    }
+
+    fn at_place(place: StorePlace) -> Result<Self> {
+        let view = StoreLook::open(&place)?;
+        Ok(Self { place, view })
     }
 
     /// The completed checkpoints of each job.
@@ -40,7 +56,7 @@ impl Inspector {
     /// `NotFound` when there is no such job; what the storage answers. Damage is in the listing.
     pub fn list(&self, job: Option<&str>) -> Result<StoreListing> {
         let jobs = self.jobs(job)?.into_iter();
-        let jobs = jobs.map(|listing| list_job(&self.directory, &self.view, listing));
+        let jobs = jobs.map(|listing| list_job(&self.place, &self.view, listing));
         Ok(StoreListing {
             store: self.store(),
             placement: self.view.placement(),
@@ -56,14 +72,19 @@ impl Inspector {
     /// and none is named; `Corrupt` when the checkpoint's own record is damaged.
     pub fn show(&self, job: Option<&str>, id: Option<CheckpointId>) -> Result<CheckpointDetails> {
         let (listing, checkpoint) = self.load(job, id)?;
-        let operators = read_operators(&*self.view, &checkpoint)?;
+        let records = self.source(listing, &checkpoint)?;
+        let operators = read_operators(&*records, &checkpoint)?;
         let info = CheckpointInfo::of(&checkpoint);
         let notes = JobNotes::lossy(listing.finish.as_deref());
         Ok(CheckpointDetails {
             store: self.store(),
             job: listing.job.clone(),
             properties: info.properties.clone(),
-            summary: CheckpointSummary::new(&self.directory, info, &notes),
+            summary: CheckpointSummary::new(
+                external_path((&self.place, &self.view), &listing.job, info.id),
+                info,
+                &notes,
+            ),
             operators,
         })
     }
@@ -79,8 +100,8 @@ impl Inspector {
         state: String,
         take: &mut dyn FnMut(StateEntry<'_>) -> Result<()>,
     ) -> Result<StateDetails> {
-        let (_, checkpoint) = self.load(job, id)?;
-        let records: Arc<dyn RecordSource> = Arc::clone(&self.view) as _;
+        let (listing, checkpoint) = self.load(job, id)?;
+        let records = self.source(listing, &checkpoint)?;
         let mut tasks =
             checkpoint.tasks().filter(|(task, _)| task.operator == *operator).peekable();
         if tasks.peek().is_none() {
@@ -96,6 +117,27 @@ impl Inspector {
             reading.take(task.subtask, &mut source, take)?;
         }
         reading.finish(checkpoint.id)
+    }
+
+    /// One checkpoint for who copies or compares it; the newest of the job when no id is given.
+    pub(super) fn find(
+        &self,
+        job: Option<&str>,
+        id: Option<CheckpointId>,
+    ) -> Result<(String, StoredCheckpoint, Arc<dyn RecordSource>)> {
+        let (listing, checkpoint) = self.load(job, id)?;
+        let CompletedCheckpoint { id, record, pinned, .. } = checkpoint;
+        let records = self.source(listing, &checkpoint)?;
+        Ok((listing.job.clone(), StoredCheckpoint { id, record, pinned }, records))
+    }
+
+    fn source(
+        &self,
+        listing: &JobListing,
+        checkpoint: &CompletedCheckpoint,
+    ) -> Result<Arc<dyn RecordSource>> {
+        let CompletedCheckpoint { id, record, pinned, .. } = *checkpoint;
+        self.view.source(listing, &StoredCheckpoint { id, record, pinned })
     }
 
     fn load(
@@ -142,7 +184,7 @@ impl Inspector {
     }
 
     fn store(&self) -> String {
-        self.directory.display().to_string()
+        self.place.path().display().to_string()
     }
 
     fn jobs(&self, job: Option<&str>) -> Result<Vec<&JobListing>> {

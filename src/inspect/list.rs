@@ -1,7 +1,6 @@
 //! `list`: the jobs of a store and their completed checkpoints.
 
 use std::fmt;
-use std::path::Path;
 
 use serde::{Serialize, Serializer};
 
@@ -13,7 +12,7 @@ use crate::inspect::location::external_path;
 use crate::inspect::saved::load_checkpoint;
 use crate::inspect::text::{Side, Table, count, duration, short, size, time};
 use crate::message::CheckpointType;
-use crate::storage::{JobListing, Placement, StoreView};
+use crate::storage::{JobListing, Placement, StoreLook, StorePlace};
 
 /// What a store holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,9 +20,9 @@ use crate::storage::{JobListing, Placement, StoreView};
 pub struct StoreListing {
     /// The directory.
     pub store: String,
-    /// Where chunk bodies lie.
-    #[serde(serialize_with = "as_text")]
-    pub placement: Placement,
+    /// Where chunk bodies lie in a sled store; none where there is no such choice.
+    #[serde(serialize_with = "as_text", skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
     /// By name.
     pub jobs: Vec<ListedJob>,
     /// Damage that was seen on the way; verifying looks for more.
@@ -115,8 +114,8 @@ pub struct OperatorSummary {
 }
 
 pub(super) fn list_job(
-    directory: &Path,
-    view: &StoreView,
+    place: &StorePlace,
+    view: &StoreLook,
     listing: &JobListing,
 ) -> Result<ListedJob> {
     let notes = JobNotes::lossy(listing.finish.as_deref());
@@ -125,7 +124,11 @@ pub(super) fn list_job(
         match load_checkpoint(view, listing, stored) {
             Ok(checkpoint) => {
                 let info = CheckpointInfo::of(&checkpoint);
-                checkpoints.push(CheckpointSummary::new(directory, info, &notes));
+                checkpoints.push(CheckpointSummary::new(
+                    external_path((place, view), &listing.job, info.id),
+                    info,
+                    &notes,
+                ));
             }
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 unreadable.push(UnreadableCheckpoint { id: stored.id, damage: Damage::of(&error) });
@@ -137,7 +140,7 @@ pub(super) fn list_job(
 }
 
 impl CheckpointSummary {
-    pub(super) fn new(directory: &Path, info: CheckpointInfo, notes: &JobNotes) -> Self {
+    pub(super) fn new(external_path: String, info: CheckpointInfo, notes: &JobNotes) -> Self {
         let operators = info.operators.into_iter().map(|operator| OperatorSummary {
             uid: operator.uid,
             parallelism: operator.parallelism,
@@ -160,7 +163,7 @@ impl CheckpointSummary {
             num_acknowledged_subtasks: num_subtasks,
             attempt: info.attempt,
             operators,
-            external_path: external_path(directory, info.id),
+            external_path,
         }
     }
 
@@ -177,8 +180,15 @@ impl CheckpointSummary {
     }
 }
 
-fn as_text<T: fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn as_text<T: fmt::Display, S: Serializer>(
+    value: &Option<T>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -192,7 +202,10 @@ fn as_flink<S: Serializer>(kind: &CheckpointType, serializer: S) -> Result<S::Ok
 
 impl fmt::Display for StoreListing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "store {} (placement {})", self.store, self.placement)?;
+        match self.placement {
+            Some(placement) => writeln!(f, "store {} (placement {placement})", self.store)?,
+            None => writeln!(f, "store {} (files)", self.store)?,
+        }
         if self.jobs.is_empty() {
             writeln!(f, "\nno jobs")?;
         }

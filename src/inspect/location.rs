@@ -2,19 +2,26 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 use crate::config::split_scheme;
 use crate::error::{Error, Result};
 use crate::ids::CheckpointId;
+use crate::storage::{StoreLook, StorePlace};
 
 /// The scheme of the sled store's directories.
 const SCHEME: &str = "sled";
 
-/// A store, and a checkpoint in it if one is named: `STORE` or `STORE#ID`, where `STORE` is a path
-/// or `sled:///path`. The path of a directory whose own name ends in `#` and digits is written with
-/// a slash at its end.
+/// The scheme of what the file system storage wrote.
+const FILES: &str = "file";
+
+/// A store, and a checkpoint in it if one is named: `STORE` or `STORE#ID`, where `STORE` is a path,
+/// `sled:///path` or `file:///path`. The path of a directory whose own name ends in `#` and digits is
+/// written with a slash at its end.
+///
+/// A path is a sled store when there is one; else what the file system storage wrote, as `file:///path`
+/// is: a directory of jobs, the directory of one job, or of one checkpoint or savepoint.
 ///
 /// ```
 /// use tidegate::CheckpointId;
@@ -27,7 +34,7 @@ const SCHEME: &str = "sled";
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreLocation {
-    directory: PathBuf,
+    place: StorePlace,
     checkpoint: Option<CheckpointId>,
 }
 
@@ -35,18 +42,22 @@ impl StoreLocation {
     /// Reads an argument; one that is not UTF-8 is a path.
     ///
     /// # Errors
-    /// `Invalid` when it is empty, has a scheme other than `sled`, names a host, or the id is too
+    /// `Invalid` when it is empty, has a scheme other than `sled` and `file`, names a host, or the id is too
     /// large.
     pub fn parse(argument: &OsStr) -> Result<Self> {
         match argument.to_str() {
             Some(text) => text.parse(),
-            None => Ok(Self { directory: argument.into(), checkpoint: None }),
+            None => Ok(Self { place: StorePlace::Path(argument.into()), checkpoint: None }),
         }
     }
 
     /// The directory of the store.
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.place.path()
+    }
+
+    pub(super) fn place(&self) -> &StorePlace {
+        &self.place
     }
 
     /// The checkpoint behind `#`.
@@ -61,11 +72,13 @@ impl FromStr for StoreLocation {
     fn from_str(text: &str) -> Result<Self> {
         let (store, checkpoint) = split_checkpoint(text)?;
         let refuse = |why: &str| Err(Error::invalid(format!("the store {text:?} {why}")));
-        let path = match split_scheme(store) {
+        let split = split_scheme(store);
+        let is = |name: &str| split.is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(name));
+        let path = match split {
             None => store,
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => {
+            Some((_, rest)) if is(SCHEME) || is(FILES) => {
                 let Some(rest) = rest.strip_prefix("//") else {
-                    return refuse("lacks the slashes of sled:///path");
+                    return refuse("lacks the slashes of sled:///path or file:///path");
                 };
                 let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
                 if !host.is_empty() && host != "localhost" {
@@ -74,18 +87,23 @@ impl FromStr for StoreLocation {
                 path
             }
             Some((scheme, _)) => {
-                let known = "a store is a path or sled:///path in this version";
+                let known = "what is looked at is a path, sled:///path or file:///path";
                 return refuse(&format!("has the scheme {scheme}; {known}"));
             }
         };
         if path.is_empty() || path.contains('\0') {
             return refuse("names no directory");
         }
-        Ok(Self { directory: path.into(), checkpoint })
+        let place = match path.into() {
+            path if is(FILES) => StorePlace::Files(path),
+            path if is(SCHEME) => StorePlace::Sled(path),
+            path => StorePlace::Path(path),
+        };
+        Ok(Self { place, checkpoint })
     }
 }
 
-fn split_checkpoint(text: &str) -> Result<(&str, Option<CheckpointId>)> {
+pub(super) fn split_checkpoint(text: &str) -> Result<(&str, Option<CheckpointId>)> {
     let is_number = |id: &str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
     let Some((store, id)) = text.rsplit_once('#').filter(|(_, id)| is_number(id)) else {
         return Ok((text, None));
@@ -97,15 +115,22 @@ fn split_checkpoint(text: &str) -> Result<(&str, Option<CheckpointId>)> {
 }
 
 /// The full name of a checkpoint, which is a [`StoreLocation`] again.
-pub(super) fn external_path(directory: &Path, id: CheckpointId) -> String {
-    let absolute = std::path::absolute(directory);
-    let path = absolute.as_deref().unwrap_or(directory);
+pub(super) fn external_path(
+    (place, look): (&StorePlace, &StoreLook),
+    job: &str,
+    id: CheckpointId,
+) -> String {
+    if let Some(pointer) = look.pointer(job, id) {
+        return pointer;
+    }
+    let absolute = std::path::absolute(place.path());
+    let path = absolute.as_deref().unwrap_or(place.path());
     format!("{SCHEME}://{}#{id}", path.display())
 }
 
 impl fmt::Display for StoreLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.directory.display().fmt(f)?;
+        self.directory().display().fmt(f)?;
         self.checkpoint.map_or(Ok(()), |id| write!(f, "#{id}"))
     }
 }

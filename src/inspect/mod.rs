@@ -27,6 +27,7 @@ mod change;
 pub mod cli;
 mod configuration;
 mod damage;
+mod diff;
 mod inspector;
 mod list;
 mod location;
@@ -36,6 +37,7 @@ mod show;
 mod simulate;
 mod state;
 mod text;
+mod transfer;
 mod verify;
 
 #[cfg(test)]
@@ -49,6 +51,7 @@ pub use configuration::{
     CheckedOption, ConfigNotice, ConfigReport, OptionValue, Origin, check_config,
 };
 pub use damage::Damage;
+pub use diff::{CheckpointDiff, OperatorDiff, OperatorShape, StateDiff, diff_checkpoints};
 pub use inspector::Inspector;
 pub use list::{
     CheckpointStatus, CheckpointSummary, ListedJob, OperatorSummary, StoreListing,
@@ -63,4 +66,7 @@ pub use simulate::{
     PolicyRequest, PolicyRequestKind, PolicySummary, SimulatedPolicy, simulate,
 };
 pub use state::StateDetails;
+pub use transfer::{
+    CheckpointLocation, CopiedCheckpoint, CopyTarget, export_checkpoint, import_checkpoint,
+};
 pub use verify::{StoreVerification, Verdict, VerifiedCheckpoint, VerifiedJob, VerifyProgress};

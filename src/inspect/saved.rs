@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::catalog::{CheckpointInfo, CompletedCheckpoint, JobNotes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::JobId;
-use crate::storage::{JobListing, StoreView, StoredCheckpoint, read_finish};
+use crate::storage::{JobListing, StoreLook, StorePlace, StoredCheckpoint, read_finish};
 
 /// Where a job stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,14 +43,14 @@ pub fn finish_word(directory: &Path, job: &JobId) -> Result<Option<String>> {
 /// `Placement::Sled` is in use; `Incompatible`, `Invalid` or `Unavailable` as the directory
 /// answers.
 pub fn saved_jobs(directory: &Path) -> Result<Vec<SavedJob>> {
-    let view = match StoreView::open(directory) {
+    let view = match StoreLook::open(&StorePlace::Sled(directory.to_owned())) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         opened => opened?,
     };
     view.jobs().iter().map(|listing| saved_job(&view, listing)).collect()
 }
 
-fn saved_job(view: &StoreView, listing: &JobListing) -> Result<SavedJob> {
+fn saved_job(view: &StoreLook, listing: &JobListing) -> Result<SavedJob> {
     Ok(SavedJob {
         job: listing.job.clone(),
         finished: JobNotes::lossy(listing.finish.as_deref()).word,
@@ -58,7 +58,7 @@ fn saved_job(view: &StoreView, listing: &JobListing) -> Result<SavedJob> {
     })
 }
 
-fn newest(view: &StoreView, listing: &JobListing) -> Option<Result<CheckpointInfo>> {
+fn newest(view: &StoreLook, listing: &JobListing) -> Option<Result<CheckpointInfo>> {
     let marks = JobNotes::lossy(listing.finish.as_deref()).marks;
     let mut damage = None;
     for stored in listing.stored.iter().rev() {
@@ -87,14 +87,14 @@ fn newest(view: &StoreView, listing: &JobListing) -> Option<Result<CheckpointInf
 /// # Errors
 /// `Corrupt` when it or a manifest is damaged, or what the storage answers.
 pub(super) fn load_checkpoint(
-    view: &StoreView,
+    view: &StoreLook,
     listing: &JobListing,
     stored: &StoredCheckpoint,
 ) -> Result<CompletedCheckpoint> {
     if let Some(why) = listing.broken.get(&stored.id) {
         return Err(Error::new(ErrorKind::Corrupt, why));
     }
-    CompletedCheckpoint::load(view, stored)
+    CompletedCheckpoint::load(&*view.source(listing, stored)?, stored)
 }
 
 #[cfg(test)]

@@ -125,7 +125,7 @@ impl SectionDetails {
     }
 }
 
-fn word(kind: SectionKind) -> &'static str {
+pub(super) fn word(kind: SectionKind) -> &'static str {
     match kind {
         SectionKind::Keyed => "keyed",
         SectionKind::Split => "split",

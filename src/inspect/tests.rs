@@ -17,6 +17,8 @@ fn a_location_is_a_path_or_a_uri_and_may_name_a_checkpoint() {
         ("run#12/", "run#12/", None),
         ("run#twelve", "run#twelve", None),
         ("c:\\state", "c:\\state", None),
+        ("file:///var/chk-7", "/var/chk-7", None),
+        ("FILE://localhost/x#3", "/x", Some(3)),
     ] {
         let location: StoreLocation = text.parse().unwrap();
         assert_eq!(location.directory(), Path::new(directory), "{text}");
@@ -28,7 +30,6 @@ fn a_location_is_a_path_or_a_uri_and_may_name_a_checkpoint() {
 fn a_location_of_another_storage_is_refused_by_name() {
     for (text, why) in [
         ("s3://bucket/x", "scheme s3"),
-        ("file:///x", "scheme file"),
         ("memory:", "scheme memory"),
         ("sled:x", "slashes"),
         ("sled://host/x", "host"),

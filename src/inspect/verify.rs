@@ -11,7 +11,7 @@ use crate::ids::CheckpointId;
 use crate::inspect::damage::Damage;
 use crate::inspect::text::{count, size};
 use crate::record::RecordRef;
-use crate::storage::{JobListing, RecordSource, StoreView, StoredCheckpoint};
+use crate::storage::{JobListing, RecordSource, StoreLook, StoredCheckpoint};
 
 /// What verifying found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -80,15 +80,20 @@ pub struct VerifyProgress {
 /// Verifies the chosen checkpoints of each job.
 pub(super) fn verify_jobs(
     store: String,
-    view: &StoreView,
+    view: &StoreLook,
     chosen: &[(&JobListing, Vec<StoredCheckpoint>)],
     progress: &mut dyn FnMut(VerifyProgress),
 ) -> Result<StoreVerification> {
-    let all = chosen.iter().flat_map(|(_, stored)| stored);
-    let mut chunks = HashSet::new();
-    let total_bytes =
-        all.map(|stored| weight(view, stored, &mut chunks)).fold(0, u64::saturating_add);
-    drop(chunks);
+    let mut total_bytes: u64 = 0;
+    for (listing, stored) in chosen {
+        // Jobs share nothing.
+        let mut chunks = HashSet::new();
+        for stored in stored {
+            let source = view.source(listing, stored);
+            let weight = source.map_or(0, |source| weight(&*source, stored, &mut chunks));
+            total_bytes = total_bytes.saturating_add(weight);
+        }
+    }
     let mut done_bytes: u64 = 0;
     let mut verifier = Verifier {
         progress: &mut |bytes| {
@@ -101,6 +106,7 @@ pub(super) fn verify_jobs(
     };
     let mut jobs = Vec::with_capacity(chosen.len());
     for (listing, stored) in chosen {
+        verifier.catalog = catalog::Verifier::default();
         let checkpoints = stored.iter().map(|stored| verifier.verify(view, listing, stored));
         let checkpoints = checkpoints.collect::<Result<_>>()?;
         jobs.push(VerifiedJob { job: listing.job.clone(), checkpoints });
@@ -112,7 +118,11 @@ pub(super) fn verify_jobs(
 }
 
 /// Bytes of all records of a checkpoint that are not among `chunks` yet, as far as they can be known.
-fn weight(view: &StoreView, stored: &StoredCheckpoint, chunks: &mut HashSet<RecordRef>) -> u64 {
+fn weight(
+    view: &dyn RecordSource,
+    stored: &StoredCheckpoint,
+    chunks: &mut HashSet<RecordRef>,
+) -> u64 {
     let len = |record: &RecordRef| u64::from(record.payload_len);
     let mut of_task = |manifest: &RecordRef| {
         let refs = view.node(manifest).map(|node| node.refs).unwrap_or_default();
@@ -133,7 +143,7 @@ struct Verifier<'a> {
 impl Verifier<'_> {
     fn verify(
         &mut self,
-        view: &StoreView,
+        view: &StoreLook,
         listing: &JobListing,
         stored: &StoredCheckpoint,
     ) -> Result<VerifiedCheckpoint> {
@@ -162,7 +172,7 @@ impl Verifier<'_> {
 
     fn read(
         &mut self,
-        view: &StoreView,
+        view: &StoreLook,
         listing: &JobListing,
         stored: &StoredCheckpoint,
     ) -> Result<VerifiedCheckpoint> {
@@ -171,7 +181,14 @@ impl Verifier<'_> {
             damage.push(Damage::of(&error));
             Ok(())
         };
-        let report = self.catalog.verify(view, stored, &mut *self.progress, &mut note)?;
+        let report = match view.source(listing, stored) {
+            Ok(source) => self.catalog.verify(&*source, stored, &mut *self.progress, &mut note)?,
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                note(error)?;
+                catalog::VerifyReport::default()
+            }
+            Err(error) => return Err(error),
+        };
         if let Some(why) = listing.broken.get(&stored.id).filter(|_| damage.is_empty()) {
             damage.push(Damage::of(&Error::new(ErrorKind::Corrupt, why)));
         }

@@ -64,7 +64,7 @@ pub(super) fn run_attempt(
 ) -> Result<AttemptEnd, Failure> {
     let engine = job.open_engine(policy.clone()).map_err(|error| refusal(error, policy))?;
     let engine = Arc::new(engine);
-    if policy.goes_on()
+    if engine.goes_on()
         && let Some(word) = engine.checkpoints().finish()
     {
         return Ok(AttemptEnd::AlreadyFinished(word));

@@ -10,7 +10,7 @@ pub(crate) mod metadata;
 pub(crate) mod node;
 mod tier;
 
-pub(crate) use digest::digest;
+pub(crate) use digest::{Digester, digest};
 pub(crate) use frame::{Frame, FrameFault, FrameHeader, FrameKind, Origin, Payload};
 pub(crate) use node::{Node, RecordRef};
 pub(crate) use tier::TierNote;

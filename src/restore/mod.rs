@@ -13,6 +13,6 @@ mod rescale;
 
 pub(crate) use choice::{Candidate, can_spare, check_exact, fall_back, is_lost};
 pub(crate) use fit::{Fit, StoredOperator, check_fit};
-pub use policy::RestorePolicy;
+pub use policy::{ClaimMode, RestorePolicy};
 pub use report::{OperatorReport, OperatorRestore, RestoreReport, SkippedCheckpoint};
 pub(crate) use rescale::StoredOperators;

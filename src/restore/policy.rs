@@ -1,5 +1,9 @@
 //! What a job may start from, as its user says.
 
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
 use crate::ids::CheckpointId;
 use crate::limits::FALLBACK_MAX;
 
@@ -33,9 +37,64 @@ pub enum RestorePolicy {
     /// any present. Savepoints are kept, but not one that the job was stopped with.
     Fresh,
     /// The checkpoint or savepoint that this pointer names in a file system (Flink: `fromSavepoint`),
-    /// of this job or another. It is only read, and stays whoever's it is. What the storage has of
-    /// this job is given up as for [`Fresh`](Self::Fresh).
+    /// of this job or another. It is only read, and stays whoever's it is, so that several jobs may start
+    /// from it: Flink's `NO_CLAIM`. Until a checkpoint of this job completes, each is a full one. What
+    /// the storage has of this job is given up as for [`Fresh`](Self::Fresh).
     Savepoint(String),
+    /// The same, but it becomes the job's own (Flink: `CLAIM`): it is copied into the job's storage as
+    /// its newest checkpoint, read back, and removed where it lay. From then on it is gone on from,
+    /// retained and given up like every checkpoint of the job. No two jobs can claim the same.
+    ///
+    /// A later start with the same pointer goes on from where the job stands.
+    Claim(String),
+}
+
+/// Whose a checkpoint or savepoint is from which a job starts (Flink: `RecoveryClaimMode`, before 2.0
+/// `RestoreMode`).
+///
+/// ```
+/// use tidegate::restore::{ClaimMode, RestorePolicy};
+///
+/// assert_eq!("NO_CLAIM".parse::<ClaimMode>()?, ClaimMode::default());
+/// let policy = RestorePolicy::from_snapshot("file:///saved/savepoint-1", "claim".parse()?);
+/// assert_eq!(policy, RestorePolicy::Claim("file:///saved/savepoint-1".to_owned()));
+/// assert!("LEGACY".parse::<ClaimMode>().is_err());
+/// # Ok::<_, tidegate::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum ClaimMode {
+    /// It stays the user's, and is only read.
+    #[default]
+    NoClaim,
+    /// It becomes the job's, which removes it.
+    Claim,
+}
+
+impl FromStr for ClaimMode {
+    type Err = Error;
+
+    /// Flink's names, in any case.
+    fn from_str(text: &str) -> Result<Self> {
+        match text.trim().to_ascii_uppercase().as_str() {
+            "NO_CLAIM" => Ok(Self::NoClaim),
+            "CLAIM" => Ok(Self::Claim),
+            "LEGACY" => Err(Error::invalid(
+                "the claim mode LEGACY leaves nobody in charge of the files, and Flink 2.0 removed it; \
+                 say NO_CLAIM or CLAIM",
+            )),
+            _ => Err(Error::invalid(format!("{text:?} is no claim mode; say NO_CLAIM or CLAIM"))),
+        }
+    }
+}
+
+impl fmt::Display for ClaimMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoClaim => "NO_CLAIM",
+            Self::Claim => "CLAIM",
+        })
+    }
 }
 
 impl Default for RestorePolicy {
@@ -45,6 +104,14 @@ impl Default for RestorePolicy {
 }
 
 impl RestorePolicy {
+    /// From a checkpoint or savepoint in a file system (Flink: `SavepointRestoreSettings.forPath`).
+    pub fn from_snapshot(pointer: impl Into<String>, mode: ClaimMode) -> Self {
+        match mode {
+            ClaimMode::NoClaim => Self::Savepoint(pointer.into()),
+            ClaimMode::Claim => Self::Claim(pointer.into()),
+        }
+    }
+
     /// True when the job goes on from where it stands.
     pub(crate) fn goes_on(&self) -> bool {
         matches!(self, Self::Latest | Self::Fallback { .. })

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{Attempt, CheckpointId, JobId, TaskId};
 use crate::message::CheckpointType;
 use crate::record::{Node, RecordRef};
-use crate::storage::filesystem::{Savepoints, resolve};
+use crate::storage::filesystem::{Savepoints, SnapshotDir, resolve};
 use crate::storage::remote::RemoteOptions;
 use crate::storage::sled::Trail;
 use crate::storage::stream::StreamStore;
@@ -138,6 +138,7 @@ pub struct CompletedCheckpointLocation {
     pointer: String,
     stored: StoredCheckpoint,
     records: Arc<dyn RecordSource>,
+    dir: Option<SnapshotDir>,
 }
 
 impl CompletedCheckpointLocation {
@@ -146,7 +147,17 @@ impl CompletedCheckpointLocation {
         stored: StoredCheckpoint,
         records: Arc<dyn RecordSource>,
     ) -> Self {
-        Self { pointer, stored, records }
+        Self { pointer, stored, records, dir: None }
+    }
+
+    /// The same in a directory that a job may claim.
+    pub(in crate::storage) fn within(self, dir: Option<SnapshotDir>) -> Self {
+        Self { dir, ..self }
+    }
+
+    /// The directory that a job may claim, if it lies in one.
+    pub(crate) fn dir(&self) -> Option<&SnapshotDir> {
+        self.dir.as_ref()
     }
 
     /// The location of its directory, whatever it was found by (Flink: `getExternalPointer`).
@@ -352,6 +363,16 @@ pub(crate) trait JobAccess: RecordSource {
 pub(crate) trait PendingRecords: Send + Sync {
     /// A writer for one task's records. Writers of different tasks may be used at once.
     fn writer(&self, task: &TaskId) -> Result<Box<dyn RecordWriter>>;
+
+    /// The manifest of a task whose part lies here already, whole and checked, and the bytes of its
+    /// state: an interrupted copy of the same checkpoint has finished it. Then it needs no writer.
+    ///
+    /// # Errors
+    /// What the storage answers. What is damaged is no error: it is not there.
+    fn finished(&self, task: &TaskId) -> Result<Option<(RecordRef, u64)>> {
+        let _ = task;
+        Ok(None)
+    }
 
     /// Makes everything that finished writers wrote durable, then the commit record over it.
     ///

@@ -13,6 +13,7 @@ mod disk;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod filesystem;
+mod look;
 mod memory;
 #[cfg(any(test, fuzzing, feature = "test-util"))]
 pub(crate) mod probe;
@@ -35,10 +36,11 @@ pub use custom::{
     DirectoryBlobs, StorageParameters, register_storage,
 };
 pub use filesystem::FileSystemCheckpointStorage;
-pub(crate) use filesystem::savepoint_target;
+pub(crate) use filesystem::{Export, Exported, SnapshotDir, resolve, savepoint_target};
+pub(crate) use look::{JobListing, StoreLook, StorePlace};
 pub use memory::JobManagerCheckpointStorage;
 pub use remote::RemoteOptions;
-pub(crate) use sled::{Broken, JobListing, Maintenance, StoreView, read_finish, repair};
+pub(crate) use sled::{Broken, Maintenance, read_finish, repair};
 pub use sled::{Placement, SledCheckpointStorage};
 pub use stream::{
     CheckpointMetadataOutputStream, CheckpointStateOutputStream, CheckpointStreamFactory,

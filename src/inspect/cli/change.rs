@@ -40,17 +40,17 @@ impl Change {
             Self::Delete(WithId { common, id }) => {
                 let id = common.checkpoint(*id)?.ok_or_else(|| unnamed("delete"))?;
                 let job = common.job.as_deref();
-                common.changed(&delete_checkpoint(common.store.directory(), job, id)?)
+                common.changed(&delete_checkpoint(common.sled_store()?, job, id)?)
             }
             Self::Pin(with_id) => with_id.pin("pin", true),
             Self::Unpin(with_id) => with_id.pin("unpin", false),
             Self::Gc(common) => {
                 common.whole_store("gc")?;
-                common.answer(&collect_garbage(common.store.directory())?, EXIT_OK)
+                common.answer(&collect_garbage(common.sled_store()?)?, EXIT_OK)
             }
             Self::Repair(Repair { common, drop_broken }) => {
                 common.whole_store("repair")?;
-                let directory = common.store.directory();
+                let directory = common.sled_store()?;
                 let repaired = repair_store(directory, *drop_broken, &mut |progress| {
                     show_progress(bar.as_ref(), progress);
                 });
@@ -70,13 +70,22 @@ impl WithId {
         let Self { common, id } = self;
         let id = common.checkpoint(*id)?.ok_or_else(|| unnamed(verb))?;
         let job = common.job.as_deref();
-        common.changed(&pin_checkpoint(common.store.directory(), job, id, pinned)?)
+        common.changed(&pin_checkpoint(common.sled_store()?, job, id, pinned)?)
     }
 }
 
 impl Common {
     fn changed(&self, changed: &ChangedCheckpoint) -> Result<Answer> {
         self.answer(changed, EXIT_OK)
+    }
+
+    /// The directory of a sled store; the verbs here know no other.
+    fn sled_store(&self) -> Result<&std::path::Path> {
+        if self.store.place().is_files() {
+            let message = format!("{} is no sled store; this verb changes one", self.store);
+            return Err(Error::invalid(message));
+        }
+        Ok(self.store.directory())
     }
 
     fn whole_store(&self, verb: &str) -> Result<()> {

@@ -152,6 +152,27 @@ pub(super) fn past(
     Ok(past)
 }
 
+/// Whose directory this is, as its newest claim says that says anything, for who only looks.
+///
+/// # Errors
+/// `Corrupt` when that claim is damaged, or what the disk answers.
+pub(super) fn owner(disk: &dyn Disk, paths: &JobPaths) -> Result<Option<(JobId, StoreId)>> {
+    let mut buffer = Vec::new();
+    for attempt in claimed(disk, paths)?.into_iter().rev() {
+        let path = paths.attempt(attempt);
+        // A newer start removes older claims.
+        let file = FrameFile::open(disk, &path)?.filter(|file| file.len() > 0);
+        let Some(file) = file else { continue };
+        let header = file.frame(0, "a claim", &mut buffer)?.header;
+        let job = JobId::new(header.origin.job).ok();
+        let job = job.filter(|_| header.kind == FrameKind::Attempt);
+        let found = || format!("a {:?} of {:?}", header.kind, header.origin);
+        let job = job.ok_or_else(|| file.corrupt(0, "a claim", "a job's claim", found()))?;
+        return Ok(Some((job, header.store)));
+    }
+    Ok(None)
+}
+
 /// Says durably what a claim stands for.
 ///
 /// # Errors

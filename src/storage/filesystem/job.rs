@@ -412,12 +412,12 @@ impl StreamHome for OpenJob {
     }
 }
 
-fn is_damage(error: &Error) -> bool {
+pub(super) fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Incompatible)
 }
 
 /// Reads the record of the job's end; `None` when there is none.
-fn read_finish(
+pub(super) fn read_finish(
     disk: &dyn Disk,
     paths: &JobPaths,
     job: &JobId,

@@ -22,20 +22,26 @@
 //! | `sharing` | which chunks a checkpoint may refer to instead of writing them |
 //! | `read` | one record from where a table says it lies |
 //! | `pointer`, `standing` | a checkpoint found by its pointer, and read where it lies |
+//! | `claimed` | a checkpoint's directory that a job takes for its own, and removes |
 //! | `savepoint` | savepoints in directories of their own |
+//! | `export` | a savepoint directory that a copy goes into, and goes on with after an interruption |
+//! | `look` | what jobs and savepoints have in a file system, only read |
 //! | `inline` | checkpoints whose `_metadata` holds everything |
 //! | `probe` | doors for fuzz targets |
 //! | `pending`, `writer` | a checkpoint in progress, and one task's part of it |
 //! | `streams` | raw streams as files, here and for the sled store |
 
 mod claim;
+mod claimed;
 mod description;
+mod export;
 mod facts;
 mod frames;
 mod inline;
 mod job;
 mod layout;
 mod location;
+mod look;
 mod metadata;
 mod output;
 mod pending;
@@ -53,14 +59,17 @@ mod survey;
 mod table;
 mod writer;
 
+pub(crate) use claimed::SnapshotDir;
 pub use description::FileSystemCheckpointStorage;
+pub(crate) use export::{Export, Exported};
 pub(super) use inline::AllInline;
 #[cfg(feature = "remote")]
 pub(super) use layout::METADATA;
 pub(in crate::storage) use layout::random;
 pub(super) use layout::random_name;
 pub(super) use location::check as checked_location;
-pub(super) use pointer::resolve;
+pub(crate) use look::FileView;
+pub(crate) use pointer::resolve;
 pub(super) use savepoint::Savepoints;
 pub(crate) use savepoint::savepoint_target;
 

@@ -42,6 +42,8 @@ struct State {
     /// Every data file that was made and is in no table.
     files: BTreeSet<ChunkFile>,
     is_committed: bool,
+    /// Some of it stays without a commit, for a copy that goes on with it.
+    is_kept: bool,
     /// A rename failed half way: nothing may be touched before the next start has looked.
     is_uncertain: bool,
 }
@@ -54,6 +56,32 @@ impl Parts {
     /// Remembers a data file.
     pub(super) fn made(&self, file: ChunkFile) {
         self.state().files.insert(file);
+    }
+
+    /// The manifest's frame and the data file of a task that has finished.
+    pub(super) fn of_task(&self, manifest: u64) -> Option<(Vec<u8>, Option<ChunkFile>)> {
+        let state = self.state();
+        let records = state.finished.get(&manifest)?;
+        let (_, frame) = records.inline.iter().find(|(id, _)| *id == manifest)?;
+        Some((frame.clone(), records.file))
+    }
+
+    /// Leaves a data file where it is, whether or not there is a commit.
+    pub(super) fn keep(&self, file: ChunkFile) {
+        let mut state = self.state();
+        state.files.remove(&file);
+        state.is_kept = true;
+    }
+
+    /// Takes what an interrupted copy had written of a task, which stays.
+    pub(super) fn resumed(&self, manifest: u64, records: TaskRecords) {
+        self.finished(manifest, records);
+        self.state().is_kept = true;
+    }
+
+    /// What was kept goes with the rest.
+    pub(super) fn keep_nothing(&self) {
+        self.state().is_kept = false;
     }
 
     /// Takes what a task wrote.
@@ -120,9 +148,10 @@ impl Parts {
 
 impl Drop for Parts {
     fn drop(&mut self) {
-        let (files, is_committed, is_uncertain) = {
+        let (files, is_committed, is_kept, is_uncertain) = {
             let mut state = self.state();
-            (std::mem::take(&mut state.files), state.is_committed, state.is_uncertain)
+            let files = std::mem::take(&mut state.files);
+            (files, state.is_committed, state.is_kept, state.is_uncertain)
         };
         let names: BTreeSet<String> =
             files.iter().filter(|file| !is_shared(file)).map(ToString::to_string).collect();
@@ -137,7 +166,10 @@ impl Drop for Parts {
                 home.give_back(self.offer.as_deref(), unused);
             }
             None if is_uncertain => {}
-            None => survey::warn(survey::remove_all(disk, dir, &names, !is_committed)),
+            None => {
+                let all = !is_committed && !is_kept;
+                survey::warn(survey::remove_all(disk, dir, &names, all));
+            }
         }
     }
 }
@@ -161,6 +193,11 @@ impl FilePending {
     /// What stands alone in a directory of its own.
     pub(super) fn alone(site: Site) -> Self {
         Self::of(None, site, None)
+    }
+
+    /// What its writers share.
+    pub(super) fn parts(&self) -> Arc<Parts> {
+        Arc::clone(&self.parts)
     }
 
     fn of(home: Option<Arc<OpenJob>>, site: Site, offer: Option<Arc<Offer>>) -> Self {

@@ -20,7 +20,7 @@ use crate::storage::remote::{RemoteOptions, disk_of, shown};
 /// # Errors
 /// `Invalid` when it is empty or of another file system; `NotFound` when nothing is there or the
 /// directory has no `_metadata`; `Corrupt` when what is there is no checkpoint.
-pub(in crate::storage) fn resolve(
+pub(crate) fn resolve(
     pointer: &str,
     options: &RemoteOptions,
 ) -> Result<CompletedCheckpointLocation> {
@@ -47,7 +47,8 @@ pub(super) fn resolve_on(disk: Arc<dyn Disk>, path: &Path) -> Result<CompletedCh
     let checkpoint = Arc::new(StandingCheckpoint::open(disk, &metadata)?);
     let dir = metadata.parent().unwrap_or(&metadata);
     let pointer = location_of(dir)?;
-    Ok(CompletedCheckpointLocation::new(pointer, checkpoint.stored(), checkpoint))
+    let dir = checkpoint.snapshot_dir(&pointer);
+    Ok(CompletedCheckpointLocation::new(pointer, checkpoint.stored(), checkpoint).within(dir))
 }
 
 /// The location of an absolute path.

@@ -146,7 +146,7 @@ impl SavepointDir {
     fn make_dir(&self, job: &JobId) -> Result<PathBuf> {
         let (disk, base) = (&*self.disk, &self.base);
         disk.create_dir_all(base).map_err(|error| failed("make", base, error))?;
-        let draw = || ((), base.join(name(job)));
+        let draw = || ((), base.join(name(job, StoreId(layout::random()))));
         let ((), dir, ()) = at_a_free_name(draw, |dir| disk.create_dir(dir))?;
         // CRASH: a directory without `_metadata` is no savepoint, and nobody's any more.
         disk.sync_dir(base).map_err(|error| failed("sync", base, error))?;
@@ -154,10 +154,11 @@ impl SavepointDir {
     }
 }
 
-/// `savepoint-`, the beginning of the job's name, and a random number.
-fn name(job: &JobId) -> String {
+/// `savepoint-`, the beginning of the job's name, and the beginning of the store's number, which is
+/// random or stands for what is copied.
+pub(super) fn name(job: &JobId, store: StoreId) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
     let job: String = job.as_str().chars().take(JOB_CHARS).map(plain).collect();
-    let random = StoreId(layout::random()).to_string();
-    format!("savepoint-{job}-{}", random.get(..12).unwrap_or(&random))
+    let number = store.to_string();
+    format!("savepoint-{job}-{}", number.get(..12).unwrap_or(&number))
 }

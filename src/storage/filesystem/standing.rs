@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::ids::StoreId;
+use crate::ids::{JobId, StoreId};
 use crate::record::{Node, RecordRef};
 use crate::storage::access::{RecordSource, StoredCheckpoint};
 use crate::storage::disk::Disk;
+use crate::storage::filesystem::claimed::SnapshotDir;
 use crate::storage::filesystem::facts::Content;
 use crate::storage::filesystem::metadata;
 use crate::storage::filesystem::read::{self, Spot};
@@ -20,6 +21,7 @@ pub(super) struct StandingCheckpoint {
     disk: Arc<dyn Disk>,
     metadata: PathBuf,
     store: StoreId,
+    job: JobId,
     stored: StoredCheckpoint,
     content: Content,
 }
@@ -37,9 +39,25 @@ impl StandingCheckpoint {
             disk,
             metadata: path.to_path_buf(),
             store,
+            job,
             stored: StoredCheckpoint { id, record, pinned: false },
             content: Content { incarnation, table },
         })
+    }
+
+    /// Where its `_metadata` lies.
+    pub(super) fn dir(&self) -> &Path {
+        self.metadata.parent().unwrap_or(&self.metadata)
+    }
+
+    /// Its directory, for who claims it.
+    pub(super) fn snapshot_dir(&self, pointer: &str) -> Option<SnapshotDir> {
+        SnapshotDir::of(&self.metadata, pointer, self.store, self.stored.id)
+    }
+
+    /// The job that took it.
+    pub(super) fn job(&self) -> &JobId {
+        &self.job
     }
 
     pub(super) fn stored(&self) -> StoredCheckpoint {

@@ -38,7 +38,7 @@ pub(super) fn directories(disk: &dyn Disk, paths: &JobPaths) -> Result<Directori
     Ok(found)
 }
 
-fn is_no_directory(error: &io::Error) -> bool {
+pub(super) fn is_no_directory(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::NotFound)
 }
 

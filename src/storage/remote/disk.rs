@@ -6,6 +6,7 @@
 //! nothing under the name any more. `list` shows neither.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -208,6 +209,10 @@ impl Disk for ObjectDisk {
         names.sort();
         names.dedup();
         Ok(names)
+    }
+
+    fn lock_file(&self, _: &Path) -> io::Result<Option<File>> {
+        Ok(None)
     }
 
     fn read_small(&self, _: &Path) -> io::Result<Option<Vec<u8>>> {

@@ -39,7 +39,7 @@ pub(crate) use maintain::Maintenance;
 pub(crate) use owner::new_store_id;
 pub(crate) use repair::{Broken, repair};
 pub(super) use split::Trail;
-pub(crate) use view::{JobListing, StoreView, read_finish};
+pub(crate) use view::{StoreView, read_finish};
 
 /// Where chunk bodies lie; chosen when a store is made and recorded in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

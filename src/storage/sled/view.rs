@@ -14,8 +14,9 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, StoreId};
 use crate::record::{Node, RecordRef};
-use crate::storage::access::{ChunkStream, RecordSource, StoredCheckpoint};
+use crate::storage::access::{ChunkStream, RecordSource};
 use crate::storage::disk::RealDisk;
+use crate::storage::look::JobListing;
 use crate::storage::sled::Placement;
 use crate::storage::sled::backend::JobView;
 use crate::storage::sled::directory::{Current, StoreDir};
@@ -28,17 +29,6 @@ use crate::storage::sled::split::Reader;
 
 /// How often a log is looked at again while its complaints change.
 const LOOKS_MAX: u32 = 5;
-
-/// What a view knows of one job.
-#[derive(Debug, Clone)]
-pub(crate) struct JobListing {
-    pub(crate) job: String,
-    pub(crate) finish: Option<Vec<u8>>,
-    /// Oldest first.
-    pub(crate) stored: Vec<StoredCheckpoint>,
-    /// Those of `stored` whose commit or manifests cannot be read, and why.
-    pub(crate) broken: BTreeMap<CheckpointId, String>,
-}
 
 /// A store that is only read.
 #[derive(Debug)]

@@ -5,6 +5,7 @@
 mod crash;
 mod damage;
 mod description;
+mod export;
 mod files;
 mod savepoints;
 mod sharing;
