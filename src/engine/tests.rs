@@ -19,6 +19,7 @@ use crate::storage::{
     CheckpointedStateScope, JobManagerCheckpointStorage, SledCheckpointStorage, StreamStateHandle,
 };
 
+mod claiming;
 mod restoring;
 
 const PATIENCE: Duration = Duration::from_secs(20);
