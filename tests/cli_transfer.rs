@@ -7,17 +7,23 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use tempfile::TempDir;
 use tidegate::catalog::{CheckpointPlan, Checkpoints, ExternalCheckpoint, OperatorSpec};
+use tidegate::config::CheckpointConfig;
+use tidegate::engine::Engine;
 use tidegate::inspect::{
     CheckpointLocation, CopyTarget, diff_checkpoints, export_checkpoint, import_checkpoint,
 };
+use tidegate::restore::{ClaimMode, RestorePolicy};
 use tidegate::state::{SectionKey, SectionKind, SnapshotSink};
-use tidegate::storage::{CheckpointStorage, Placement, SledCheckpointStorage, open_uri};
+use tidegate::storage::{
+    CheckpointStorage, CustomAccess, CustomCheckpointStorage, DirectoryBlobs, Placement,
+    SledCheckpointStorage, StorageParameters, open_uri, register_storage,
+};
 use tidegate::{CheckpointId, ErrorKind, JobId, OperatorUid, TaskId};
 
 /// One child at a time is started: it has copies of this process's files until it executes.
@@ -282,4 +288,74 @@ fn an_exported_checkpoint_is_found_by_its_pointer_and_imported_anywhere() {
     let again: CheckpointLocation = target.parse().unwrap();
     let diff = diff_checkpoints((&from, None), (&again, Some("new")), &mut |_| ()).unwrap();
     assert!(diff.equal, "{diff}");
+}
+
+/// A storage of the user's own is registered in a process; so this one copies by the library.
+#[test]
+fn what_lies_in_a_storage_of_the_users_own_is_exported_and_imported() {
+    let dir = Dir::new();
+    register_storage("shelf", |parameters: &StorageParameters| {
+        Ok(Arc::new(DirectoryBlobs::new(&parameters["dir"])) as Arc<dyn CustomAccess>)
+    })
+    .unwrap();
+    let place = CustomCheckpointStorage::new("shelf", [("dir", dir.at("shelf"))]);
+    let shelf = place.to_uri().to_string();
+    let store = dir.at("store");
+    let id = commit(&open(&store, "job"), 3, 300_000);
+    let from: CheckpointLocation = store.parse().unwrap();
+    let imported = import_checkpoint(&from, None, &shelf, None, &mut |_| ()).unwrap();
+    assert_eq!(imported.id, id);
+
+    let there: CheckpointLocation = format!("{shelf}#{id}").parse().unwrap();
+    let to: CopyTarget = dir.at("saved").parse().unwrap();
+    let unnamed = export_checkpoint(&there, None, &to, &mut |_| ()).unwrap_err();
+    assert_eq!(unnamed.kind(), ErrorKind::Invalid);
+    let copied = export_checkpoint(&there, Some("job"), &to, &mut |_| ()).unwrap();
+    let saved: CheckpointLocation = copied.to.parse().unwrap();
+    let diff = diff_checkpoints((&from, None), (&saved, None), &mut |_| ()).unwrap();
+    assert!(diff.equal, "{diff}");
+}
+
+#[test]
+fn an_exported_checkpoint_starts_a_job_with_another_parallelism() {
+    const GROUPS: u32 = 128;
+    let dir = Dir::new();
+    let store = dir.at("store");
+    let checkpoints = open(&store, "job");
+    let uid = OperatorUid::new("count").unwrap();
+    let operator = OperatorSpec::new(uid.clone(), 2);
+    let plan = CheckpointPlan::new(vec![operator.clone()]);
+    let pending = checkpoints.begin(checkpoints.next_id(), plan).unwrap();
+    let write = |task: TaskId| {
+        let mut writer = pending.writer(&task).unwrap();
+        for group in task.subtask * GROUPS / 2..(task.subtask + 1) * GROUPS / 2 {
+            let key = SectionKey::new(SectionKind::Keyed, "counts").with_index(group);
+            writer.section(&key, &mut |out| Ok(out.write_all(&group.to_le_bytes())?)).unwrap();
+        }
+        (task, writer.finish().unwrap())
+    };
+    pending.commit(&operator.tasks().map(write).collect::<Vec<_>>()).unwrap();
+    let copied = says_json(&["export", &store, &dir.at("saved")]);
+    let pointer = copied["to"].as_str().unwrap();
+
+    let config = CheckpointConfig::new().build().unwrap();
+    let storage = Arc::new(SledCheckpointStorage::new(dir.at("new")));
+    let engine = Engine::builder(JobId::new("new").unwrap(), config, storage)
+        .operator(OperatorSpec::new(uid, 3))
+        .restore_policy(RestorePolicy::from_snapshot(pointer, ClaimMode::NoClaim))
+        .open()
+        .unwrap();
+    let mut found = Vec::new();
+    for subtask in 0..3 {
+        let task = TaskId { operator: OperatorUid::new("count").unwrap(), subtask };
+        let mut state = engine.task_state(&task).unwrap();
+        while let Some(key) = state.next_section().unwrap() {
+            let mut body = Vec::new();
+            state.body().read_to_end(&mut body).unwrap();
+            assert_eq!(body, key.index.to_le_bytes());
+            found.push(key.index);
+        }
+    }
+    found.sort_unstable();
+    assert_eq!(found, (0..GROUPS).collect::<Vec<_>>());
 }

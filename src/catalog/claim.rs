@@ -26,7 +26,7 @@ pub(crate) struct SnapshotClaim {
 /// How far a claim has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ClaimStage {
-    /// Until the copy is complete, the job goes on from where it lies.
+    /// Until the copy is complete and read back, the job goes on from where it lies.
     Begun,
     /// The job goes on from its copy; the directory is still to be removed.
     Taken,
@@ -43,9 +43,9 @@ impl Checkpoints {
     /// Makes the snapshot the job's own, newer than all that it has; the rest of the job's course is
     /// given up, as for a fresh start. Returns its number and what was given up.
     ///
-    /// CRASH: before the note the job knows of nothing, and may claim the directory again. Then its next
-    /// start claims on, until the copy is complete; from there it goes on from the copy and removes the
-    /// directory.
+    /// CRASH: before the first note the job knows of nothing, and may claim the directory again. From there
+    /// its next start claims anew, and a copy that nobody has read back is given up; from the second note
+    /// on it goes on from the copy, and removes the directory.
     pub(crate) fn claim(
         &self,
         from: &ExternalCheckpoint,
@@ -58,7 +58,7 @@ impl Checkpoints {
         let given_up = self.course_after(None)?;
         dir.claim(owner)?;
         let id = from.id().max(self.next_id());
-        let claim =
+        let mut claim =
             SnapshotClaim { asked: asked.to_owned(), dir, id: id.0, stage: ClaimStage::Begun };
         self.note_claim(Some(&claim))?;
         if let Err(error) = self.take_over(from, id) {
@@ -66,35 +66,24 @@ impl Checkpoints {
             self.discard(&[id])?;
             return Err(error);
         }
-        self.complete_claim(claim, owner)?;
+        if self.finish().is_some() {
+            self.clear_finish()?;
+        }
+        self.discard(&given_up)?;
+        claim.stage = ClaimStage::Taken;
+        self.note_claim(Some(&claim))?;
+        self.remove_claimed(claim, owner)?;
         Ok((id, given_up))
     }
 
-    /// Ends a claim whose copy is complete.
-    pub(crate) fn complete_claim(&self, mut claim: SnapshotClaim, owner: &str) -> Result<()> {
-        if claim.stage == ClaimStage::Begun {
-            let id = CheckpointId(claim.id);
-            let mut older = self.course_after(None)?;
-            older.retain(|known| *known < id);
-            if self.finish().is_some() {
-                self.clear_finish()?;
-            }
-            self.discard(&older)?;
-            claim.stage = ClaimStage::Taken;
-            self.note_claim(Some(&claim))?;
+    /// Removes what the job has a copy of. When that fails, the next start tries again.
+    pub(crate) fn remove_claimed(&self, mut claim: SnapshotClaim, owner: &str) -> Result<()> {
+        if let Err(error) = claim.dir.remove(owner) {
+            tracing::warn!(%error, "a claimed directory stays until the next start");
+            return Ok(());
         }
-        if claim.stage == ClaimStage::Taken {
-            match claim.dir.remove(owner) {
-                Ok(()) => {
-                    claim.stage = ClaimStage::Done;
-                    self.note_claim(Some(&claim))?;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a claimed directory stays until the next start");
-                }
-            }
-        }
-        Ok(())
+        claim.stage = ClaimStage::Done;
+        self.note_claim(Some(&claim))
     }
 
     /// The job does not go on from what it has claimed: a directory that is not copied is given back.

@@ -172,7 +172,7 @@ impl Checkpoints {
     }
 
     /// Copies what a job has claimed, as its own checkpoint with this number, and reads it back.
-    pub(super) fn take_over(&self, from: &ExternalCheckpoint, id: CheckpointId) -> Result<()> {
+    pub(crate) fn take_over(&self, from: &ExternalCheckpoint, id: CheckpointId) -> Result<()> {
         let (location, kind) = (from.location(), CheckpointType::Checkpoint);
         let pending = self.storage().access().begin(id, kind)?;
         let source = (location.records(), &location.stored());

@@ -233,8 +233,9 @@ mod tests {
     //! through a storage in memory, and single bodies.
 
     use super::*;
+    use crate::catalog::ClaimStage;
     use crate::catalog::tests::{add, open};
-    use crate::storage::JobManagerCheckpointStorage;
+    use crate::storage::{JobManagerCheckpointStorage, SnapshotDir};
 
     fn suspect(reason: &str) -> CheckpointMark {
         CheckpointMark { suspect: Some(reason.into()), ..CheckpointMark::default() }
@@ -262,6 +263,34 @@ mod tests {
         let expected = [
             &[0xff, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0][..],
             &[7, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, b'x', 0],
+        ]
+        .concat();
+        assert_eq!(body, expected);
+        assert_eq!(JobNotes::decode(Some(&body)).unwrap(), notes);
+        for len in 2..body.len() {
+            let cut = JobNotes::decode(body.get(..len)).unwrap_err();
+            assert_eq!(cut.kind(), ErrorKind::Corrupt);
+        }
+    }
+
+    /// `docs/format.md` shows the layout.
+    #[test]
+    fn the_bytes_of_a_claim_are_fixed() {
+        let dir = SnapshotDir { pointer: "p".into(), store: [9; 16], id: 7 };
+        let claim = SnapshotClaim { asked: "a".into(), dir, id: 8, stage: ClaimStage::Taken };
+        let notes = JobNotes { claim: Some(claim), ..JobNotes::default() };
+        let body = notes.encode().unwrap().unwrap();
+        let text = |byte| [1, 0, 0, 0, 0, 0, 0, 0, byte];
+        let number = |number: u64| number.to_le_bytes();
+        let expected = [
+            &[0xff, 2, 0][..],
+            &number(0),
+            &text(b'a'),
+            &text(b'p'),
+            &[9; 16],
+            &number(7),
+            &number(8),
+            &[1, 0, 0, 0],
         ]
         .concat();
         assert_eq!(body, expected);

@@ -114,12 +114,8 @@ fn policy_in_force(
     if !is_asked_again && !asked.goes_on() {
         return Ok((asked.clone(), None));
     }
-    let is_copied = match claim.stage {
-        ClaimStage::Begun => checkpoints.ids().contains(&CheckpointId(claim.id)),
-        ClaimStage::Taken | ClaimStage::Done => true,
-    };
-    if !is_copied {
-        // Where it lies it is what the job goes on from.
+    if claim.stage == ClaimStage::Begun {
+        // It is whole where it lies. A copy of it may be here, which nobody has read back: it is made again.
         return Ok((RestorePolicy::Claim(claim.asked), None));
     }
     let has_any = !checkpoints.ids().is_empty() || checkpoints.finish().is_some();
@@ -159,7 +155,7 @@ impl Found {
             return self.claim();
         }
         if let Some(claim) = self.unfinished.take() {
-            self.job.complete_claim(claim, &self.claimant)?;
+            self.job.remove_claimed(claim, &self.claimant)?;
         }
         if !self.policy.goes_on() {
             self.job.abandon_claim(&self.claimant)?;

@@ -172,8 +172,7 @@ fn a_claim_that_was_killed_at_any_step_is_ended_by_the_next_start_however_it_is_
                 checkpoints.note_claim(Some(&claim)).unwrap();
             }
             if step >= 2 {
-                let (records, stored) = (found.location().records(), found.location().stored());
-                checkpoints.import_records(records, &stored, &mut |_| Ok(())).unwrap();
+                checkpoints.take_over(&found, CheckpointId(claim.id)).unwrap();
             }
             if step >= 3 {
                 claim.stage = ClaimStage::Taken;
