@@ -33,14 +33,17 @@ pub(crate) struct FileView {
 }
 
 impl FileView {
-    /// True when the path is of something that can be looked at here.
+    /// True when the path is of something that can be looked at here; a file only under its usual name.
     pub(in crate::storage) fn is_at(disk: &dyn Disk, path: &Path) -> bool {
         match disk.list(path) {
             Ok(names) if names.iter().any(|name| name == METADATA) => true,
             Ok(names) => {
                 is_job(disk, path) || names.iter().any(|name| is_job(disk, &path.join(name)))
             }
-            Err(error) => error.kind() == std::io::ErrorKind::NotADirectory,
+            Err(error) => {
+                let is_file = error.kind() == std::io::ErrorKind::NotADirectory;
+                is_file && path.file_name().is_some_and(|name| name == METADATA)
+            }
         }
     }
 
