@@ -106,7 +106,7 @@ fn write(c: &mut Criterion) {
         });
     });
     let storage = FileSystemCheckpointStorage::new(location("bench")).unwrap();
-    let storage = storage.with_remote_options(options(server.address()).unwrap());
+    let storage = storage.with_remote_options(&options(server.address()).unwrap());
     let store = Checkpoints::new(storage.open(&JobId::new("bench").unwrap()).unwrap());
     paired(&mut group, ("s3_loopback", SIZE), ("storage_write/raw_put", TOTAL), |pairs| {
         state.stamp();

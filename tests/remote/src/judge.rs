@@ -43,7 +43,7 @@ pub fn judge(
         number += 1;
         let storage = FileSystemCheckpointStorage::new(format!("{location}/{number}"))?;
         let storage: Arc<dyn CheckpointStorage> =
-            Arc::new(set(storage.with_remote_options(options.clone()))?);
+            Arc::new(set(storage.with_remote_options(options))?);
         Ok(storage)
     });
     println!("{location}\n{report}");

@@ -26,7 +26,7 @@ const OPERATIONS: &str = "TIDEGATE_CONFORMANCE_OPERATIONS";
 
 fn storage(server: SocketAddr, prefix: &str) -> FileSystemCheckpointStorage {
     let storage = FileSystemCheckpointStorage::new(location(prefix)).unwrap();
-    storage.with_remote_options(options(server).unwrap())
+    storage.with_remote_options(&options(server).unwrap())
 }
 
 #[test]

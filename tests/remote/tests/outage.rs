@@ -187,7 +187,7 @@ type Storage = FileSystemCheckpointStorage;
 
 fn storage(server: std::net::SocketAddr, prefix: &str) -> Storage {
     let storage = FileSystemCheckpointStorage::new(location(prefix)).unwrap();
-    storage.with_remote_options(options(server).unwrap())
+    storage.with_remote_options(&options(server).unwrap())
 }
 
 /// Lets the job end, and expects that it did.
