@@ -13,8 +13,10 @@ use crate::storage::remote::{Address, is_remote};
 /// with a host or without an absolute path, for a root directory, and for a path with `.` or `..`.
 pub(in crate::storage) fn check(what: &str, text: &str) -> Result<String> {
     if let Some(address) = Address::parse(what, text)? {
-        address.require_built()?;
-        return Ok(address.text());
+        let location = address.text();
+        let named = |error: Error| error.context(format!("the {what} {location:?}"));
+        address.require_built().map_err(named)?;
+        return Ok(location);
     }
     let refuse = |why: &str| Error::invalid(format!("the {what} {text:?} {why}"));
     if text.contains('\0') {
