@@ -243,7 +243,9 @@ fn a_job_goes_on_while_its_storage_is_down_for_less_than_it_tolerates() {
     let events = counting.log.all();
     assert!(!events.contains(&Event::Restarting), "{events:?}");
     let counts = &handle.statistics().counts;
-    assert_eq!(counts.failed, events.iter().filter(|event| failed(event)).count() as u64);
+    // One more may have been in progress when the job ended: nobody hears of it.
+    let heard_of = events.iter().filter(|event| failed(event)).count() as u64;
+    assert!((heard_of..=heard_of + 1).contains(&counts.failed), "{counts:?}");
     assert!(counts.failed >= 6, "{counts:?}");
     assert_nothing_is_lost(&events);
 }
