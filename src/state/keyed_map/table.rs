@@ -41,6 +41,8 @@ pub(crate) struct KeyedTable<V> {
     unconfirmed: BTreeMap<CheckpointId, (u32, Arc<OnceLock<Layout>>)>,
     base: Option<Arc<Base>>,
     restoring: Option<Restoring<V>>,
+    /// Room for the encoding of a key that is long.
+    long: Vec<u8>,
     /// Group and page that are looked at next for entries to remove.
     swept: (usize, u32),
 }
@@ -57,6 +59,7 @@ impl<V: StateValue> KeyedTable<V> {
             unconfirmed: BTreeMap::new(),
             base: None,
             restoring: None,
+            long: Vec::new(),
             swept: (0, 0),
         }
     }
@@ -140,15 +143,21 @@ impl<V: StateValue> KeyedTable<V> {
         key: &K,
         operate: impl FnOnce(&mut Self, Probe<'_>) -> Result<R>,
     ) -> Result<R> {
-        let long;
         let short = Short::of(key);
+        let mut long = Vec::new();
         let encoded = if let Some(short) = &short {
             short.as_slice()
         } else {
-            long = encode_long(key)?;
+            long = std::mem::take(&mut self.long);
+            long.clear();
+            codec::encode_into(key, &mut long)?;
             &long
         };
-        operate(self, Probe { hash: key_hash(encoded), encoded })
+        let result = operate(self, Probe { hash: key_hash(encoded), encoded });
+        if short.is_none() {
+            self.long = long;
+        }
+        result
     }
 
     /// What `look` makes of the value of a key.
@@ -376,14 +385,6 @@ fn put<V: StateValue>(group: &mut Group<V>, cuts: &mut Cuts, probe: Probe<'_>, v
         }
         None => (Some(value), ()),
     });
-}
-
-/// The encoding of a key that is long, or of which it is to be said why it has none.
-#[cold]
-fn encode_long<K: Serialize>(key: &K) -> Result<Vec<u8>> {
-    let mut encoded = Vec::new();
-    codec::encode_into(key, &mut encoded)?;
-    Ok(encoded)
 }
 
 fn no_page() -> Error {

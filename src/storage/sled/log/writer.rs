@@ -106,18 +106,14 @@ impl SegmentWriter {
         payload: Payload<'_>,
         writeback: &Writeback,
     ) -> Result<(FrameHeader<'a>, Place)> {
-        if payload.bytes().len() < DIRECT_BYTES {
-            let appended = self.buffered(kind, origin, sequence, payload)?;
-            if self.buffer.len() >= WRITE_BUFFER_BYTES {
-                self.flush()?;
-            }
-            self.request_sync(writeback);
-            return Ok(appended);
-        }
         let place = (self.store, self.segment.number);
         let header = FrameHeader::first(kind, place, sequence, origin, payload)?;
-        let place = self.direct(&header, payload.bytes())?;
-        self.request_sync(writeback);
+        let place = if payload.bytes().len() < DIRECT_BYTES {
+            self.framed(&header, payload.bytes())
+        } else {
+            self.direct(&header, payload.bytes())?
+        };
+        self.pass_on(writeback)?;
         Ok((header, place))
     }
 
@@ -163,19 +159,20 @@ impl SegmentWriter {
     ) -> Result<Place> {
         let incarnation = self.segment.number;
         let place = self.framed(&FrameHeader { incarnation, sequence, ..*header }, payload);
-        if self.buffer.len() >= WRITE_BUFFER_BYTES {
-            self.flush()?;
-        }
-        self.request_sync(writeback);
+        self.pass_on(writeback)?;
         Ok(place)
     }
 
-    /// Has a long stretch synced early.
-    fn request_sync(&mut self, writeback: &Writeback) {
+    /// Writes a full buffer, and has a long stretch synced early.
+    fn pass_on(&mut self, writeback: &Writeback) -> Result<()> {
+        if self.buffer.len() >= WRITE_BUFFER_BYTES {
+            self.flush()?;
+        }
         if self.flushed - self.requested >= WRITEBACK_BYTES {
             self.requested = self.flushed;
             writeback.request(&self.segment);
         }
+        Ok(())
     }
 
     fn buffered<'a>(
