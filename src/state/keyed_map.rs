@@ -15,6 +15,7 @@ mod page;
 mod removed;
 mod restoring;
 mod segment;
+mod sheet;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,9 @@ use crate::storage::{
     DurableTier, PendingRecords, RecordSource, RecordWriter, StoredCheckpoint, Tiers,
 };
 
+/// How often a copy that stands back looks whether a checkpoint is still written.
+const COURTESY_STEP: Duration = Duration::from_millis(2);
+
 /// The last copy: where in the manifest of each task the chunks of the fast tier have their twins.
 #[derive(Debug)]
 pub(super) struct Last {
@@ -39,6 +42,8 @@ pub(super) struct Work<'a> {
 struct Progress {
     done: u64,
     written: u64,
+    /// For how long it stood back.
+    stood_back: Duration,
 }
 
 impl Work<'_> {
@@ -61,6 +66,7 @@ impl Work<'_> {
             last.tasks.insert(task, places.collect());
         }
         let node = Node { refs: manifests, body: commit.body };
+        self.stand_back(&mut progress)?;
         // CRASH: what was written is garbage of a checkpoint in progress; the next start copies again.
         self.durable.publish(stored.id, || pending.commit(&node))?;
         Ok((last, progress.written))
@@ -96,6 +102,7 @@ impl Work<'_> {
                     progress.written = progress.written.saturating_add(chunk.payload_len.into());
                     self.durable.gauge.copying(id, progress.done);
                     self.breathe(chunk.payload_len)?;
+                    self.stand_back(progress)?;
                 }
             }
         }
@@ -139,6 +146,18 @@ impl Work<'_> {
             !self.durable.bell.is_aborted()
         };
         if goes_on { Ok(()) } else { Err(closed()) }
+    }
+
+    /// Lets checkpoints go first that are being written to the fast tier.
+    fn stand_back(self, progress: &mut Progress) -> Result<()> {
+        let most = self.durable.pace.courtesy;
+        while self.durable.courtesy.is_asked() && progress.stood_back < most {
+            if !self.durable.bell.pause(COURTESY_STEP) {
+                return Err(closed());
+            }
+            progress.stood_back += COURTESY_STEP;
+        }
+        Ok(())
     }
 
     /// One operation on the fast tier, which is given back before the durable one is waited for.

@@ -56,6 +56,8 @@ impl<V> Default for Group<V> {
 /// A group as it was at a cut.
 pub(super) struct GroupView<V> {
     layers: Layers<V>,
+    /// Only to be dropped.
+    _outdated: Vec<Arc<Layer<V>>>,
     pages: u32,
     pub(super) entries: usize,
     pub(super) whole_since: u32,
@@ -101,11 +103,19 @@ impl<V> Group<V> {
     /// Hot: what the background needs of the group as it is now, and how many keys changed since the
     /// cut before.
     pub(super) fn cut(&mut self) -> (GroupView<V>, u32) {
+        let mut outdated = Vec::new();
         let segments = &mut self.segments;
-        let layers =
-            self.unchanged.get_or_insert_with(|| segments.iter_mut().map(Segment::cut).collect());
+        let layers = self.unchanged.get_or_insert_with(|| {
+            let cuts = segments.iter_mut().map(Segment::cut);
+            let layers = cuts.map(|cut| {
+                outdated.extend(cut.outdated);
+                cut.layer
+            });
+            layers.collect()
+        });
         let view = GroupView {
             layers: Arc::clone(layers),
+            _outdated: outdated,
             pages: self.pages,
             entries: self.entries,
             whole_since: self.whole_since,

@@ -13,6 +13,7 @@
 //! | `twin` | references into either tier; the copy of a damaged record |
 //! | `pending` | tells of what completes |
 //! | `bell` | wakes and ends the thread that copies |
+//! | `courtesy` | tells it when to stand back |
 //! | `lag` | how far it is behind |
 //!
 //! # What is promised
@@ -31,6 +32,8 @@
 //!   were told of. The durable tier notes that the job runs; a start that finds this note and a fast
 //!   tier that knows less goes back behind completions: each sink must undo what it committed since, as
 //!   with any fallback. After an end at which everything was copied there is nothing to undo.
+//! - While a checkpoint is written to the fast tier a copy stands still, for ten seconds at most in all:
+//!   it may be late, but not left for ever.
 //! - Retention is each tier's own. What is discarded otherwise, at the end of the job too, goes from
 //!   both at once.
 //! - What is said of the job (its end, marks of checkpoints) is in both tiers before a start undoes
@@ -38,6 +41,7 @@
 //! - Raw streams lie in the fast tier alone.
 
 mod bell;
+mod courtesy;
 mod job;
 mod lag;
 mod pending;
@@ -75,6 +79,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How many checkpoints the durable tier keeps when nobody says.
 const RETAINED_DEFAULT: u32 = 3;
 
+/// How long one copy stands back for checkpoints that are written meanwhile, at most.
+const COURTESY: Duration = Duration::from_secs(10);
+
 /// Checkpoints that complete on one storage and are copied to a second one in the background. Flink has
 /// nothing like it.
 ///
@@ -108,6 +115,8 @@ pub struct TieredCheckpointStorage {
     /// What `retained` is when it is not set.
     retained_default: u32,
     bytes_per_second: Option<u64>,
+    /// How long one copy stands back, at most.
+    courtesy: Duration,
     clock: Arc<dyn Clock>,
     /// The jobs that were opened; shared by all copies of the description.
     jobs: Arc<Mutex<BTreeMap<JobId, Known>>>,
@@ -130,6 +139,7 @@ impl TieredCheckpointStorage {
             retained: None,
             retained_default: RETAINED_DEFAULT,
             bytes_per_second: None,
+            courtesy: COURTESY,
             clock: Arc::new(SystemClock::new()),
             jobs: Arc::default(),
         }
@@ -203,7 +213,8 @@ impl TieredCheckpointStorage {
     fn pace(&self) -> Pace {
         let retained = self.retained.unwrap_or(self.retained_default);
         let retained = usize::try_from(retained).unwrap_or(usize::MAX);
-        Pace { retained, bytes_per_second: self.bytes_per_second }
+        let (bytes_per_second, courtesy) = (self.bytes_per_second, self.courtesy);
+        Pace { retained, bytes_per_second, courtesy }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::ids::{CheckpointId, TaskId};
 use crate::record::{Node, RecordRef};
 use crate::storage::access::{PendingRecords, RecordWriter};
 use crate::storage::tiered::bell::Bell;
+use crate::storage::tiered::courtesy::{Courtesy, Writing};
 use crate::storage::tiered::lag::LagGauge;
 use crate::storage::tiered::tiers::DurableTier;
 use crate::sync::{AtomicU64, Ordering};
@@ -19,6 +20,7 @@ pub(super) struct TieredPending {
     bell: Arc<Bell>,
     gauge: Arc<LagGauge>,
     clock: Arc<dyn Clock>,
+    courtesy: Courtesy,
     /// Of the chunks of all finished tasks.
     bytes: Arc<AtomicU64>,
 }
@@ -30,19 +32,21 @@ impl TieredPending {
         durable: &DurableTier,
     ) -> Self {
         let (bell, gauge) = (Arc::clone(&durable.bell), Arc::clone(&durable.gauge));
-        let clock = Arc::clone(&durable.clock);
-        Self { inner, id, bell, gauge, clock, bytes: Arc::new(AtomicU64::new(0)) }
+        let (clock, courtesy) = (Arc::clone(&durable.clock), durable.courtesy.clone());
+        Self { inner, id, bell, gauge, clock, courtesy, bytes: Arc::new(AtomicU64::new(0)) }
     }
 }
 
 impl PendingRecords for TieredPending {
     fn writer(&self, task: &TaskId) -> Result<Box<dyn RecordWriter>> {
-        let inner = self.inner.writer(task)?;
-        Ok(Box::new(TieredWriter { inner, bytes: Arc::clone(&self.bytes) }))
+        let (inner, bytes) = (self.inner.writer(task)?, Arc::clone(&self.bytes));
+        Ok(Box::new(TieredWriter { inner, bytes, _writing: self.courtesy.writing() }))
     }
 
     fn commit(&self, node: &Node) -> Result<()> {
+        let writing = self.courtesy.writing();
         self.inner.commit(node)?;
+        drop(writing);
         self.gauge.completed(self.id, self.bytes.load(Ordering::Acquire), self.clock.now());
         self.bell.ring();
         Ok(())
@@ -53,6 +57,7 @@ impl PendingRecords for TieredPending {
 struct TieredWriter {
     inner: Box<dyn RecordWriter>,
     bytes: Arc<AtomicU64>,
+    _writing: Writing,
 }
 
 impl RecordWriter for TieredWriter {

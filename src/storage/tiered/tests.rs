@@ -13,7 +13,7 @@ use crate::catalog::Checkpoints;
 use crate::ids::CheckpointId;
 use crate::message::CheckpointType;
 use crate::storage::faulty::{FaultyStorage, Part};
-use crate::storage::tests::{assert_whole, begin, commit, commit_kind, ids};
+use crate::storage::tests::{assert_whole, begin, commit, commit_kind, ids, task};
 use crate::storage::{
     FileSystemCheckpointStorage, JobManagerCheckpointStorage, Placement, SledCheckpointStorage,
     open_uri,
@@ -351,4 +351,33 @@ fn a_rate_is_kept_and_the_end_of_the_job_does_not_wait_for_it() {
     assert!(!checkpoints.wait_copied(Duration::from_millis(1)), "it takes days");
     drop(checkpoints);
     assert_eq!(alone(&pair.durable), [1]);
+}
+
+/// A checkpoint of one task that is being written, over a first one that has to be copied.
+fn with_a_writer(checkpoints: &Checkpoints, then: impl FnOnce()) {
+    let pending = begin(checkpoints, CheckpointId(2), 1).unwrap();
+    let writer = pending.writer(&task(0)).unwrap();
+    commit(checkpoints, CheckpointId(1)).unwrap();
+    then();
+    drop(writer);
+}
+
+#[test]
+fn a_copy_stands_back_while_a_checkpoint_is_written() {
+    let pair = Pair::new();
+    let checkpoints = pair.open();
+    with_a_writer(&checkpoints, || {
+        assert!(!checkpoints.wait_copied(Duration::from_millis(100)));
+        assert_eq!(pair.lag().copied, None);
+    });
+    copied(&checkpoints);
+    assert_eq!(pair.lag().copied, Some(CheckpointId(1)));
+}
+
+#[test]
+fn a_copy_does_not_stand_back_for_ever() {
+    let pair =
+        Pair::new().with(|storage| TieredCheckpointStorage { courtesy: Duration::ZERO, ..storage });
+    let checkpoints = pair.open();
+    with_a_writer(&checkpoints, || copied(&checkpoints));
 }

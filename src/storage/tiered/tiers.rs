@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +15,7 @@ use crate::record::TierNote;
 use crate::storage::access::{Hold, JobAccess, StoredCheckpoint};
 use crate::storage::tiered::TierLag;
 use crate::storage::tiered::bell::Bell;
+use crate::storage::tiered::courtesy::Courtesy;
 use crate::storage::tiered::lag::LagGauge;
 use crate::sync::{AtomicBool, Ordering};
 
@@ -28,6 +30,8 @@ pub(crate) struct Pace {
     pub(crate) retained: usize,
     /// The most bytes that are copied in a second.
     pub(crate) bytes_per_second: Option<u64>,
+    /// How long one copy stands back for checkpoints that are written meanwhile, at most.
+    pub(crate) courtesy: Duration,
 }
 
 /// The durable tier of one open job.
@@ -37,6 +41,7 @@ pub(crate) struct DurableTier {
     pub(crate) bell: Arc<Bell>,
     pub(crate) gauge: Arc<LagGauge>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(crate) courtesy: Courtesy,
     /// What the tier says of the fast one, as it was written last.
     note: Mutex<TierNote>,
     /// Held by who completes or takes back a checkpoint here; with what was taken back.
@@ -272,6 +277,7 @@ impl Tiers {
             bell: Arc::default(),
             gauge,
             clock,
+            courtesy: Courtesy::default(),
             note: Mutex::new(after),
             order: Mutex::default(),
         };
