@@ -19,6 +19,9 @@ impl std::fmt::Debug for Secrets {
 const SIGNED: [&str; 4] =
     ["X-Amz-Signature=", "X-Amz-Security-Token=", "X-Goog-Signature=", "sig="];
 
+/// Who is asked for credentials where none are set: the machine's own service, if it has one.
+const METADATA_SERVICES: [&str; 2] = ["169.254.169.254", "metadata.google.internal"];
+
 /// The longest text of a store that is passed on, in bytes.
 const TEXT_BYTES_MAX: usize = 2048;
 
@@ -58,6 +61,9 @@ fn text(error: &Error) -> String {
             text = format!("{text}: {more}");
         }
         source = error.source();
+    }
+    if METADATA_SERVICES.iter().any(|service| text.contains(service)) {
+        return format!("no credentials are set, and no service of the machine gives any: {text}");
     }
     text
 }

@@ -221,9 +221,18 @@ impl Upload {
                 }
                 let all: Vec<PartId> = done.drain(..).flatten().collect();
                 let (parts, id) = (parts.clone(), id.clone());
+                let len = state.written;
                 runtime::run(deadline, async move {
                     let completed = parts.0.complete_multipart(&key, &id, all).await;
-                    completed.map(drop).map_err(|error| client.io(&error))
+                    let Err(error) = completed.map_err(|error| client.io(&error)) else {
+                        return Ok(());
+                    };
+                    // The answer may have been lost: then the next try finds no upload, but the object.
+                    // Its name is nobody else's, and it is there whole or not at all.
+                    match client.head(&key).await {
+                        Ok(found) if found.size == len => Ok(()),
+                        _ => Err(error),
+                    }
                 })
             }
             Sent::InOrder { upload, .. } => {

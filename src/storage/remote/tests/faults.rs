@@ -4,6 +4,7 @@ use crate::catalog::Checkpoints;
 use crate::error::{ErrorKind, Result};
 use crate::ids::{CheckpointId, JobId};
 use crate::storage::CheckpointStorage;
+use crate::storage::remote::fault::{Secrets, to_io};
 use crate::storage::remote::tests::store::{Bucket, Fate, Op};
 use crate::storage::tests::{assert_whole, commit, ids};
 
@@ -83,6 +84,13 @@ fn a_crash_behind_any_request_loses_nothing_announced() {
 #[test]
 fn an_answer_that_is_lost_costs_at_most_the_checkpoint_in_progress() {
     at_every_request(Fate::Unanswered, false);
+}
+
+#[test]
+fn an_error_says_when_no_credentials_are_set() {
+    let source = "http://169.254.169.254/latest/api/token: timed out".into();
+    let error = to_io(&object_store::Error::Generic { store: "S3", source }, &Secrets::default());
+    assert!(error.to_string().starts_with("no credentials are set"), "{error}");
 }
 
 #[test]

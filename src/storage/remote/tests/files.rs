@@ -116,6 +116,20 @@ fn a_part_that_fails_fails_the_file() {
     }
 }
 
+#[test]
+fn the_lost_answer_of_a_completion_costs_no_file() {
+    for (fate, is_there) in [(Fate::Unanswered, true), (Fate::Lost, false)] {
+        let bucket = Bucket::new();
+        let disk = bucket.disk(10);
+        bucket.store.judge(move |_, op, _| if op == Op::Complete { fate } else { Fate::Done });
+        let path = path(&bucket, "file");
+        let file = disk.create(&path).unwrap();
+        write(&*file, &bytes(55), 7);
+        assert_eq!(file.finish().is_ok(), is_there);
+        assert_eq!(disk.open(&path).is_ok_and(|found| found.len().unwrap() == 55), is_there);
+    }
+}
+
 /// How far apart the bytes written and the bytes that the store has may be.
 #[test]
 fn an_upload_of_any_length_has_few_parts_in_memory() {
