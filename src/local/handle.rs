@@ -1,5 +1,6 @@
 //! What the outside sees of a running job, and can ask of it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,10 +11,11 @@ use crate::config::{EffectiveConfig, PolicyUpdate};
 use crate::coordinator::CheckpointStatistics;
 use crate::engine::{Engine, Statistics, TriggerHandle};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::CheckpointId;
+use crate::ids::{CheckpointId, TaskId};
 use crate::local::end::{End, EndWish, StopMode};
 use crate::message::{CheckpointFailureReason, CheckpointRequest, CheckpointType};
 use crate::restore::RestoreReport;
+use crate::state::StateSize;
 use crate::storage::savepoint_target;
 
 /// Is told what happens to a job, on the job's own thread; must not block for long.
@@ -211,6 +213,19 @@ impl JobHandle {
         running.unwrap_or_else(|_| self.0.statistics.read())
     }
 
+    /// How large each state of each subtask was at its newest cut, in the order of the subtasks; without
+    /// structures of the user's own. Empty before the first checkpoint.
+    ///
+    /// All of it lies in memory in this version: the sum of
+    /// [`memory_bytes`](StateSize::memory_bytes) is what the job needs beyond its values' own heap.
+    pub fn state_sizes(&self) -> Vec<(TaskId, StateSize)> {
+        let sizes = self.0.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_task = |(task, sizes): (&TaskId, &Vec<StateSize>)| {
+            sizes.iter().map(|size| (task.clone(), size.clone())).collect::<Vec<_>>()
+        };
+        sizes.iter().flat_map(of_task).collect()
+    }
+
     /// What happened so far.
     pub fn progress(&self) -> Progress {
         self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -223,6 +238,7 @@ pub(super) struct JobShared {
     wake: Sender<()>,
     pub(super) woken: Receiver<()>,
     progress: Mutex<Progress>,
+    sizes: Mutex<BTreeMap<TaskId, Vec<StateSize>>>,
     /// The configuration in force, over restarts.
     config: Mutex<EffectiveConfig>,
     engine: Mutex<Option<Arc<Engine>>>,
@@ -237,6 +253,7 @@ impl JobShared {
             wake,
             woken,
             progress: Mutex::default(),
+            sizes: Mutex::default(),
             config: Mutex::new(config),
             engine: Mutex::default(),
             statistics,
@@ -271,6 +288,10 @@ impl JobShared {
             Some(engine) => ask(engine),
             None => Err(Error::new(ErrorKind::Unavailable, "the job is not running")),
         }
+    }
+
+    pub(super) fn set_sizes(&self, task: TaskId, sizes: Vec<StateSize>) {
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner).insert(task, sizes);
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut Progress)) -> Progress {

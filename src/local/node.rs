@@ -16,7 +16,7 @@ use crate::local::exchange::ExchangeOptions;
 use crate::local::max_parallelism::MaxParallelism;
 use crate::local::wiring::{TaskWiring, Wiring};
 use crate::message::CheckpointFailureReason;
-use crate::state::SnapshotSource;
+use crate::state::{SnapshotSource, StateSize};
 use crate::sync::AtomicU64;
 use crate::task::TaskHandle;
 
@@ -87,6 +87,11 @@ pub(super) enum TaskEvent {
     Cut {
         id: CheckpointId,
         hot_pause: std::time::Duration,
+    },
+    /// How large the states of a task were at its newest cut.
+    Sizes {
+        task: TaskId,
+        sizes: Vec<StateSize>,
     },
     /// A sink's subtask has committed everything up to this checkpoint.
     Committed {

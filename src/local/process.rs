@@ -3,6 +3,8 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use crossbeam::channel::Sender;
+
 use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -11,15 +13,15 @@ use crate::local::background::Work;
 use crate::local::exchange::{Edge, ExchangeOptions, KeyOf};
 use crate::local::in_flight::Restored;
 use crate::local::input_loop::{InputLoop, Timely, Worker};
-use crate::local::node::{Node, NodeSpec, Recovery, TaskEnv};
+use crate::local::node::{Node, NodeSpec, Recovery, TaskEnv, TaskEvent};
 use crate::local::participant::{Part, Snapshotter};
 use crate::local::push::{Downstream, Outlets, Output};
 use crate::local::source::Exchange;
 use crate::local::watermark::{Passed, RestoredWatermark, write_watermark};
 use crate::message::Barrier;
 use crate::state::{
-    BroadcastState, Expiring, ExpiringMap, Fired, IntoState, KeyedMap, ListState, SectionKind,
-    StateKey, StateScope, StateValue, TimeToLive, TimerSet, Timers, ValueState,
+    BroadcastState, Expiring, ExpiringMap, Fired, FrozenScope, IntoState, KeyedMap, ListState,
+    SectionKind, StateKey, StateScope, StateValue, TimeToLive, TimerSet, Timers, ValueState,
 };
 
 /// What an operator's `open` is given: who it is, and its states (Flink: `RuntimeContext`).
@@ -305,8 +307,19 @@ where
         if key.is_none() && states.uses_key() {
             return Err(Error::invalid("a value state needs a stream that is keyed"));
         }
-        let worker =
-            ProcessWorker { operator, output, states, key, timers, passed, parallelism, item };
+        let (task, events) = (env.handle.id().clone(), env.shared.events.clone());
+        let worker = ProcessWorker {
+            operator,
+            output,
+            states,
+            key,
+            timers,
+            passed,
+            parallelism,
+            task,
+            events,
+            item,
+        };
         InputLoop::new(env, receivers, restored.into_records(), watermark, worker).run()
     }
 }
@@ -320,6 +333,8 @@ struct ProcessWorker<T, U, P> {
     timers: TimerSet,
     passed: Passed,
     parallelism: u32,
+    task: TaskId,
+    events: Sender<TaskEvent>,
     item: PhantomData<fn(T)>,
 }
 
@@ -382,7 +397,10 @@ impl<T, U, P> Snapshotter for ProcessWorker<T, U, P> {
             self.states.freeze(barrier.id)
         });
         let (watermark, parallelism) = (self.passed.stored(), self.parallelism);
+        let (task, events) = (self.task.clone(), self.events.clone());
         Ok(Box::new(move |cut| {
+            let sizes = frozen.iter().flat_map(FrozenScope::sizes).cloned().collect();
+            let _ = events.send(TaskEvent::Sizes { task, sizes });
             cut.snapshot(&mut |sink| {
                 frozen.take().map_or(Ok(()), |states| states.write(sink))?;
                 write_watermark(watermark, parallelism, sink)

@@ -360,6 +360,7 @@ impl<'j> Attempt<'j> {
                 let longest = self.watch.hot_pauses.entry(id).or_default();
                 *longest = hot_pause.max(*longest);
             }
+            TaskEvent::Sizes { task, sizes } => self.job.shared.set_sizes(task, sizes),
             TaskEvent::Committed { task, id } => {
                 self.watch.committed.insert(task, id);
             }

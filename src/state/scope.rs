@@ -117,21 +117,29 @@ impl<V: StateValue> ErasedState for RefCell<KeyedTable<V>> {
 }
 
 /// The states of one subtask as they were at a barrier.
-pub struct FrozenScope(Vec<(Arc<str>, Box<dyn ErasedFrozen>)>);
+pub struct FrozenScope {
+    states: Vec<(Arc<str>, Box<dyn ErasedFrozen>)>,
+    sizes: Vec<StateSize>,
+}
 
 impl fmt::Debug for FrozenScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FrozenScope").field("states", &self.0.len()).finish()
+        f.debug_struct("FrozenScope").field("states", &self.states.len()).finish_non_exhaustive()
     }
 }
 
 impl FrozenScope {
+    /// What [`StateScope::sizes`] was at the barrier.
+    pub fn sizes(&self) -> &[StateSize] {
+        &self.sizes
+    }
+
     /// In the background: writes every state, in order of registration.
     ///
     /// # Errors
     /// Any error fails the checkpoint; it names the state.
     pub fn write(self, sink: &mut dyn SnapshotSink) -> Result<()> {
-        self.0.into_iter().try_for_each(|(name, state)| {
+        self.states.into_iter().try_for_each(|(name, state)| {
             state.write(sink).map_err(|error| error.context(format!("state {name:?}")))
         })
     }
@@ -246,7 +254,8 @@ impl StateScope {
         let freeze = |Registered { name, state, .. }: &Registered| {
             (Arc::clone(name), state.freeze(id, is_savepoint))
         };
-        FrozenScope(self.states.iter().map(freeze).collect())
+        let states = self.states.iter().map(freeze).collect();
+        FrozenScope { states, sizes: self.sizes() }
     }
 
     /// A checkpoint is complete: later ones refer to it instead of writing what has not changed. A host

@@ -71,6 +71,10 @@ fn the_statistics_of_a_running_job_can_be_read_and_go_on_over_restarts() {
         assert!(parts.iter().all(|part| !part.async_duration.is_zero()), "{parts:?}");
         assert!(entry.end_to_end_duration().is_some());
     }
+    let sizes = handle.state_sizes();
+    let names: Vec<_> = sizes.iter().map(|(task, size)| (task.to_string(), &*size.name)).collect();
+    assert_eq!(names, [("count/0".to_owned(), "counts"), ("count/1".to_owned(), "counts")]);
+    assert!(sizes.iter().all(|(_, size)| size.entries > 0 && size.memory_bytes > 0), "{sizes:?}");
     let statistics = handle.statistics();
     let counts = statistics.counts;
     assert_eq!((counts.in_progress, counts.total), (0, counts.completed + counts.failed));
