@@ -20,6 +20,9 @@ const FILES: &str = "file";
 /// `sled:///path` or `file:///path`. The path of a directory whose own name ends in `#` and digits is
 /// written with a slash at its end.
 ///
+/// `STORE` may also lie in a remote store, such as `s3://bucket/path?region=eu-west-1`, where the feature of
+/// its scheme is on. Keys come from the environment.
+///
 /// A path is a sled store when there is one; else what the file system storage wrote, as `file:///path`
 /// is: a directory of jobs, the directory of one job, or of one checkpoint or savepoint.
 ///
@@ -42,8 +45,8 @@ impl StoreLocation {
     /// Reads an argument; one that is not UTF-8 is a path.
     ///
     /// # Errors
-    /// `Invalid` when it is empty, has a scheme other than `sled` and `file`, names a host, or the id is too
-    /// large.
+    /// `Invalid` when it is empty, has a scheme that is not known or needs a feature that is off, names a
+    /// host, or the id is too large.
     pub fn parse(argument: &OsStr) -> Result<Self> {
         match argument.to_str() {
             Some(text) => text.parse(),
@@ -51,7 +54,7 @@ impl StoreLocation {
         }
     }
 
-    /// The directory of the store.
+    /// The directory of the store; of a remote one its location, without parameters.
     pub fn directory(&self) -> &Path {
         self.place.path()
     }
@@ -71,6 +74,9 @@ impl FromStr for StoreLocation {
 
     fn from_str(text: &str) -> Result<Self> {
         let (store, checkpoint) = split_checkpoint(text)?;
+        if StorePlace::is_remote(store) {
+            return Ok(Self { place: StorePlace::remote(store)?, checkpoint });
+        }
         let refuse = |why: &str| Err(Error::invalid(format!("the store {text:?} {why}")));
         let split = split_scheme(store);
         let is = |name: &str| split.is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(name));
@@ -87,7 +93,8 @@ impl FromStr for StoreLocation {
                 path
             }
             Some((scheme, _)) => {
-                let known = "what is looked at is a path, sled:///path or file:///path";
+                let known = "what is looked at is a path, sled:///path, file:///path, or a place in s3:, \
+                             gs:, az: or hdfs:";
                 return refuse(&format!("has the scheme {scheme}; {known}"));
             }
         };
@@ -121,7 +128,7 @@ pub(super) fn external_path(
     id: CheckpointId,
 ) -> String {
     if let Some(pointer) = look.pointer(job, id) {
-        return pointer;
+        return pointer + place.parameters();
     }
     let absolute = std::path::absolute(place.path());
     let path = absolute.as_deref().unwrap_or(place.path());
@@ -131,6 +138,7 @@ pub(super) fn external_path(
 impl fmt::Display for StoreLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.directory().display().fmt(f)?;
+        f.write_str(self.place.parameters())?;
         self.checkpoint.map_or(Ok(()), |id| write!(f, "#{id}"))
     }
 }

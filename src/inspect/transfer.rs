@@ -1,7 +1,7 @@
 //! `export` and `import`: a checkpoint from one storage into another, read back before it counts as
 //! done.
 //!
-//! A sled store with a log, and files, are read beside a live job, without a claim. Any other source, and
+//! A sled store with a log, and files here or in a remote store, are read beside a live job, without a claim. Any other source, and
 //! a store that is written, is opened as its job opens it.
 
 use std::ffi::OsStr;
@@ -21,7 +21,7 @@ use crate::inspect::text::{count, plain, size};
 use crate::inspect::{Inspector, StoreLocation, VerifyProgress};
 use crate::record::digest;
 use crate::storage::{
-    Export, Exported, RecordSource, RemoteOptions, StoredCheckpoint, open_uri, resolve,
+    Export, Exported, RecordSource, RemoteOptions, StorePlace, StoredCheckpoint, open_uri, resolve,
     savepoint_target,
 };
 
@@ -193,10 +193,10 @@ impl FromStr for CheckpointLocation {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let is_looked_at = split_scheme(text).is_none_or(|(scheme, _)| {
+        let is_local = split_scheme(text).is_none_or(|(scheme, _)| {
             ["sled", "file"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
         });
-        if is_looked_at {
+        if is_local || StorePlace::is_remote(text) {
             return Ok(Self(Place::Look(text.parse()?)));
         }
         let (store, id) = split_checkpoint(text)?;
@@ -218,8 +218,8 @@ impl fmt::Display for CheckpointLocation {
 }
 
 impl CopyTarget {
-    /// Reads an argument: a path, `file:///path` for a directory below which a savepoint gets its own,
-    /// or another storage; a path that holds a sled store is that store.
+    /// Reads an argument: a path, `file:///path` or a place in a remote store for a directory below which a
+    /// savepoint gets its own, or another storage; a path that holds a sled store is that store.
     ///
     /// # Errors
     /// `Invalid` when it names no place.
@@ -241,13 +241,11 @@ impl FromStr for CopyTarget {
 
     fn from_str(text: &str) -> Result<Self> {
         if let Some((scheme, _)) = split_scheme(text) {
-            let is_files = scheme.eq_ignore_ascii_case("file");
-            let checked = if is_files { savepoint_target(text) } else { Ok(text.to_owned()) }?;
-            if is_files {
-                return Ok(Self(Target::Directory(checked)));
+            if scheme.eq_ignore_ascii_case("file") || StorePlace::is_remote(text) {
+                return Ok(Self(Target::Directory(savepoint_target(text)?)));
             }
             open_uri(text)?;
-            return Ok(Self(Target::Store(checked)));
+            return Ok(Self(Target::Store(text.to_owned())));
         }
         if text.is_empty() || text.contains('\0') {
             return Err(Error::invalid("the target of a copy names no place"));

@@ -1,8 +1,8 @@
 //! Looking at what lies in a place without starting a job of it: no attempt is claimed, nothing is
 //! written.
 //!
-//! Owns how a place on this machine is told: a sled store, a directory of jobs, one job's directory,
-//! or one checkpoint that stands alone.
+//! Owns how a place is told: a sled store, a directory of jobs, one job's directory, or one checkpoint that
+//! stands alone, the latter three here or in a remote store.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,9 @@ use crate::ids::CheckpointId;
 use crate::storage::access::{RecordSource, StoredCheckpoint};
 use crate::storage::disk::RealDisk;
 use crate::storage::filesystem::FileView;
+use crate::storage::remote::{Address, RemoteOptions, disk_of, is_remote};
 use crate::storage::sled::{Placement, StoreView};
+use crate::storage::uri::FILES;
 
 /// What a look knows of one job.
 #[derive(Debug, Clone)]
@@ -35,23 +37,65 @@ pub(crate) enum StorePlace {
     Sled(PathBuf),
     /// What the file system storage wrote: jobs, a job, or one checkpoint.
     Files(PathBuf),
+    /// The same in a remote store: its location with the parameters.
+    Remote(String),
 }
 
 impl StorePlace {
+    /// True when the text begins with the scheme of a remote store.
+    pub(crate) fn is_remote(text: &str) -> bool {
+        is_remote(text)
+    }
+
+    /// A place in a remote store, named as the storage of a job or as a pointer.
+    ///
+    /// # Errors
+    /// `Invalid` when it is none, has a parameter that is wrong, or needs a feature that is off.
+    pub(crate) fn remote(text: &str) -> Result<Self> {
+        let found = Address::split("store", text)?;
+        let (mut address, mut query) =
+            found.ok_or_else(|| Error::invalid(format!("{text:?} is no remote place")))?;
+        address.options = RemoteOptions::take_from(&mut query)?;
+        // How a job writes there makes no difference to who looks.
+        for name in FILES {
+            query.take::<String>(name, "a text")?;
+        }
+        query.finish(&address.scheme(), &RemoteOptions::NAMES)?;
+        let location = address.text();
+        let named = |error: Error| error.context(format!("the store {location:?}"));
+        address.require_built().map_err(named)?;
+        Ok(Self::Remote(location))
+    }
+
+    /// Of a remote place its location, without parameters.
     pub(crate) fn path(&self) -> &Path {
         match self {
             Self::Path(path) | Self::Sled(path) | Self::Files(path) => path,
+            Self::Remote(location) => Path::new(split(location).0),
+        }
+    }
+
+    /// What stands behind the location of a remote place, with its question mark.
+    pub(crate) fn parameters(&self) -> &str {
+        match self {
+            Self::Path(_) | Self::Sled(_) | Self::Files(_) => "",
+            Self::Remote(location) => split(location).1,
         }
     }
 
     /// True when it is to be read as the file system storage's.
     pub(crate) fn is_files(&self) -> bool {
         match self {
-            Self::Files(_) => true,
+            Self::Files(_) | Self::Remote(_) => true,
             Self::Sled(_) => false,
             Self::Path(path) => !path.join("FORMAT").exists() && FileView::is_at(&RealDisk, path),
         }
     }
+}
+
+/// A remote location and its parameters.
+fn split(location: &str) -> (&str, &str) {
+    location.split_at(location.find('?').unwrap_or(location.len()))
 }
 
 /// A place that is only read, as it was when it was opened.
@@ -66,6 +110,10 @@ impl StoreLook {
     /// `NotFound` when nothing is there; `Conflict` when it is a sled store under `Placement::Sled` that
     /// is in use; what the disk answers.
     pub(crate) fn open(place: &StorePlace) -> Result<Self> {
+        if let StorePlace::Remote(location) = place {
+            let disk = disk_of(location, &RemoteOptions::new())?;
+            return FileView::open(disk, place.path()).map(Self::Files);
+        }
         if place.is_files() {
             let path = std::path::absolute(place.path())
                 .map_err(|error| Error::io("make an absolute path", error))?;
