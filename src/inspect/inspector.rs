@@ -36,8 +36,8 @@ impl Inspector {
         Self::at_place(StorePlace::Sled(directory.to_owned()))
     }
 
-    /// Looks at what is in a place: a sled store, the jobs of a file system storage, or one checkpoint or
-    /// savepoint in its directory. No attempt of a job is claimed.
+    /// Looks at what is in a place: a sled store, the jobs of a file system storage here or in a remote store,
+    /// one checkpoint or savepoint in its directory, or two tiers. No attempt of a job is claimed.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -61,7 +61,7 @@ impl Inspector {
             store: self.store(),
             placement: self.view.placement(),
             jobs: jobs.collect::<Result<_>>()?,
-            damage: self.view.damage().iter().map(Damage::of).collect(),
+            damage: self.view.damage().into_iter().map(Damage::of).collect(),
         })
     }
 
@@ -169,22 +169,30 @@ impl Inspector {
         progress: &mut dyn FnMut(VerifyProgress),
     ) -> Result<StoreVerification> {
         let jobs = self.jobs(job)?;
-        let mut chosen = Vec::new();
-        for listing in &jobs {
-            let mut stored = listing.stored.clone();
-            stored.retain(|stored| id.is_none_or(|id| id == stored.id));
-            if id.is_none() || !stored.is_empty() {
-                chosen.push((*listing, stored));
+        let (mut all, mut is_found) = (StoreVerification::of(self.store()), false);
+        for (tier, view) in self.view.parts() {
+            let mut chosen = Vec::new();
+            for listing in view.jobs().iter().filter(|one| job.is_none_or(|job| one.job == job)) {
+                let mut stored = listing.stored.clone();
+                stored.retain(|stored| id.is_none_or(|id| id == stored.id));
+                if id.is_none() || !stored.is_empty() {
+                    chosen.push((listing, stored));
+                }
             }
+            is_found |= !chosen.is_empty();
+            all.add(verify_jobs((tier, view), &chosen, progress)?);
         }
-        if id.is_some() && chosen.is_empty() {
+        if id.is_some() && !is_found {
             return Err(no_checkpoint(&jobs, id));
         }
-        verify_jobs(self.store(), &self.view, &chosen, progress)
+        Ok(all)
     }
 
     fn store(&self) -> String {
-        self.place.path().display().to_string()
+        match &self.place {
+            StorePlace::Tiers(_, text) => text.clone(),
+            place => place.path().display().to_string(),
+        }
     }
 
     fn jobs(&self, job: Option<&str>) -> Result<Vec<&JobListing>> {

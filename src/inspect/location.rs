@@ -16,12 +16,16 @@ const SCHEME: &str = "sled";
 /// The scheme of what the file system storage wrote.
 const FILES: &str = "file";
 
+/// The scheme of two tiers.
+pub(super) const TIERS: &str = "tiered";
+
 /// A store, and a checkpoint in it if one is named: `STORE` or `STORE#ID`, where `STORE` is a path,
 /// `sled:///path` or `file:///path`. The path of a directory whose own name ends in `#` and digits is
 /// written with a slash at its end.
 ///
 /// `STORE` may also lie in a remote store, such as `s3://bucket/path?region=eu-west-1`, where the feature of
-/// its scheme is on. Keys come from the environment.
+/// its scheme is on, keys come from the environment; or be a storage of two tiers,
+/// `tiered:?fast=STORE&durable=STORE`, of which each checkpoint is read from the fast one if it is there.
 ///
 /// A path is a sled store when there is one; else what the file system storage wrote, as `file:///path`
 /// is: a directory of jobs, the directory of one job, or of one checkpoint or savepoint.
@@ -54,7 +58,8 @@ impl StoreLocation {
         }
     }
 
-    /// The directory of the store; of a remote one its location, without parameters.
+    /// The directory of the store; of a remote one its location, without parameters, of two tiers the fast
+    /// one's.
     pub fn directory(&self) -> &Path {
         self.place.path()
     }
@@ -77,6 +82,9 @@ impl FromStr for StoreLocation {
         if StorePlace::is_remote(store) {
             return Ok(Self { place: StorePlace::remote(store)?, checkpoint });
         }
+        if split_scheme(store).is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(TIERS)) {
+            return Ok(Self { place: StorePlace::tiers(store)?, checkpoint });
+        }
         let refuse = |why: &str| Err(Error::invalid(format!("the store {text:?} {why}")));
         let split = split_scheme(store);
         let is = |name: &str| split.is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(name));
@@ -94,7 +102,7 @@ impl FromStr for StoreLocation {
             }
             Some((scheme, _)) => {
                 let known = "what is looked at is a path, sled:///path, file:///path, or a place in s3:, \
-                             gs:, az: or hdfs:";
+                             gs:, az: or hdfs:, or two of them in tiered:";
                 return refuse(&format!("has the scheme {scheme}; {known}"));
             }
         };
@@ -127,8 +135,9 @@ pub(super) fn external_path(
     job: &str,
     id: CheckpointId,
 ) -> String {
-    if let Some(pointer) = look.pointer(job, id) {
-        return pointer + place.parameters();
+    let (place, pointer) = look.pointer(place, job, id);
+    if let Some(pointer) = pointer {
+        return pointer;
     }
     let absolute = std::path::absolute(place.path());
     let path = absolute.as_deref().unwrap_or(place.path());
@@ -137,8 +146,7 @@ pub(super) fn external_path(
 
 impl fmt::Display for StoreLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.directory().display().fmt(f)?;
-        f.write_str(self.place.parameters())?;
+        self.place.fmt(f)?;
         self.checkpoint.map_or(Ok(()), |id| write!(f, "#{id}"))
     }
 }

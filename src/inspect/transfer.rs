@@ -199,6 +199,10 @@ impl FromStr for CheckpointLocation {
         if is_local || StorePlace::is_remote(text) {
             return Ok(Self(Place::Look(text.parse()?)));
         }
+        // Of two tiers one may be such that only the job reads it.
+        if let Ok(tiers) = text.parse() {
+            return Ok(Self(Place::Look(tiers)));
+        }
         let (store, id) = split_checkpoint(text)?;
         open_uri(store)?;
         Ok(Self(Place::Storage(store.to_owned(), id)))

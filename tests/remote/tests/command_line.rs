@@ -183,8 +183,11 @@ fn damage_and_what_is_missing_are_told_apart_from_a_server_that_is_down() {
     refused(&["show", &of(&base, 9)], 2, "no completed checkpoint 9");
     refused(&["delete", &base, "1"], 2, "no sled store");
     refused(&["list", "gs://bucket/x"], 2, "needs the feature gcs");
+    let mut command = command(&["list", &base]);
+    let output = command.env("AWS_SECRET_ACCESS_KEY", "wrong").output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
     server.stop();
-    refused(&["list", &base], 3, "");
+    refused(&["list", &base], 3, "look into");
 }
 
 fn size(server: &S3Server, name: &str) -> u64 {
