@@ -20,6 +20,7 @@ use crate::inspect::location::split_checkpoint;
 use crate::inspect::text::{count, plain, size};
 use crate::inspect::{Inspector, StoreLocation, VerifyProgress};
 use crate::record::digest;
+use crate::record::metadata::CheckpointMetadata;
 use crate::storage::{
     Export, Exported, RecordSource, RemoteOptions, StorePlace, StoredCheckpoint, open_uri, resolve,
     savepoint_target,
@@ -159,6 +160,14 @@ impl CheckpointLocation {
         match argument.to_str() {
             Some(text) => text.parse(),
             None => Ok(Self(Place::Look(StoreLocation::parse(argument)?))),
+        }
+    }
+
+    /// True when it names no checkpoint, but the newest in a place.
+    fn is_newest(&self) -> bool {
+        match &self.0 {
+            Place::Look(location) => location.checkpoint().is_none(),
+            Place::Storage(_, id) => id.is_none(),
         }
     }
 
@@ -339,10 +348,8 @@ fn copy(
     (to, job): (&CopyTarget, Option<&str>),
     progress: &mut dyn FnMut(VerifyProgress),
 ) -> Result<CopiedCheckpoint> {
-    let mut source = from.open(from_job)?;
-    let metadata = source.load()?.metadata;
     // Said once: what is gone cannot say it again.
-    let exported = source.exported()?;
+    let (mut source, metadata, exported) = begin(from, from_job)?;
     let total_bytes = metadata.state_bytes.saturating_mul(2);
     let mut before = None;
     let mut looks = 0;
@@ -357,10 +364,9 @@ fn copy(
             Err(error) => error,
         };
         // What is lost twice at the same place is damage.
-        let is_lost = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound);
         let text = error.to_string();
         looks += 1;
-        if !is_lost || looks > LOOKS_MAX || before.as_ref() == Some(&text) {
+        if !is_lost(&error) || looks > LOOKS_MAX || before.as_ref() == Some(&text) {
             return Err(error);
         }
         before = Some(text);
@@ -387,6 +393,37 @@ fn copy(
         was_there,
         verified_records,
     })
+}
+
+/// Opens what is copied. When a live job gives up its newest checkpoint meanwhile, it has a newer one.
+fn begin(
+    from: &CheckpointLocation,
+    job: Option<&str>,
+) -> Result<(Source, CheckpointMetadata, Exported)> {
+    let mut looks = 0;
+    loop {
+        let tried = from.open(job).and_then(|source| {
+            let loaded = source.load().and_then(|found| Ok((found.metadata, source.exported()?)));
+            match loaded {
+                Ok((metadata, exported)) => Ok((source, metadata, exported)),
+                Err(error) if is_lost(&error) => source.look_again().and(Err(error)),
+                Err(error) => Err(error),
+            }
+        });
+        match tried {
+            Err(error)
+                if error.kind() == ErrorKind::NotFound && from.is_newest() && looks < LOOKS_MAX =>
+            {
+                looks += 1;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// True when a live job may have given it up, or moved it.
+fn is_lost(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound)
 }
 
 fn into_directory(

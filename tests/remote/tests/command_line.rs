@@ -247,9 +247,14 @@ fn a_checkpoint_is_copied_beside_the_job_that_runs_on_s3() {
         });
         let end = scope.spawn(|| {
             for round in 0..3 {
-                let (code, out, err) = tidegate(&["export", &from, &dir.at("newest")]);
-                let is_gone = code == Some(2) && err.contains("given up by its job");
-                assert!(code == Some(0) || is_gone, "{code:?} {out} {err}");
+                for verb in [&["export", &from, &dir.at("newest")][..], &["show", &from]] {
+                    let (code, out, err) = tidegate(verb);
+                    let is_gone = code == Some(2) && err.contains("given up by its job");
+                    assert!(code == Some(0) || is_gone, "{code:?} {out} {err}");
+                }
+                let listed = says_json(&["list", &from]);
+                assert_eq!(listed["jobs"][0]["unreadable"], Value::Array(Vec::new()), "{listed}");
+                assert!(says(&["verify", &from]).contains("is sound"));
                 let to = uri(server.address(), &format!("pinned-{round}"));
                 let copied = says_json(&["export", &of(&from, 1), &to]);
                 assert_equal(&of(&from, 1), copied["to"].as_str().unwrap());
