@@ -287,7 +287,11 @@ fn what_does_not_exist_or_is_not_understood_is_bad_input() {
         refused(&[verb, "/nowhere/at/all"], 2, "holds no tidegate store");
         refused(&[verb, file.to_str().unwrap()], 2, "error: ");
         refused(&[verb, &path, "--job", "nobody"], 2, "has no job \"nobody\"; it has wordy");
-        refused(&[verb, "s3://bucket/state"], 2, "scheme s3");
+        refused(&[verb, "memory:"], 2, "scheme memory");
+        refused(&[verb, "s3://bucket"], 2, "name a path below it");
+        if cfg!(not(feature = "s3")) {
+            refused(&[verb, "s3://bucket/state"], 2, "needs the feature s3 ");
+        }
         refused(&[verb, &path, "--wrong"], 2, "--wrong");
         refused(&[verb], 2, "<STORE>");
     }

@@ -290,6 +290,46 @@ fn an_exported_checkpoint_is_found_by_its_pointer_and_imported_anywhere() {
     assert!(diff.equal, "{diff}");
 }
 
+/// Both tiers of a job that runs are looked at without a claim, and whichever is left.
+#[test]
+fn two_tiers_are_listed_verified_and_copied_as_one() {
+    let dir = Dir::new();
+    let (fast, durable) = (dir.uri("sled", "fast"), dir.uri("file", "durable"));
+    let both = format!("tiered:?fast={fast}&durable={durable}");
+    let checkpoints = open(&both, "job");
+    for _ in 0..3 {
+        commit(&checkpoints, 2, 100_000);
+        assert!(checkpoints.wait_copied(std::time::Duration::from_secs(60)));
+    }
+    checkpoints.subsume(1).unwrap();
+    let listed = says_json(&["list", &both]);
+    let found: Vec<_> = listed["jobs"][0]["checkpoints"].as_array().unwrap().iter().collect();
+    let paths: Vec<_> =
+        found.iter().map(|one| one["external_path"].as_str().unwrap().to_owned()).collect();
+    let chk = |id: u64| format!("{durable}/job/chk-{id}");
+    assert_eq!(paths, [chk(1), chk(2), format!("{fast}#3")], "{listed}");
+    assert!(says(&["show", &format!("{both}#1")]).contains("checkpoint 1 of job job"));
+    let verified = says_json(&["verify", &both]);
+    let tiers: Vec<_> = verified["jobs"].as_array().unwrap().iter().collect();
+    let checked = |tier: &Value| tier["checkpoints"].as_array().unwrap().len();
+    assert_eq!((&tiers[0]["tier"], checked(tiers[0])), (&"fast".into(), 1), "{verified}");
+    assert_eq!((&tiers[1]["tier"], checked(tiers[1])), (&"durable".into(), 3), "{verified}");
+    for id in [1, 3] {
+        let copied = says_json(&["export", &format!("{both}#{id}"), &dir.at("saved")]);
+        assert_eq!(copied["id"], id);
+        assert!(says(&["diff", copied["to"].as_str().unwrap(), &chk(id)]).contains("EQUAL"));
+    }
+    assert_eq!(checkpoints.attempt().0, 1);
+    drop(checkpoints);
+    assert_eq!(open(&both, "job").attempt().0, 2, "nobody else has claimed it");
+
+    fs::rename(dir.at("fast"), dir.at("lost")).unwrap();
+    assert_eq!(says_json(&["list", &both])["jobs"][0]["checkpoints"][2]["external_path"], chk(3));
+    fs::rename(dir.at("durable"), dir.at("lost-too")).unwrap();
+    refused(&["list", &both], 2, "no tidegate store");
+    refused(&["list", "tiered:?fast=memory:&durable=file:///x"], 2, "look at the other tier");
+}
+
 /// A storage of the user's own is registered in a process; so this one copies by the library.
 #[test]
 fn what_lies_in_a_storage_of_the_users_own_is_exported_and_imported() {

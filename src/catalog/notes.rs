@@ -235,7 +235,7 @@ mod tests {
     use super::*;
     use crate::catalog::ClaimStage;
     use crate::catalog::tests::{add, open};
-    use crate::storage::{JobManagerCheckpointStorage, SnapshotDir};
+    use crate::storage::{JobManagerCheckpointStorage, RemoteOptions, SnapshotDir};
 
     fn suspect(reason: &str) -> CheckpointMark {
         CheckpointMark { suspect: Some(reason.into()), ..CheckpointMark::default() }
@@ -276,7 +276,8 @@ mod tests {
     /// `docs/format.md` shows the layout.
     #[test]
     fn the_bytes_of_a_claim_are_fixed() {
-        let dir = SnapshotDir { pointer: "p".into(), store: [9; 16], id: 7 };
+        let reached = RemoteOptions::new();
+        let dir = SnapshotDir { pointer: "p".into(), store: [9; 16], id: 7, reached };
         let claim = SnapshotClaim { asked: "a".into(), dir, id: 8, stage: ClaimStage::Taken };
         let notes = JobNotes { claim: Some(claim), ..JobNotes::default() };
         let body = notes.encode().unwrap().unwrap();

@@ -81,7 +81,9 @@ enum ConfigVerb {
 
 #[derive(Debug, Args)]
 struct Common {
-    #[arg(help = "A directory, sled:///path or file:///path; STORE#ID names a checkpoint in it")]
+    #[arg(
+        help = "A directory, sled:///path, file:///path or s3://bucket/path; STORE#ID names a checkpoint in it"
+    )]
     #[arg(value_parser = OsStringValueParser::new().try_map(|text| StoreLocation::parse(&text)))]
     store: StoreLocation,
 

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{CheckpointId, OperatorUid};
 use crate::inspect::StoreLocation;
 use crate::inspect::damage::Damage;
-use crate::inspect::list::{CheckpointSummary, StoreListing, list_job};
+use crate::inspect::list::{CheckpointSummary, ListedJob, StoreListing, list_job};
 use crate::inspect::location::external_path;
 use crate::inspect::saved::load_checkpoint;
 use crate::inspect::show::{CheckpointDetails, read_operators};
@@ -36,8 +36,8 @@ impl Inspector {
         Self::at_place(StorePlace::Sled(directory.to_owned()))
     }
 
-    /// Looks at what is in a place: a sled store, the jobs of a file system storage, or one checkpoint or
-    /// savepoint in its directory. No attempt of a job is claimed.
+    /// Looks at what is in a place: a sled store, the jobs of a file system storage here or in a remote store,
+    /// one checkpoint or savepoint in its directory, or two tiers. No attempt of a job is claimed.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -57,11 +57,19 @@ impl Inspector {
     pub fn list(&self, job: Option<&str>) -> Result<StoreListing> {
         let jobs = self.jobs(job)?.into_iter();
         let jobs = jobs.map(|listing| list_job(&self.place, &self.view, listing));
+        let mut jobs = jobs.collect::<Result<Vec<_>>>()?;
+        if jobs.iter().any(|job| !job.unreadable.is_empty())
+            && let Some(again) = self.view.look_again()?
+        {
+            for ListedJob { job, unreadable, .. } in &mut jobs {
+                unreadable.retain(|one| has(&again, job, one.id));
+            }
+        }
         Ok(StoreListing {
             store: self.store(),
             placement: self.view.placement(),
-            jobs: jobs.collect::<Result<_>>()?,
-            damage: self.view.damage().iter().map(Damage::of).collect(),
+            jobs,
+            damage: self.view.damage().into_iter().map(Damage::of).collect(),
         })
     }
 
@@ -73,7 +81,8 @@ impl Inspector {
     pub fn show(&self, job: Option<&str>, id: Option<CheckpointId>) -> Result<CheckpointDetails> {
         let (listing, checkpoint) = self.load(job, id)?;
         let records = self.source(listing, &checkpoint)?;
-        let operators = read_operators(&*records, &checkpoint)?;
+        let operators = read_operators(&*records, &checkpoint)
+            .map_err(|error| self.lost(&listing.job, checkpoint.id, error))?;
         let info = CheckpointInfo::of(&checkpoint);
         let notes = JobNotes::lossy(listing.finish.as_deref());
         Ok(CheckpointDetails {
@@ -152,8 +161,22 @@ impl Inspector {
         };
         let stored = found.ok_or_else(|| no_checkpoint(&[listing], id))?;
         let checkpoint = load_checkpoint(&self.view, listing, stored)
-            .map_err(|error| error.context(format!("checkpoint {}", stored.id)))?;
+            .map_err(|error| self.lost(&listing.job, stored.id, error))?;
         Ok((listing, checkpoint))
+    }
+
+    /// Tells damage from what a live job gave up meanwhile.
+    fn lost(&self, job: &str, id: CheckpointId, error: Error) -> Error {
+        let again = match error.kind() {
+            ErrorKind::Corrupt => self.view.look_again().ok().flatten(),
+            _ => None,
+        };
+        let is_gone = again.is_some_and(|again| !has(&again, job, id));
+        let message = format!("checkpoint {id} was given up by its job meanwhile");
+        if is_gone {
+            return Error::new(ErrorKind::NotFound, message).with_source(error);
+        }
+        error.context(format!("checkpoint {id}"))
     }
 
     /// Reads everything that the checkpoints depend on: all of them, or those with this id.
@@ -169,22 +192,30 @@ impl Inspector {
         progress: &mut dyn FnMut(VerifyProgress),
     ) -> Result<StoreVerification> {
         let jobs = self.jobs(job)?;
-        let mut chosen = Vec::new();
-        for listing in &jobs {
-            let mut stored = listing.stored.clone();
-            stored.retain(|stored| id.is_none_or(|id| id == stored.id));
-            if id.is_none() || !stored.is_empty() {
-                chosen.push((*listing, stored));
+        let (mut all, mut is_found) = (StoreVerification::of(self.store()), false);
+        for (tier, view) in self.view.parts() {
+            let mut chosen = Vec::new();
+            for listing in view.jobs().iter().filter(|one| job.is_none_or(|job| one.job == job)) {
+                let mut stored = listing.stored.clone();
+                stored.retain(|stored| id.is_none_or(|id| id == stored.id));
+                if id.is_none() || !stored.is_empty() {
+                    chosen.push((listing, stored));
+                }
             }
+            is_found |= !chosen.is_empty();
+            all.add(verify_jobs((tier, view), &chosen, progress)?);
         }
-        if id.is_some() && chosen.is_empty() {
+        if id.is_some() && !is_found {
             return Err(no_checkpoint(&jobs, id));
         }
-        verify_jobs(self.store(), &self.view, &chosen, progress)
+        Ok(all)
     }
 
     fn store(&self) -> String {
-        self.place.path().display().to_string()
+        match &self.place {
+            StorePlace::Tiers(_, text) => text.clone(),
+            place => place.path().display().to_string(),
+        }
     }
 
     fn jobs(&self, job: Option<&str>) -> Result<Vec<&JobListing>> {
@@ -218,6 +249,11 @@ impl Inspector {
         let names: Vec<_> = self.view.jobs().iter().map(|listing| listing.job.as_str()).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     }
+}
+
+fn has(view: &StoreLook, job: &str, id: CheckpointId) -> bool {
+    let mut jobs = view.jobs().iter().filter(|listing| listing.job == job);
+    jobs.any(|listing| listing.stored.iter().any(|stored| stored.id == id))
 }
 
 fn no_checkpoint(jobs: &[&JobListing], id: Option<CheckpointId>) -> Error {

@@ -16,9 +16,16 @@ const SCHEME: &str = "sled";
 /// The scheme of what the file system storage wrote.
 const FILES: &str = "file";
 
+/// The scheme of two tiers.
+pub(super) const TIERS: &str = "tiered";
+
 /// A store, and a checkpoint in it if one is named: `STORE` or `STORE#ID`, where `STORE` is a path,
 /// `sled:///path` or `file:///path`. The path of a directory whose own name ends in `#` and digits is
 /// written with a slash at its end.
+///
+/// `STORE` may also lie in a remote store, such as `s3://bucket/path?region=eu-west-1`, where the feature of
+/// its scheme is on, keys come from the environment; or be a storage of two tiers,
+/// `tiered:?fast=STORE&durable=STORE`, of which each checkpoint is read from the fast one if it is there.
 ///
 /// A path is a sled store when there is one; else what the file system storage wrote, as `file:///path`
 /// is: a directory of jobs, the directory of one job, or of one checkpoint or savepoint.
@@ -42,8 +49,8 @@ impl StoreLocation {
     /// Reads an argument; one that is not UTF-8 is a path.
     ///
     /// # Errors
-    /// `Invalid` when it is empty, has a scheme other than `sled` and `file`, names a host, or the id is too
-    /// large.
+    /// `Invalid` when it is empty, has a scheme that is not known or needs a feature that is off, names a
+    /// host, or the id is too large.
     pub fn parse(argument: &OsStr) -> Result<Self> {
         match argument.to_str() {
             Some(text) => text.parse(),
@@ -51,7 +58,8 @@ impl StoreLocation {
         }
     }
 
-    /// The directory of the store.
+    /// The directory of the store; of a remote one its location, without parameters, of two tiers the fast
+    /// one's.
     pub fn directory(&self) -> &Path {
         self.place.path()
     }
@@ -71,6 +79,12 @@ impl FromStr for StoreLocation {
 
     fn from_str(text: &str) -> Result<Self> {
         let (store, checkpoint) = split_checkpoint(text)?;
+        if StorePlace::is_remote(store) {
+            return Ok(Self { place: StorePlace::remote(store)?, checkpoint });
+        }
+        if split_scheme(store).is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(TIERS)) {
+            return Ok(Self { place: StorePlace::tiers(store)?, checkpoint });
+        }
         let refuse = |why: &str| Err(Error::invalid(format!("the store {text:?} {why}")));
         let split = split_scheme(store);
         let is = |name: &str| split.is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case(name));
@@ -87,7 +101,8 @@ impl FromStr for StoreLocation {
                 path
             }
             Some((scheme, _)) => {
-                let known = "what is looked at is a path, sled:///path or file:///path";
+                let known = "what is looked at is a path, sled:///path, file:///path, or a place in s3:, \
+                             gs:, az: or hdfs:, or two of them in tiered:";
                 return refuse(&format!("has the scheme {scheme}; {known}"));
             }
         };
@@ -120,7 +135,8 @@ pub(super) fn external_path(
     job: &str,
     id: CheckpointId,
 ) -> String {
-    if let Some(pointer) = look.pointer(job, id) {
+    let (place, pointer) = look.pointer(place, job, id);
+    if let Some(pointer) = pointer {
         return pointer;
     }
     let absolute = std::path::absolute(place.path());
@@ -130,7 +146,7 @@ pub(super) fn external_path(
 
 impl fmt::Display for StoreLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.directory().display().fmt(f)?;
+        self.place.fmt(f)?;
         self.checkpoint.map_or(Ok(()), |id| write!(f, "#{id}"))
     }
 }

@@ -29,7 +29,9 @@ fn a_location_is_a_path_or_a_uri_and_may_name_a_checkpoint() {
 #[test]
 fn a_location_of_another_storage_is_refused_by_name() {
     for (text, why) in [
-        ("s3://bucket/x", "scheme s3"),
+        ("s3://bucket", "below it"),
+        ("s3://bucket/x?secret_access_key=x", "is a secret"),
+        ("s3://bucket/x?regoin=x", "the nearest is region"),
         ("memory:", "scheme memory"),
         ("sled:x", "slashes"),
         ("sled://host/x", "host"),
@@ -41,6 +43,36 @@ fn a_location_of_another_storage_is_refused_by_name() {
         let error = text.parse::<StoreLocation>().unwrap_err().to_string();
         assert!(error.contains(why), "{text}: {error}");
     }
+}
+
+#[test]
+fn a_remote_location_needs_the_feature_of_its_scheme() {
+    for (text, feature, is_on) in [
+        ("s3://bucket/x#3", "s3", cfg!(feature = "s3")),
+        ("gs://bucket/x", "gcs", cfg!(feature = "gcs")),
+        ("abfs://container/x", "azure", cfg!(feature = "azure")),
+        ("hdfs://host/x", "hdfs", cfg!(feature = "hdfs")),
+    ] {
+        match text.parse::<StoreLocation>() {
+            Ok(location) => assert!(is_on && !location.to_string().is_empty(), "{text}"),
+            Err(error) => {
+                let named = error.to_string().contains(&format!("needs the feature {feature} "));
+                assert!(named && !is_on, "{text}: {error}");
+            }
+        }
+    }
+}
+
+#[cfg(feature = "remote")]
+#[test]
+fn a_remote_location_is_written_as_its_storage_or_as_a_pointer() {
+    let text = "test-store://bucket//base/a%20job/?threshold=0&region=eu&create_subdir=true#7";
+    let location: StoreLocation = text.parse().unwrap();
+    assert_eq!(location.directory(), Path::new("test-store://bucket/base/a%20job"));
+    assert_eq!(location.checkpoint(), Some(CheckpointId(7)));
+    let printed = location.to_string();
+    assert_eq!(printed, "test-store://bucket/base/a%20job?region=eu#7");
+    assert_eq!(printed.parse::<StoreLocation>().unwrap(), location);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `export` and `import`: a checkpoint from one storage into another, read back before it counts as
 //! done.
 //!
-//! A sled store with a log, and files, are read beside a live job, without a claim. Any other source, and
+//! A sled store with a log, and files here or in a remote store, are read beside a live job, without a claim. Any other source, and
 //! a store that is written, is opened as its job opens it.
 
 use std::ffi::OsStr;
@@ -20,8 +20,9 @@ use crate::inspect::location::split_checkpoint;
 use crate::inspect::text::{count, plain, size};
 use crate::inspect::{Inspector, StoreLocation, VerifyProgress};
 use crate::record::digest;
+use crate::record::metadata::CheckpointMetadata;
 use crate::storage::{
-    Export, Exported, RecordSource, RemoteOptions, StoredCheckpoint, open_uri, resolve,
+    Export, Exported, RecordSource, RemoteOptions, StorePlace, StoredCheckpoint, open_uri, resolve,
     savepoint_target,
 };
 
@@ -162,6 +163,14 @@ impl CheckpointLocation {
         }
     }
 
+    /// True when it names no checkpoint, but the newest in a place.
+    fn is_newest(&self) -> bool {
+        match &self.0 {
+            Place::Look(location) => location.checkpoint().is_none(),
+            Place::Storage(_, id) => id.is_none(),
+        }
+    }
+
     pub(super) fn open(&self, job: Option<&str>) -> Result<Source> {
         match &self.0 {
             Place::Look(location) => {
@@ -193,11 +202,15 @@ impl FromStr for CheckpointLocation {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let is_looked_at = split_scheme(text).is_none_or(|(scheme, _)| {
+        let is_local = split_scheme(text).is_none_or(|(scheme, _)| {
             ["sled", "file"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
         });
-        if is_looked_at {
+        if is_local || StorePlace::is_remote(text) {
             return Ok(Self(Place::Look(text.parse()?)));
+        }
+        // Of two tiers one may be such that only the job reads it.
+        if let Ok(tiers) = text.parse() {
+            return Ok(Self(Place::Look(tiers)));
         }
         let (store, id) = split_checkpoint(text)?;
         open_uri(store)?;
@@ -218,8 +231,8 @@ impl fmt::Display for CheckpointLocation {
 }
 
 impl CopyTarget {
-    /// Reads an argument: a path, `file:///path` for a directory below which a savepoint gets its own,
-    /// or another storage; a path that holds a sled store is that store.
+    /// Reads an argument: a path, `file:///path` or a place in a remote store for a directory below which a
+    /// savepoint gets its own, or another storage; a path that holds a sled store is that store.
     ///
     /// # Errors
     /// `Invalid` when it names no place.
@@ -241,13 +254,11 @@ impl FromStr for CopyTarget {
 
     fn from_str(text: &str) -> Result<Self> {
         if let Some((scheme, _)) = split_scheme(text) {
-            let is_files = scheme.eq_ignore_ascii_case("file");
-            let checked = if is_files { savepoint_target(text) } else { Ok(text.to_owned()) }?;
-            if is_files {
-                return Ok(Self(Target::Directory(checked)));
+            if scheme.eq_ignore_ascii_case("file") || StorePlace::is_remote(text) {
+                return Ok(Self(Target::Directory(savepoint_target(text)?)));
             }
             open_uri(text)?;
-            return Ok(Self(Target::Store(checked)));
+            return Ok(Self(Target::Store(text.to_owned())));
         }
         if text.is_empty() || text.contains('\0') {
             return Err(Error::invalid("the target of a copy names no place"));
@@ -337,10 +348,8 @@ fn copy(
     (to, job): (&CopyTarget, Option<&str>),
     progress: &mut dyn FnMut(VerifyProgress),
 ) -> Result<CopiedCheckpoint> {
-    let mut source = from.open(from_job)?;
-    let metadata = source.load()?.metadata;
     // Said once: what is gone cannot say it again.
-    let exported = source.exported()?;
+    let (mut source, metadata, exported) = begin(from, from_job)?;
     let total_bytes = metadata.state_bytes.saturating_mul(2);
     let mut before = None;
     let mut looks = 0;
@@ -355,10 +364,9 @@ fn copy(
             Err(error) => error,
         };
         // What is lost twice at the same place is damage.
-        let is_lost = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound);
         let text = error.to_string();
         looks += 1;
-        if !is_lost || looks > LOOKS_MAX || before.as_ref() == Some(&text) {
+        if !is_lost(&error) || looks > LOOKS_MAX || before.as_ref() == Some(&text) {
             return Err(error);
         }
         before = Some(text);
@@ -385,6 +393,37 @@ fn copy(
         was_there,
         verified_records,
     })
+}
+
+/// Opens what is copied. When a live job gives up its newest checkpoint meanwhile, it has a newer one.
+fn begin(
+    from: &CheckpointLocation,
+    job: Option<&str>,
+) -> Result<(Source, CheckpointMetadata, Exported)> {
+    let mut looks = 0;
+    loop {
+        let tried = from.open(job).and_then(|source| {
+            let loaded = source.load().and_then(|found| Ok((found.metadata, source.exported()?)));
+            match loaded {
+                Ok((metadata, exported)) => Ok((source, metadata, exported)),
+                Err(error) if is_lost(&error) => source.look_again().and(Err(error)),
+                Err(error) => Err(error),
+            }
+        });
+        match tried {
+            Err(error)
+                if error.kind() == ErrorKind::NotFound && from.is_newest() && looks < LOOKS_MAX =>
+            {
+                looks += 1;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// True when a live job may have given it up, or moved it.
+fn is_lost(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound)
 }
 
 fn into_directory(

@@ -34,6 +34,9 @@ pub struct StoreVerification {
 pub struct VerifiedJob {
     /// Its name.
     pub job: String,
+    /// The tier in which this was read, where there are two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tier: Option<String>,
     /// Oldest first.
     pub checkpoints: Vec<VerifiedCheckpoint>,
 }
@@ -77,13 +80,28 @@ pub struct VerifyProgress {
     pub total_bytes: u64,
 }
 
-/// Verifies the chosen checkpoints of each job.
+impl StoreVerification {
+    /// Of nothing so far.
+    pub(super) fn of(store: String) -> Self {
+        Self { store, sound: true, jobs: Vec::new(), damage: Vec::new() }
+    }
+
+    /// Takes what was found in a part of it.
+    pub(super) fn add(&mut self, (jobs, damage): (Vec<VerifiedJob>, Vec<Damage>)) {
+        let mut checkpoints = jobs.iter().flat_map(|job| &job.checkpoints);
+        let is_sound = checkpoints.all(|one| one.verdict != Verdict::Damaged);
+        self.sound &= is_sound && damage.is_empty();
+        self.jobs.extend(jobs);
+        self.damage.extend(damage);
+    }
+}
+
+/// Verifies the chosen checkpoints of each job; also gives damage in the log.
 pub(super) fn verify_jobs(
-    store: String,
-    view: &StoreLook,
+    (tier, view): (Option<&str>, &StoreLook),
     chosen: &[(&JobListing, Vec<StoredCheckpoint>)],
     progress: &mut dyn FnMut(VerifyProgress),
-) -> Result<StoreVerification> {
+) -> Result<(Vec<VerifiedJob>, Vec<Damage>)> {
     let mut total_bytes: u64 = 0;
     for (listing, stored) in chosen {
         // Jobs share nothing.
@@ -109,12 +127,10 @@ pub(super) fn verify_jobs(
         verifier.catalog = catalog::Verifier::default();
         let checkpoints = stored.iter().map(|stored| verifier.verify(view, listing, stored));
         let checkpoints = checkpoints.collect::<Result<_>>()?;
-        jobs.push(VerifiedJob { job: listing.job.clone(), checkpoints });
+        let (job, tier) = (listing.job.clone(), tier.map(str::to_owned));
+        jobs.push(VerifiedJob { job, tier, checkpoints });
     }
-    let damage: Vec<_> = view.damage().iter().map(Damage::of).collect();
-    let mut checkpoints = jobs.iter().flat_map(|job| &job.checkpoints);
-    let sound = damage.is_empty() && checkpoints.all(|one| one.verdict != Verdict::Damaged);
-    Ok(StoreVerification { store, sound, jobs, damage })
+    Ok((jobs, view.damage().into_iter().map(Damage::of).collect()))
 }
 
 /// Bytes of all records of a checkpoint that are not among `chunks` yet, as far as they can be known.
@@ -221,7 +237,10 @@ impl fmt::Display for StoreVerification {
 
 impl fmt::Display for VerifiedJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "job {}", self.job)?;
+        match &self.tier {
+            None => writeln!(f, "job {}", self.job)?,
+            Some(tier) => writeln!(f, "job {} in the {tier} tier", self.job)?,
+        }
         if self.checkpoints.is_empty() {
             writeln!(f, "  no completed checkpoint")?;
         }

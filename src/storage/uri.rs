@@ -31,7 +31,8 @@ const LOCATION: &str = "file:///path";
 const SCHEMES: [&str; 9] = ["memory", "sled", "file", "custom", "s3", "gs", "az", "hdfs", "tiered"];
 
 /// What a file system can be told, here or remote.
-const FILES: [&str; 4] = ["threshold", "write_buffer", "savepoint_path", "create_subdir"];
+pub(in crate::storage) const FILES: [&str; 4] =
+    ["threshold", "write_buffer", "savepoint_path", "create_subdir"];
 
 /// A storage as text: `memory:?max_state_size=1000`, `sled:///path?placement=sled`,
 /// `file:///path?threshold=20480&write_buffer=20480`, `s3://bucket/path?region=eu-west-1` and the same

@@ -81,7 +81,7 @@ impl Common {
 
     /// The directory of a sled store; the verbs here know no other.
     fn sled_store(&self) -> Result<&std::path::Path> {
-        if self.store.place().is_files() {
+        if self.store.place().is_no_sled() {
             let message = format!("{} is no sled store; this verb changes one", self.store);
             return Err(Error::invalid(message));
         }

@@ -32,7 +32,7 @@ pub(super) struct Export {
     from: CheckpointLocation,
 
     #[arg(
-        help = "A directory or file:///path below which the savepoint gets its directory, or another store"
+        help = "A directory, file:///path or s3://bucket/path below which the savepoint gets its directory, or another store"
     )]
     #[arg(value_parser = OsStringValueParser::new().try_map(|text| CopyTarget::parse(&text)))]
     to: CopyTarget,

@@ -18,7 +18,8 @@ use crate::storage::filesystem::location;
 use crate::storage::filesystem::output::{failed, is_taken};
 use crate::storage::filesystem::pins;
 use crate::storage::filesystem::survey;
-use crate::storage::remote::{RemoteOptions, disk_of};
+use crate::storage::remote::{RemoteOptions, disk_of, is_remote};
+use crate::storage::uri::print_parameters;
 
 /// Beside `_metadata`: the name of the job that has claimed the directory.
 const CLAIMED: &str = "_claimed";
@@ -41,10 +42,13 @@ fn make(disk: &dyn Disk, dir: &Path, owner: &str) -> Result<io::Result<()>> {
 /// The directory of a checkpoint, and how to tell its files; known even when `_metadata` is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SnapshotDir {
-    /// Its location.
+    /// Its location; of a remote place with all that reaches it but secrets.
     pub(crate) pointer: String,
     pub(crate) store: [u8; 16],
     pub(crate) id: u64,
+    /// With the secrets of the start that found it; a later one has those of its environment.
+    #[serde(skip)]
+    pub(crate) reached: RemoteOptions,
 }
 
 impl SnapshotDir {
@@ -138,7 +142,7 @@ impl SnapshotDir {
     }
 
     fn disk(&self) -> Result<Arc<dyn Disk>> {
-        disk_of(&self.pointer, &RemoteOptions::default())
+        disk_of(&self.pointer, &self.reached)
     }
 
     fn dir(&self) -> PathBuf {
@@ -149,11 +153,15 @@ impl SnapshotDir {
     /// other files later.
     pub(super) fn of(
         metadata: &Path,
-        pointer: &str,
+        (pointer, reached): (&str, &RemoteOptions),
         store: StoreId,
         id: CheckpointId,
     ) -> Option<Self> {
         let is_named = metadata.file_name().is_some_and(|name| name == METADATA);
-        is_named.then(|| Self { pointer: pointer.to_owned(), store: store.0, id: id.0 })
+        let mut pointer = pointer.to_owned();
+        if is_remote(&pointer) {
+            print_parameters(reached.parameters(), &mut pointer);
+        }
+        is_named.then(|| Self { pointer, store: store.0, id: id.0, reached: reached.clone() })
     }
 }

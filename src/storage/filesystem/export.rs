@@ -11,6 +11,9 @@
 //! The store's number in every frame follows from what is copied, and so does the directory's name: what
 //! lies there of another checkpoint is never taken for this one's. Must never trust a part whose
 //! frames were not all read and checked.
+//!
+//! An object store has no lock: of several processes that copy the same there, each may go on with the parts
+//! of the others, one of them completes, and what it does not refer to is removed after that alone.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{File, TryLockError};
@@ -25,7 +28,7 @@ use crate::storage::disk::{Disk, Put};
 use crate::storage::filesystem::frames::FrameFile;
 use crate::storage::filesystem::layout::{self, ChunkFile, DataName, METADATA};
 use crate::storage::filesystem::location;
-use crate::storage::filesystem::metadata::{Filed, TaskRecords};
+use crate::storage::filesystem::metadata::{self, Filed, TaskRecords};
 use crate::storage::filesystem::output::{Unpublished, failed, publish};
 use crate::storage::filesystem::pending::{FilePending, Parts};
 use crate::storage::filesystem::pointer::location_of;
@@ -68,8 +71,8 @@ pub(crate) struct ExportPending {
     found: BTreeMap<TaskId, (RecordRef, u64)>,
     /// The parts that lie there.
     names: Arc<Mutex<BTreeSet<String>>>,
-    /// Nobody else copies the same.
-    _lock: Option<File>,
+    /// Nobody else copies the same; `None` where nobody can be kept out.
+    lock: Option<File>,
 }
 
 impl Export {
@@ -81,7 +84,13 @@ impl Export {
     pub(crate) fn below(location: &str, exported: &Exported) -> Result<Self> {
         let location = location::check("target of a copy", location)?;
         let disk = disk_of(&location, &RemoteOptions::default())?;
-        Self::open(disk, &location::path(&location), exported)
+        let opened = Self::open(disk, &location::path(&location), exported)?;
+        // Who reads it back reaches the store as the copy did.
+        let reached = |pointer: String| pointer + location::parameters(&location);
+        Ok(match opened {
+            Self::Complete(pointer) => Self::Complete(reached(pointer)),
+            Self::Open(pending, pointer) => Self::Open(pending, reached(pointer)),
+        })
     }
 
     /// Opens or makes the directory below `base`.
@@ -98,7 +107,7 @@ impl Export {
         let names = disk.list(&dir).map_err(|error| failed("list", &dir, error))?;
         let site = site(disk, dir, exported);
         if names.iter().any(|name| name == METADATA) {
-            survey::warn(remove_helpers(&site, &names));
+            survey::warn(remove_rest(&site, &names));
             return Ok(Self::Complete(pointer));
         }
         let mut found = BTreeMap::new();
@@ -116,11 +125,12 @@ impl Export {
         }
         // CRASH: what is left is removed by the next copy, by the same rule.
         let is_kept = |name: &str| kept.contains(name.strip_prefix(PART).unwrap_or(name));
-        for name in names.iter().filter(|name| is_ours(&parts.site, name) && !is_kept(name)) {
+        let is_left = |name: &&String| is_ours(&parts.site, name) && !is_kept(name);
+        for name in names.iter().filter(|name| lock.is_some() && is_left(name)) {
             survey::remove(&*parts.site.disk, &parts.site.dir.join(name))?;
         }
         let names = Arc::new(Mutex::new(kept));
-        let pending = ExportPending { parts, pending, found, names, _lock: lock };
+        let pending = ExportPending { parts, pending, found, names, lock };
         Ok(Self::Open(Box::new(pending), pointer))
     }
 }
@@ -128,6 +138,12 @@ impl Export {
 impl ExportPending {
     /// Gives up what was copied so far: what it is of is gone, and nobody can go on with it.
     pub(crate) fn discard(self) {
+        match self.is_mine() {
+            Ok(true) => {}
+            // They belong to a savepoint.
+            Ok(false) => return,
+            Err(error) => return survey::warn(Err(error)),
+        }
         let names = std::mem::take(&mut *lock_of(&self.names));
         self.parts.keep_nothing();
         let Site { disk, dir, .. } = &self.parts.site;
@@ -136,6 +152,37 @@ impl ExportPending {
                 survey::warn(survey::remove(&**disk, &path));
             }
         }
+        if self.lock.is_none() {
+            survey::warn(survey::remove(&**disk, &dir.join(METADATA)));
+        }
+    }
+
+    /// # Errors
+    /// `Conflict` when another process has given up parts of this copy.
+    fn check_parts(&self) -> Result<()> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        let Site { disk, dir, .. } = &self.parts.site;
+        let names = disk.list(dir).map_err(|error| failed("list", dir, error))?;
+        let there: BTreeSet<_> = names.iter().filter_map(|name| name.strip_prefix(PART)).collect();
+        if lock_of(&self.names).iter().all(|name| there.contains(name.as_str())) {
+            return Ok(());
+        }
+        let message = format!("another process ended its copy of the same into {}", dir.display());
+        Err(Error::new(ErrorKind::Conflict, message))
+    }
+
+    /// True when no other process can complete the savepoint any more, and none has.
+    fn is_mine(&self) -> Result<bool> {
+        if self.lock.is_some() {
+            return Ok(true);
+        }
+        let Site { disk, dir, .. } = &self.parts.site;
+        let metadata = dir.join(METADATA);
+        disk.fence(&metadata).map_err(|error| failed("fence", &metadata, error))?;
+        let names = disk.list(dir).map_err(|error| failed("list", dir, error))?;
+        Ok(!names.iter().any(|name| name == METADATA))
     }
 }
 
@@ -150,18 +197,19 @@ impl PendingRecords for ExportPending {
     }
 
     fn commit(&self, node: &Node) -> Result<()> {
+        self.check_parts()?;
         self.pending.commit(node)?;
         let Site { disk, dir, .. } = &self.parts.site;
         let names = disk.list(dir).map_err(|error| failed("list", dir, error))?;
         // CRASH: the savepoint is complete; what else lies there goes with the next copy of the same.
         lock_of(&self.names).clear();
-        remove_helpers(&self.parts.site, &names)
+        remove_rest(&self.parts.site, &names)
     }
 }
 
 impl Drop for ExportPending {
     fn drop(&mut self) {
-        if lock_of(&self.names).is_empty() {
+        if self.lock.is_some() && lock_of(&self.names).is_empty() {
             // Without parts the directory goes, and it must be empty for that.
             let Site { disk, dir, .. } = &self.parts.site;
             survey::warn(survey::remove(&**disk, &dir.join(LOCK)));
@@ -201,9 +249,13 @@ impl RecordWriter for PartWriter {
         let part = format!("{PART}{name}");
         let staging = layout::staging(&part, parts.site.attempt);
         // CRASH: the data file is durable by now; without its part it is written again.
-        publish(&**disk, (dir, Put::Again), [&staging, &part], &[&frame], || Ok(()))
-            .map_err(Unpublished::into_error)?;
-        parts.keep(data);
+        let published =
+            publish(&**disk, (dir, Put::Again), [&staging, &part], &[&frame], || Ok(()));
+        if !matches!(published, Err(Unpublished::Certain(_))) {
+            // Another process may have found the part.
+            parts.keep(data);
+        }
+        published.map_err(Unpublished::into_error)?;
         lock_of(&names).insert(name);
         Ok(record)
     }
@@ -324,11 +376,15 @@ fn is_ours(site: &Site, name: &str) -> bool {
     is_staged || data(name) || part.is_some_and(|part| data(part) || staged_part(part))
 }
 
-/// Removes parts and the lock beside a complete savepoint.
-fn remove_helpers(site: &Site, names: &[String]) -> Result<()> {
+/// Removes parts and the lock beside a complete savepoint, and chunks that it does not refer to.
+fn remove_rest(site: &Site, names: &[String]) -> Result<()> {
+    let Site { disk, dir, store, job, id, .. } = site;
     let is_helper =
         |name: &&String| name.as_str() == LOCK || (name.starts_with(PART) && is_ours(site, name));
-    survey::remove_all(&*site.disk, &site.dir, names.iter().filter(is_helper), false)
+    survey::remove_all(&**disk, dir, names.iter().filter(is_helper), false)?;
+    let table = metadata::load(&**disk, &dir.join(METADATA), *store, job, *id)?.table;
+    let garbage = survey::garbage_of(names, *store, *id, Some(&table));
+    survey::remove_all(&**disk, dir, &garbage, false)
 }
 
 fn lock(disk: &dyn Disk, dir: &Path) -> Result<Option<File>> {

@@ -89,10 +89,15 @@ impl FrameFile {
         let len = usize::try_from(len).map_err(|_| Error::invalid(format!("{len} bytes")))?;
         buffer.clear();
         buffer.resize(len, 0);
-        let read = self
-            .file
-            .read_up_to_at(buffer, offset)
-            .map_err(|error| Error::io(format!("read {}", self.path.display()), error))?;
+        let read = match self.file.read_up_to_at(buffer, offset) {
+            // An object may be removed while it is open.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(self.corrupt(offset, "file", "a file", "none"));
+            }
+            read => {
+                read.map_err(|error| Error::io(format!("read {}", self.path.display()), error))?
+            }
+        };
         if read != len {
             let found = format!("{read} bytes");
             return Err(self.corrupt(offset, "file", format!("{len} bytes"), found));

@@ -71,6 +71,12 @@ pub(super) fn of_path(what: &str, path: &str) -> Result<String> {
     Ok(format!("file://{path}"))
 }
 
+/// The parameters of a location that [`check`] made, with their question mark; a file has none.
+pub(super) fn parameters(location: &str) -> &str {
+    let at = location.find('?').filter(|_| is_remote(location));
+    at.and_then(|at| location.get(at..)).unwrap_or_default()
+}
+
 /// The path of a location that [`check`] made; a remote one is its own path, without parameters.
 pub(super) fn path(location: &str) -> PathBuf {
     if is_remote(location) {

@@ -11,7 +11,7 @@ use crate::storage::disk::{Disk, RealDisk};
 use crate::storage::filesystem::layout::METADATA;
 use crate::storage::filesystem::location;
 use crate::storage::filesystem::standing::StandingCheckpoint;
-use crate::storage::remote::{RemoteOptions, disk_of, shown};
+use crate::storage::remote::{Address, RemoteOptions, disk_of, shown};
 
 /// Finds the checkpoint that `pointer` names: a location such as `file:///path` or a plain path, of the
 /// directory or of the metadata file, under any name. The pointer of what is found is the directory's
@@ -24,30 +24,37 @@ pub(crate) fn resolve(
     pointer: &str,
     options: &RemoteOptions,
 ) -> Result<CompletedCheckpointLocation> {
-    let found = find(pointer, options).and_then(|(disk, path)| resolve_on(disk, &path));
+    let found =
+        find(pointer, options).and_then(|(disk, path, reached)| resolve_on(disk, &path, &reached));
     found.map_err(|error| error.context(format!("the checkpoint {:?}", shown(pointer))))
 }
 
-/// The disk and the path that a pointer names.
-fn find(pointer: &str, options: &RemoteOptions) -> Result<(Arc<dyn Disk>, PathBuf)> {
+/// The disk and the path that a pointer names, and how the disk is reached.
+fn find(pointer: &str, options: &RemoteOptions) -> Result<(Arc<dyn Disk>, PathBuf, RemoteOptions)> {
     if pointer.is_empty() {
         return Err(Error::invalid("is empty"));
     }
     if split_scheme(pointer).is_none() {
         let path = std::path::absolute(pointer)
             .map_err(|error| Error::io("cannot be made an absolute path", error))?;
-        return Ok((Arc::new(RealDisk), path));
+        return Ok((Arc::new(RealDisk), path, RemoteOptions::new()));
     }
     let location = location::check("checkpoint pointer", pointer)?;
-    Ok((disk_of(&location, options)?, location::path(&location)))
+    let reached = Address::parse("checkpoint pointer", &location)?
+        .map(|address| options.completed_by(&address.options));
+    Ok((disk_of(&location, options)?, location::path(&location), reached.unwrap_or_default()))
 }
 
-pub(super) fn resolve_on(disk: Arc<dyn Disk>, path: &Path) -> Result<CompletedCheckpointLocation> {
+fn resolve_on(
+    disk: Arc<dyn Disk>,
+    path: &Path,
+    reached: &RemoteOptions,
+) -> Result<CompletedCheckpointLocation> {
     let metadata = metadata_of(&*disk, path)?;
     let checkpoint = Arc::new(StandingCheckpoint::open(disk, &metadata)?);
     let dir = metadata.parent().unwrap_or(&metadata);
     let pointer = location_of(dir)?;
-    let dir = checkpoint.snapshot_dir(&pointer);
+    let dir = checkpoint.snapshot_dir(&pointer, reached);
     Ok(CompletedCheckpointLocation::new(pointer, checkpoint.stored(), checkpoint).within(dir))
 }
 

@@ -13,6 +13,7 @@ use crate::storage::filesystem::claimed::SnapshotDir;
 use crate::storage::filesystem::facts::Content;
 use crate::storage::filesystem::metadata;
 use crate::storage::filesystem::read::{self, Spot};
+use crate::storage::remote::RemoteOptions;
 
 /// A checkpoint in its directory. Its own files lie beside its `_metadata`, shared ones in the
 /// directory above, so that the whole may be moved.
@@ -50,9 +51,13 @@ impl StandingCheckpoint {
         self.metadata.parent().unwrap_or(&self.metadata)
     }
 
-    /// Its directory, for who claims it.
-    pub(super) fn snapshot_dir(&self, pointer: &str) -> Option<SnapshotDir> {
-        SnapshotDir::of(&self.metadata, pointer, self.store, self.stored.id)
+    /// Its directory, for who claims it and reaches it so.
+    pub(super) fn snapshot_dir(
+        &self,
+        pointer: &str,
+        reached: &RemoteOptions,
+    ) -> Option<SnapshotDir> {
+        SnapshotDir::of(&self.metadata, (pointer, reached), self.store, self.stored.id)
     }
 
     /// The job that took it.

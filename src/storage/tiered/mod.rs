@@ -60,6 +60,7 @@ use crate::config::EffectiveConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::JobId;
 use crate::storage::access::{CheckpointStorage, CompletedCheckpointLocation, JobStorage};
+use crate::storage::remote::is_remote;
 use crate::storage::{StorageCapabilities, StorageUri};
 
 use job::TieredJob;
@@ -284,8 +285,21 @@ impl CheckpointStorage for TieredCheckpointStorage {
         Self::to_uri(self)
     }
 
+    /// In the place of either. A remote pointer is the durable tier's unless the fast one is remote, too: it
+    /// alone knows how a store is reached.
     fn resolve_checkpoint(&self, pointer: &str) -> Result<CompletedCheckpointLocation> {
-        self.fast.resolve_checkpoint(pointer)
+        let is_fast_remote = matches!(self.fast.to_uri(), Some(StorageUri::Remote { .. }));
+        if is_remote(pointer) && !is_fast_remote {
+            return self.durable.resolve_checkpoint(pointer);
+        }
+        let error = match self.fast.resolve_checkpoint(pointer) {
+            Err(error) => error,
+            found => return found,
+        };
+        self.durable.resolve_checkpoint(pointer).map_err(|other| {
+            // What says more than that nothing is there.
+            if error.kind() == ErrorKind::NotFound { other } else { error }
+        })
     }
 
     /// Of both: the smaller maximum, memory that is bounded in both. Whether a completed checkpoint is

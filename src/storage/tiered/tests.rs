@@ -118,6 +118,56 @@ fn the_description_reads_back_and_names_both_tiers() {
     assert_eq!(memory.capabilities().max_state_size(), Some(9));
 }
 
+/// A storage whose pointers only it understands.
+#[derive(Debug)]
+struct Named(FaultyStorage, &'static str, String);
+
+impl CheckpointStorage for Named {
+    fn location(&self) -> String {
+        self.0.location()
+    }
+
+    fn open(&self, job: &JobId) -> Result<JobStorage> {
+        self.0.open(job)
+    }
+
+    fn resolve_checkpoint(&self, pointer: &str) -> Result<CompletedCheckpointLocation> {
+        if pointer == self.1 {
+            return self.0.resolve_checkpoint(&self.2);
+        }
+        Err(Error::new(ErrorKind::NotFound, format!("no {pointer} in {}", self.1)))
+    }
+
+    fn capabilities(&self) -> StorageCapabilities {
+        self.0.capabilities()
+    }
+}
+
+#[test]
+fn a_pointer_is_looked_for_in_the_fast_tier_and_then_in_the_durable_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = file(dir.path());
+    complete_alone(&*files, [1, 2]);
+    let chk = |id: u64| format!("file://{}/durable/job/chk-{id}", dir.path().display());
+    let fast = Arc::new(Named(memory(), "fast", chk(1)));
+    let durable = Arc::new(Named(memory(), "durable", chk(2)));
+    let storage = TieredCheckpointStorage::new(fast, durable);
+    for (pointer, id) in [("fast", 1), ("durable", 2)] {
+        assert_eq!(storage.resolve_checkpoint(pointer).unwrap().id(), CheckpointId(id));
+    }
+    let missing = storage.resolve_checkpoint("neither").unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    assert!(missing.to_string().contains("in durable"), "{missing}");
+}
+
+/// Completes checkpoints on one tier.
+fn complete_alone(storage: &dyn CheckpointStorage, ids: impl IntoIterator<Item = u64>) {
+    let checkpoints = open(storage);
+    for id in ids {
+        commit(&checkpoints, CheckpointId(id)).unwrap();
+    }
+}
+
 #[test]
 fn a_wrong_description_says_what_is_missing() {
     for (text, why) in [

@@ -1,6 +1,7 @@
 //! Goal: checkpoints in a remote store keep the promises of every storage, whatever its answers.
 //! Method: the whole storage over a store in memory, behind one that counts, delays, cuts and lies.
 
+mod copies;
 mod faults;
 mod files;
 mod life;
