@@ -4,10 +4,12 @@
 
 #![expect(clippy::unwrap_used, reason = "what goes wrong here fails the test")]
 
+#[path = "support/program.rs"]
+mod program;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -16,39 +18,17 @@ use tidegate::state::{SectionKey, SectionKind, SnapshotSink};
 use tidegate::storage::{CheckpointStorage, Placement, SledCheckpointStorage};
 use tidegate::{CheckpointId, JobId, OperatorUid, TaskId};
 
+use program::{refused, says, says_json, tidegate};
+
 const BOTH: [Placement; 2] = [Placement::Split, Placement::Sled];
 
 /// Bytes of state of a checkpoint, in chunks.
 const STATE: usize = 3_000_000;
 
-/// Exit code, standard output, standard error.
-fn tidegate(arguments: &[&str]) -> (Option<i32>, String, String) {
-    // A child has copies of this process's files, sled's locks with them, until it executes.
-    static ONE_BY_ONE: Mutex<()> = Mutex::new(());
-    let turn = ONE_BY_ONE.lock().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_tidegate")).args(arguments).output().unwrap();
-    drop(turn);
-    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
-    (output.status.code(), out, err)
-}
-
-#[track_caller]
-fn says(arguments: &[&str]) -> String {
-    let (code, out, err) = tidegate(arguments);
-    assert!(code == Some(0) && err.is_empty(), "{arguments:?}: {code:?} {out} {err}");
-    out
-}
-
-#[track_caller]
-fn says_json(arguments: &[&str]) -> Value {
-    serde_json::from_str(&says(&[arguments, &["--json"]].concat())).unwrap()
-}
-
-#[track_caller]
-fn refused(arguments: &[&str], code: i32, why: &str) {
-    let (found, out, err) = tidegate(arguments);
-    assert!(found == Some(code) && out.is_empty(), "{arguments:?}: {found:?} {out} {err}");
-    assert!(err.contains(why), "{arguments:?}: {err}");
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(arguments);
+    command
 }
 
 fn open(dir: &Path, job: &str, placement: Placement) -> Checkpoints {

@@ -4,11 +4,14 @@
 
 #![expect(clippy::unwrap_used, reason = "what goes wrong here fails the test")]
 
+#[path = "support/program.rs"]
+mod program;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -26,35 +29,12 @@ use tidegate::storage::{
 };
 use tidegate::{CheckpointId, ErrorKind, JobId, OperatorUid, TaskId};
 
-/// One child at a time is started: it has copies of this process's files until it executes.
-static ONE_BY_ONE: Mutex<()> = Mutex::new(());
+use program::{ONE_BY_ONE, refused, says, says_json, tidegate};
 
-/// Exit code, standard output, standard error.
-fn tidegate(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let turn = ONE_BY_ONE.lock().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_tidegate")).args(arguments).output().unwrap();
-    drop(turn);
-    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
-    (output.status.code(), out, err)
-}
-
-#[track_caller]
-fn says(arguments: &[&str]) -> String {
-    let (code, out, err) = tidegate(arguments);
-    assert!(code == Some(0) && err.is_empty(), "{arguments:?}: {code:?} {out} {err}");
-    out
-}
-
-#[track_caller]
-fn says_json(arguments: &[&str]) -> Value {
-    serde_json::from_str(&says(&[arguments, &["--json"]].concat())).unwrap()
-}
-
-#[track_caller]
-fn refused(arguments: &[&str], code: i32, why: &str) {
-    let (found, out, err) = tidegate(arguments);
-    assert!(found == Some(code) && out.is_empty(), "{arguments:?}: {found:?} {out} {err}");
-    assert!(err.contains(why), "{arguments:?}: {err}");
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(arguments);
+    command
 }
 
 fn open(uri: &str, job: &str) -> Checkpoints {
@@ -246,8 +226,8 @@ fn a_killed_export_goes_on_with_what_it_had_finished() {
         Some(names.filter(|name| name.starts_with("_part-") && !name.contains('.')).count())
     };
     let turn = ONE_BY_ONE.lock().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    command.args(["export", &store, &to]).stdout(Stdio::null());
+    let mut command = command(&["export", &store, &to]);
+    command.stdout(Stdio::null());
     let mut child = command.spawn().unwrap();
     drop(turn);
     while parts().unwrap_or(0) < 3 && child.try_wait().unwrap().is_none() {

@@ -252,8 +252,7 @@ impl Inspector {
 }
 
 fn has(view: &StoreLook, job: &str, id: CheckpointId) -> bool {
-    let mut jobs = view.jobs().iter().filter(|listing| listing.job == job);
-    jobs.any(|listing| listing.stored.iter().any(|stored| stored.id == id))
+    view.jobs().iter().any(|listing| listing.job == job && listing.has(id))
 }
 
 fn no_checkpoint(jobs: &[&JobListing], id: Option<CheckpointId>) -> Error {

@@ -17,7 +17,7 @@ const SCHEME: &str = "sled";
 const FILES: &str = "file";
 
 /// The scheme of two tiers.
-pub(super) const TIERS: &str = "tiered";
+const TIERS: &str = "tiered";
 
 /// A store, and a checkpoint in it if one is named: `STORE` or `STORE#ID`, where `STORE` is a path,
 /// `sled:///path` or `file:///path`. The path of a directory whose own name ends in `#` and digits is

@@ -1,8 +1,8 @@
 //! `export` and `import`: a checkpoint from one storage into another, read back before it counts as
 //! done.
 //!
-//! A sled store with a log, and files here or in a remote store, are read beside a live job, without a claim. Any other source, and
-//! a store that is written, is opened as its job opens it.
+//! A sled store with a log, and files here or in a remote store, are read beside a live job, without a
+//! claim. Any other source, and a store that is written, is opened as its job opens it.
 
 use std::ffi::OsStr;
 use std::fmt;

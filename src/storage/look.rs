@@ -16,7 +16,7 @@ use crate::ids::CheckpointId;
 use crate::storage::access::{RecordSource, StoredCheckpoint};
 use crate::storage::disk::RealDisk;
 use crate::storage::filesystem::FileView;
-use crate::storage::remote::{Address, RemoteOptions, disk_of, is_remote};
+use crate::storage::remote::{Address, RemoteOptions, disk_of, is_remote, split_parameters};
 use crate::storage::sled::{Placement, StoreView};
 use crate::storage::uri::{FILES, StorageUri, print_parameters};
 
@@ -31,6 +31,13 @@ pub(crate) struct JobListing {
     pub(crate) stored: Vec<StoredCheckpoint>,
     /// Those of `stored` whose commit or manifests cannot be read, and why.
     pub(crate) broken: BTreeMap<CheckpointId, String>,
+}
+
+impl JobListing {
+    /// True when it has the checkpoint, readable or not.
+    pub(crate) fn has(&self, id: CheckpointId) -> bool {
+        self.stored.iter().any(|stored| stored.id == id)
+    }
 }
 
 /// A place that can be looked at.
@@ -109,7 +116,7 @@ impl StorePlace {
     pub(crate) fn path(&self) -> &Path {
         match self {
             Self::Path(path) | Self::Sled(path) | Self::Files(path) => path,
-            Self::Remote(location) => Path::new(split(location).0),
+            Self::Remote(location) => Path::new(split_parameters(location).0),
             Self::Tiers(tiers, _) => tiers.0.path(),
         }
     }
@@ -118,7 +125,7 @@ impl StorePlace {
     pub(crate) fn parameters(&self) -> &str {
         match self {
             Self::Path(_) | Self::Sled(_) | Self::Files(_) | Self::Tiers(..) => "",
-            Self::Remote(location) => split(location).1,
+            Self::Remote(location) => split_parameters(location).1,
         }
     }
 
@@ -140,11 +147,6 @@ impl fmt::Display for StorePlace {
             Self::Remote(text) | Self::Tiers(_, text) => f.write_str(text),
         }
     }
-}
-
-/// A remote location and its parameters.
-fn split(location: &str) -> (&str, &str) {
-    location.split_at(location.find('?').unwrap_or(location.len()))
 }
 
 /// A place that is only read, as it was when it was opened.

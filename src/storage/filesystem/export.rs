@@ -35,7 +35,7 @@ use crate::storage::filesystem::pointer::location_of;
 use crate::storage::filesystem::savepoint;
 use crate::storage::filesystem::site::{Site, Sizes};
 use crate::storage::filesystem::survey;
-use crate::storage::remote::{RemoteOptions, disk_of};
+use crate::storage::remote::{RemoteOptions, disk_of, split_parameters};
 use crate::sync::{AtomicU64, Ordering};
 
 /// What the name of a part begins with; the rest is its data file's.
@@ -86,7 +86,7 @@ impl Export {
         let disk = disk_of(&location, &RemoteOptions::default())?;
         let opened = Self::open(disk, &location::path(&location), exported)?;
         // Who reads it back reaches the store as the copy did.
-        let reached = |pointer: String| pointer + location::parameters(&location);
+        let reached = |pointer: String| pointer + split_parameters(&location).1;
         Ok(match opened {
             Self::Complete(pointer) => Self::Complete(reached(pointer)),
             Self::Open(pending, pointer) => Self::Open(pending, reached(pointer)),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::config::split_scheme;
 use crate::error::{Error, Result};
-use crate::storage::remote::{Address, is_remote};
+use crate::storage::remote::{Address, is_remote, split_parameters};
 
 /// Checks a location and gives it as `file:///path`, or as that of a remote place.
 ///
@@ -71,16 +71,8 @@ pub(super) fn of_path(what: &str, path: &str) -> Result<String> {
     Ok(format!("file://{path}"))
 }
 
-/// The parameters of a location that [`check`] made, with their question mark; a file has none.
-pub(super) fn parameters(location: &str) -> &str {
-    let at = location.find('?').filter(|_| is_remote(location));
-    at.and_then(|at| location.get(at..)).unwrap_or_default()
-}
-
 /// The path of a location that [`check`] made; a remote one is its own path, without parameters.
 pub(super) fn path(location: &str) -> PathBuf {
-    if is_remote(location) {
-        return PathBuf::from(location.split('?').next().unwrap_or_default());
-    }
+    let (location, _) = split_parameters(location);
     PathBuf::from(location.strip_prefix("file://").unwrap_or(location))
 }

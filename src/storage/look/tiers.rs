@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::CheckpointId;
-use crate::storage::access::StoredCheckpoint;
 use crate::storage::look::{JobListing, StoreLook, StorePlace};
 
 /// Both tiers, or the one that is left.
@@ -85,8 +84,7 @@ impl TiersLook {
         let mut found = None;
         for Tier { place, look, .. } in &self.tiers {
             let listing = look.jobs().iter().find(|listing| listing.job == job);
-            let has = |listing: &&JobListing| listing.stored.iter().any(|stored| stored.id == id);
-            let Some(listing) = listing.filter(has) else { continue };
+            let Some(listing) = listing.filter(|listing| listing.has(id)) else { continue };
             if !listing.broken.contains_key(&id) {
                 return Some((place, look, listing));
             }
@@ -110,10 +108,9 @@ fn union<'a>(tiers: impl Iterator<Item = &'a [JobListing]>) -> Vec<JobListing> {
 
 fn add(job: &mut JobListing, other: &JobListing) {
     for stored in &other.stored {
-        let id: CheckpointId = stored.id;
-        let is_there = job.stored.iter().any(|known: &StoredCheckpoint| known.id == id);
+        let id = stored.id;
         let why = other.broken.get(&id);
-        if is_there && (why.is_some() || !job.broken.contains_key(&id)) {
+        if job.has(id) && (why.is_some() || !job.broken.contains_key(&id)) {
             continue;
         }
         job.stored.retain(|known| known.id != id);

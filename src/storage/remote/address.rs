@@ -72,6 +72,12 @@ pub(in crate::storage) fn is_remote(text: &str) -> bool {
     split_scheme(text).is_some_and(|(scheme, _)| Kind::of(scheme).is_some())
 }
 
+/// A remote location, and its parameters with their question mark; any other text has none.
+pub(in crate::storage) fn split_parameters(text: &str) -> (&str, &str) {
+    let at = text.find('?').filter(|_| is_remote(text));
+    text.split_at(at.unwrap_or(text.len()))
+}
+
 /// The text as a message may show it: without parameters and without what stands before an `@`.
 pub(in crate::storage) fn shown(text: &str) -> String {
     if !is_remote(text) {

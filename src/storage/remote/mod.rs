@@ -41,7 +41,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::storage::disk::{Disk, RealDisk};
 
-pub(in crate::storage) use address::{Address, is_remote, shown};
+pub(in crate::storage) use address::{Address, is_remote, shown, split_parameters};
 pub use options::RemoteOptions;
 
 /// The disk on which a checked location lies. What its own parameters set wins over `options`.

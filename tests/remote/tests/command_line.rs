@@ -8,6 +8,9 @@
     reason = "what goes wrong here fails the test"
 )]
 
+#[path = "../../support/program.rs"]
+mod program;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,8 +28,13 @@ use tidegate::{CheckpointId, JobId, OperatorUid, TaskId};
 use tidegate_remote_tests::place::{KEY_VARIABLES, location, options, uri};
 use tidegate_remote_tests::server::S3Server;
 
+use program::{refused, says, says_json, tidegate};
+
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Tasks of an export that is interrupted.
+const TASKS: u32 = 24;
 
 /// What changes a store.
 const WRITES: [&str; 7] =
@@ -37,32 +45,6 @@ fn command(arguments: &[&str]) -> Command {
     command.args(arguments).envs(KEY_VARIABLES).env("AWS_REGION", "us-east-1");
     command.stdin(Stdio::null());
     command
-}
-
-/// Exit code, standard output, standard error.
-fn tidegate(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = command(arguments).output().unwrap();
-    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
-    (output.status.code(), out, err)
-}
-
-#[track_caller]
-fn says(arguments: &[&str]) -> String {
-    let (code, out, err) = tidegate(arguments);
-    assert!(code == Some(0) && err.is_empty(), "{arguments:?}: {code:?} {out} {err}");
-    out
-}
-
-#[track_caller]
-fn says_json(arguments: &[&str]) -> Value {
-    serde_json::from_str(&says(&[arguments, &["--json"]].concat())).unwrap()
-}
-
-#[track_caller]
-fn refused(arguments: &[&str], code: i32, why: &str) {
-    let (found, out, err) = tidegate(arguments);
-    assert!(found == Some(code) && out.is_empty(), "{arguments:?}: {found:?} {out} {err}");
-    assert!(err.contains(why), "{arguments:?}: {err}");
 }
 
 #[track_caller]
@@ -271,15 +253,16 @@ fn a_checkpoint_is_copied_beside_the_job_that_runs_on_s3() {
     assert_eq!(job.attempt().0, 1);
 }
 
-/// Starts an export and waits until it has finished some tasks, of which there are more.
-fn half_exported(server: &S3Server, store: &str, to: &str) -> Child {
-    let mut child = command(&["export", store, to]).stderr(Stdio::piped()).spawn().unwrap();
+/// Starts an export of a new store and waits until it has finished some of the tasks.
+fn half_exported(server: &S3Server, dir: &Dir) -> (String, Child) {
+    let (store, to) = (dir.store(TASKS, 900_000), uri(server.address(), "saved"));
+    let mut child = command(&["export", &store, &to]).stderr(Stdio::piped()).spawn().unwrap();
     let clock = SystemClock::new();
     while parts(server).len() < 3 && child.try_wait().unwrap().is_none() {
         assert!(clock.now() < PATIENCE, "it does not get on");
         std::thread::sleep(Duration::from_millis(1));
     }
-    child
+    (store, child)
 }
 
 /// The chunks of tasks that an unfinished copy has finished, with the time of each.
@@ -292,8 +275,8 @@ fn parts(server: &S3Server) -> Vec<(PathBuf, std::time::SystemTime)> {
 }
 
 /// Copies again and looks whether what lay there was taken as it was.
-fn goes_on(server: &S3Server, store: &str, tasks: usize) {
-    let before = parts(server);
+fn goes_on(server: &S3Server, store: &str) {
+    let (before, tasks) = (parts(server), TASKS as usize);
     assert!((3..tasks).contains(&before.len()), "{} of {tasks} tasks", before.len());
     let puts = server.count("put");
     let copied = says_json(&["export", store, &uri(server.address(), "saved")]);
@@ -314,39 +297,33 @@ fn goes_on(server: &S3Server, store: &str, tasks: usize) {
 
 #[test]
 fn a_killed_export_to_s3_goes_on_with_the_objects_that_it_had_finished() {
-    const TASKS: u32 = 24;
     let server = S3Server::start();
     let dir = Dir::new();
-    let store = dir.store(TASKS, 900_000);
-    let mut child = half_exported(&server, &store, &uri(server.address(), "saved"));
+    let (store, mut child) = half_exported(&server, &dir);
     child.kill().unwrap();
     child.wait().unwrap();
-    goes_on(&server, &store, TASKS as usize);
+    goes_on(&server, &store);
 }
 
 #[test]
 fn an_export_whose_server_stops_fails_and_goes_on_once_it_is_back() {
-    const TASKS: u32 = 24;
     let mut server = S3Server::start();
     let dir = Dir::new();
-    let store = dir.store(TASKS, 900_000);
-    let child = half_exported(&server, &store, &uri(server.address(), "saved"));
+    let (store, child) = half_exported(&server, &dir);
     server.stop();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
     server.start_again();
-    goes_on(&server, &store, TASKS as usize);
+    goes_on(&server, &store);
     assert_eq!(server.open_uploads(), 0);
 }
 
 #[test]
 fn an_object_of_an_interrupted_export_that_is_damaged_is_written_again() {
-    const TASKS: u32 = 24;
     let server = S3Server::start();
     let dir = Dir::new();
-    let store = dir.store(TASKS, 900_000);
-    let mut child = half_exported(&server, &store, &uri(server.address(), "saved"));
+    let (store, mut child) = half_exported(&server, &dir);
     child.kill().unwrap();
     child.wait().unwrap();
     let before = parts(&server);
